@@ -1,0 +1,141 @@
+//! What is to be done: releases, deployments and their instances.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{
+    Amount, DeploymentId, Digest, GroupRef, InstanceId, LifecycleEvent, OnFailure, Package, PluginName, ReleaseId,
+    Revision, Strategy,
+};
+
+/// One execution, of one service or of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    pub id: ReleaseId,
+    pub comment: String,
+    /// Who asked for it, `user@host`.
+    pub operator: String,
+}
+
+/// Whether a deployment brings a revision or takes one back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Direction {
+    Deploy,
+    Rollback {
+        /// The deployment that is taken back.
+        of: DeploymentId,
+    },
+}
+
+impl Direction {
+    /// The word used in reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Direction::Deploy => "deploy",
+            Direction::Rollback { .. } => "rollback",
+        }
+    }
+}
+
+/// One revision going to, or back on, one group. It holds everything that is needed to carry it out, so that
+/// resuming one never depends on files that may have changed since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    pub id: DeploymentId,
+    pub group: GroupRef,
+    /// How release plans name the group.
+    pub service_id: Option<u64>,
+    /// `DEPLOY`, `ROLLBACK`, or the kind named by a release plan.
+    pub kind: String,
+    pub priority: i64,
+    pub direction: Direction,
+    /// The revision that the deployment is about. In a rollback an instance may return to another one.
+    pub revision: Revision,
+    pub strategy: Strategy,
+    pub failure_threshold: Amount,
+    pub on_failure: OnFailure,
+    pub balancer: Option<Balancer>,
+    /// The lifecycle events of each instance, in the canonical order.
+    pub sequence: Vec<LifecycleEvent>,
+    /// Every package that a hook or an installation of this deployment may need, by the deployment that fetched it.
+    pub packages: BTreeMap<DeploymentId, Arc<Package>>,
+    /// The instances, in the order in which they start.
+    pub targets: Vec<Arc<Target>>,
+    /// Digests of the plugins in use.
+    pub plugins: BTreeMap<PluginName, Digest>,
+    /// Revisions to keep in an instance's cache besides those that a rollback needs.
+    pub keep_revisions: u32,
+}
+
+/// One instance in a deployment, with what it leaves and what it gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub instance: Instance,
+    /// Key into [`Deployment::packages`]: the revision installed when the deployment was planned.
+    pub outgoing: Option<DeploymentId>,
+    /// Key into [`Deployment::packages`].
+    pub incoming: DeploymentId,
+}
+
+/// One place where a package is installed and hooks run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub host: Host,
+    /// Absolute folder on the instance that holds the package cache and the agent's state.
+    pub rootdir: String,
+    /// `host:port` where the service listens, as a load balancer names it.
+    pub address: Option<String>,
+    pub labels: Vec<String>,
+    /// The group's environment with the instance's over it.
+    pub env: BTreeMap<String, String>,
+}
+
+/// How an instance is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// This machine.
+    Local,
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Local => f.pad("local:"),
+        }
+    }
+}
+
+/// The load balancer of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balancer {
+    pub plugin: PluginName,
+    /// The plugin's configuration, a JSON object.
+    pub config: String,
+    /// The longest wait for a drained or healthy instance.
+    pub timeout: Duration,
+}
+
+impl Deployment {
+    /// The instances in the batches that `concurrency` forms, in order.
+    pub fn batches(&self) -> impl Iterator<Item = &[Arc<Target>]> {
+        self.targets.chunks(self.concurrency())
+    }
+
+    /// How many instances may be in flight.
+    #[must_use]
+    pub fn concurrency(&self) -> usize {
+        match self.strategy {
+            Strategy::Rolling { concurrency } => concurrency.of(self.targets.len()),
+        }
+    }
+
+    /// How many failed instances fail the deployment.
+    #[must_use]
+    pub fn failure_limit(&self) -> usize {
+        self.failure_threshold.of(self.targets.len())
+    }
+}

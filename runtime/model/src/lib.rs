@@ -1,0 +1,27 @@
+//! The nouns of cutover: ids, lifecycle events, strategies, revisions, statuses and journal records.
+//!
+//! Start at [`Deployment`] (what is to be done) and [`Record`] (what has happened).
+//! Deliberately absent: I/O, clocks, async, and serde on anything but ids. A type that crosses a boundary (disk,
+//! pipe, HTTP, WIT) has a boundary type of its own in the crate that owns the boundary.
+
+mod appspec;
+mod deployment;
+mod event;
+mod id;
+mod record;
+mod revision;
+mod status;
+mod strategy;
+mod time;
+
+pub use appspec::{AppSpec, FileMapping, Kinds, OnExisting, Permission, Run, Script};
+pub use deployment::{Balancer, Deployment, Direction, Host, Instance, Release, Target};
+pub use event::{LifecycleEvent, Side};
+pub use id::{
+    ApplicationName, AttemptId, DeploymentId, GroupName, GroupRef, InstanceId, InvalidId, PluginName, ReleaseId,
+};
+pub use record::{Fact, Record};
+pub use revision::{Digest, InvalidDigest, InvalidVersion, Package, Revision, Version};
+pub use status::{Cause, Ending, InstanceOutcome, ReleaseStatus, StepStatus};
+pub use strategy::{Amount, OnFailure, Strategy};
+pub use time::Timestamp;

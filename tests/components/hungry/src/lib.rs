@@ -1,0 +1,1 @@
+//! test-component-hungry
