@@ -1,1 +1,15 @@
-//! cutover-engine
+//! Deciding: a pure state machine over journal records.
+//!
+//! [`Engine::handle`] takes an input and the time and answers with the records to make durable and the actions that
+//! they authorise. [`State`] is the fold of the records, live and after a crash by the same function.
+//! Deliberately absent: async, clocks, randomness and I/O of any kind; the manifest cannot even link a runtime.
+
+mod decide;
+pub mod rollback;
+mod sequence;
+mod state;
+pub mod traffic;
+
+pub use decide::{Action, Engine, Input, Output, Refusal, Work};
+pub use sequence::{Doing, PlannedStep, planned_steps, sequence};
+pub use state::{DeploymentState, InstanceState, Misfit, State, StepState};

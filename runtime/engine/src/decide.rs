@@ -1,0 +1,586 @@
+//! From an input to records and actions.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use model::{
+    Deployment, Direction, Ending, Fact, InstanceOutcome, LifecycleEvent, OnFailure, Package,
+    Record, ReleaseStatus, StepStatus, Target, Timestamp,
+};
+
+use crate::rollback;
+use crate::sequence::{Doing, planned_step};
+use crate::state::{Misfit, State};
+
+/// How often a step is tried when its outcome is lost.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// Something that happened and that the engine must answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// The release is open; start what can start.
+    Begin,
+    /// An attempt ended.
+    StepEnded {
+        deployment: model::DeploymentId,
+        instance: model::InstanceId,
+        event: LifecycleEvent,
+        attempt: u32,
+        ending: Ending,
+    },
+    /// An operator asks for a pause.
+    Pause,
+    /// An operator asks for an end.
+    Stop,
+    /// The conductor has to leave.
+    Interrupt { reason: String },
+    /// A conductor takes the release up, after a pause, an interruption or the death of another.
+    Resume { operator: String },
+}
+
+/// What an input leads to.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// INVARIANT: these are durable before any of the actions starts.
+    pub records: Vec<Record>,
+    pub actions: Vec<Action>,
+}
+
+/// One attempt to carry out. Carrying it out twice must equal carrying it out once.
+#[derive(Debug, Clone)]
+pub struct Action {
+    pub deployment: Arc<Deployment>,
+    pub target: Arc<Target>,
+    pub event: LifecycleEvent,
+    pub attempt: u32,
+    pub work: Work,
+}
+
+/// What an action is.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Put the package into the instance's cache.
+    Download(Arc<Package>),
+    /// Run the scripts that the package binds to the event.
+    Hook(Arc<Package>),
+    /// Lay the package's files down.
+    Install(Arc<Package>),
+    /// Take the instance out of the load balancer and wait until it is drained.
+    Block,
+    /// Put the instance into the load balancer and wait until it is healthy.
+    Allow,
+}
+
+/// An input that the release's status does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("a release that is {status} cannot {verb}")]
+    Status {
+        status: ReleaseStatus,
+        verb: &'static str,
+    },
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+}
+
+/// Decides for one release.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    state: State,
+}
+
+impl Engine {
+    /// Takes over from the records of a release.
+    ///
+    /// # Errors
+    /// [`Misfit`] when the records do not follow from each other.
+    pub fn from_records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, Misfit> {
+        Ok(Self {
+            state: State::fold(records)?,
+        })
+    }
+
+    /// The state after everything decided so far.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Answers one input. Time enters as an argument.
+    ///
+    /// # Errors
+    /// [`Refusal`] when the status forbids the input; nothing has changed then.
+    pub fn handle(&mut self, now: Timestamp, input: Input) -> Result<Output, Refusal> {
+        let mut turn = Turn {
+            state: &mut self.state,
+            now,
+            output: Output::default(),
+        };
+        match input {
+            Input::Begin => {}
+            Input::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            } => {
+                turn.end_step(deployment, instance, event, attempt, ending)?;
+            }
+            Input::Pause => turn.wind_down(ReleaseStatus::Pausing, "pause")?,
+            Input::Stop => turn.stop()?,
+            Input::Interrupt { reason } => {
+                if turn.state.status.is_active() {
+                    turn.record(Fact::StatusChanged {
+                        status: ReleaseStatus::Interrupted,
+                        reason,
+                    })?;
+                }
+                return Ok(turn.output);
+            }
+            Input::Resume { operator } => turn.resume(&operator)?,
+        }
+        turn.advance()?;
+        Ok(turn.output)
+    }
+}
+
+/// The answer to one input while it is made. Every record goes through the same fold that reads it back.
+struct Turn<'a> {
+    state: &'a mut State,
+    now: Timestamp,
+    output: Output,
+}
+
+impl Turn<'_> {
+    fn record(&mut self, fact: Fact) -> Result<(), Misfit> {
+        let record = Record {
+            seq: self.state.next_seq,
+            at: self.now,
+            fact,
+        };
+        self.state.apply(&record)?;
+        self.output.records.push(record);
+        Ok(())
+    }
+
+    fn refuse<T>(&self, verb: &'static str) -> Result<T, Refusal> {
+        Err(Refusal::Status {
+            status: self.state.status,
+            verb,
+        })
+    }
+
+    /// Keeps new instances from starting; those in flight go on.
+    fn wind_down(&mut self, status: ReleaseStatus, verb: &'static str) -> Result<(), Refusal> {
+        if self.state.status != ReleaseStatus::Running {
+            return self.refuse(verb);
+        }
+        let reason = format!("{verb} requested; instances in flight finish first");
+        Ok(self.record(Fact::StatusChanged { status, reason })?)
+    }
+
+    fn stop(&mut self) -> Result<(), Refusal> {
+        match self.state.status {
+            ReleaseStatus::Running => self.wind_down(ReleaseStatus::Stopping, "stop"),
+            ReleaseStatus::Paused | ReleaseStatus::Interrupted => {
+                let reason = "stopped by an operator".to_owned();
+                let open = self
+                    .state
+                    .deployments
+                    .iter()
+                    .filter(|deployment| deployment.ended_at.is_none());
+                for id in open
+                    .map(|deployment| deployment.plan.id.clone())
+                    .collect::<Vec<_>>()
+                {
+                    let reason = Some(reason.clone());
+                    self.record(Fact::DeploymentEnded {
+                        deployment: id,
+                        status: ReleaseStatus::Stopped,
+                        reason,
+                    })?;
+                }
+                Ok(self.record(Fact::StatusChanged {
+                    status: ReleaseStatus::Stopped,
+                    reason,
+                })?)
+            }
+            _ => self.refuse("stop"),
+        }
+    }
+
+    /// Goes on where the records end: everything in flight is carried out again under its own attempt id.
+    fn resume(&mut self, operator: &str) -> Result<(), Refusal> {
+        if self.state.status.is_terminal() {
+            return self.refuse("resume");
+        }
+        if self.state.status.is_active() {
+            let reason = "the conductor died".to_owned();
+            self.record(Fact::StatusChanged {
+                status: ReleaseStatus::Interrupted,
+                reason,
+            })?;
+        }
+        let reason = format!("resumed by {operator}");
+        self.record(Fact::StatusChanged {
+            status: ReleaseStatus::Running,
+            reason,
+        })?;
+        for deployment in &self.state.deployments {
+            for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
+                if let Some(step) = instance.current() {
+                    self.output.actions.extend(action(
+                        &deployment.plan,
+                        target,
+                        step.event,
+                        step.attempt,
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_step(
+        &mut self,
+        deployment: model::DeploymentId,
+        instance: model::InstanceId,
+        event: LifecycleEvent,
+        attempt: u32,
+        ending: Ending,
+    ) -> Result<(), Misfit> {
+        let result = ending.clone();
+        self.record(Fact::StepEnded {
+            deployment: deployment.clone(),
+            instance: instance.clone(),
+            event,
+            attempt,
+            ending,
+        })?;
+        let (outcome, reason) = match result {
+            Ending::Succeeded { .. } => return self.proceed(&deployment, &instance),
+            Ending::Lost { .. } if attempt < MAX_ATTEMPTS => {
+                return self.start_step(&deployment, &instance, event, attempt + 1);
+            }
+            Ending::Lost { reason } => (
+                InstanceOutcome::Failed,
+                format!("{event} was tried {attempt} times: {reason}"),
+            ),
+            Ending::Failed { reason, .. } => {
+                (InstanceOutcome::Failed, format!("{event}: {reason}"))
+            }
+            Ending::Unreachable { reason } => {
+                (InstanceOutcome::Unreachable, format!("{event}: {reason}"))
+            }
+        };
+        self.record(Fact::InstanceEnded {
+            deployment,
+            instance,
+            outcome,
+            reason: Some(reason),
+        })
+    }
+
+    /// Takes an instance to its next step that does something, or to its end.
+    fn proceed(
+        &mut self,
+        id: &model::DeploymentId,
+        instance: &model::InstanceId,
+    ) -> Result<(), Misfit> {
+        let Some((plan, index)) = self.position(id, instance) else {
+            return Err(self.lost_place(id, instance));
+        };
+        let done = self
+            .state
+            .find(id)
+            .and_then(|state| state.instances[index].steps.last())
+            .map(|step| step.event);
+        let rest: VecDeque<_> = plan
+            .sequence
+            .iter()
+            .copied()
+            .filter(|event| done.is_none_or(|done| *event > done))
+            .collect();
+        for event in rest {
+            let step = planned_step(&plan, &plan.targets[index], event);
+            match step.doing {
+                Doing::Hook | Doing::BuiltIn => return self.start_step(id, instance, event, 1),
+                Doing::Skip(reason) => self.record(Fact::StepSkipped {
+                    deployment: id.clone(),
+                    instance: instance.clone(),
+                    event,
+                    reason,
+                })?,
+            }
+        }
+        self.record(Fact::InstanceEnded {
+            deployment: id.clone(),
+            instance: instance.clone(),
+            outcome: InstanceOutcome::Succeeded,
+            reason: None,
+        })
+    }
+
+    fn start_step(
+        &mut self,
+        id: &model::DeploymentId,
+        instance: &model::InstanceId,
+        event: LifecycleEvent,
+        attempt: u32,
+    ) -> Result<(), Misfit> {
+        let Some((plan, index)) = self.position(id, instance) else {
+            return Err(self.lost_place(id, instance));
+        };
+        self.record(Fact::StepStarted {
+            deployment: id.clone(),
+            instance: instance.clone(),
+            event,
+            attempt,
+        })?;
+        self.output
+            .actions
+            .extend(action(&plan, &plan.targets[index], event, attempt));
+        Ok(())
+    }
+
+    fn position(
+        &self,
+        id: &model::DeploymentId,
+        instance: &model::InstanceId,
+    ) -> Option<(Arc<Deployment>, usize)> {
+        let state = self.state.find(id)?;
+        Some((state.plan.clone(), state.position(instance)?))
+    }
+
+    fn lost_place(&self, id: &model::DeploymentId, instance: &model::InstanceId) -> Misfit {
+        Misfit {
+            seq: self.state.next_seq,
+            why: format!("`{id}` has no instance `{instance}`"),
+        }
+    }
+
+    /// Starts whatever can start, and ends whatever is done.
+    fn advance(&mut self) -> Result<(), Misfit> {
+        while let Some(current) = self
+            .state
+            .deployments
+            .iter()
+            .position(|deployment| deployment.ended_at.is_none())
+        {
+            self.start_instances(current)?;
+            let deployment = &self.state.deployments[current];
+            if deployment.in_flight > 0 {
+                return Ok(());
+            }
+            match self.verdict(current) {
+                Some((status, reason)) => {
+                    let id = self.state.deployments[current].plan.id.clone();
+                    self.record(Fact::DeploymentEnded {
+                        deployment: id,
+                        status,
+                        reason,
+                    })?;
+                    if status == ReleaseStatus::Failed {
+                        self.open_rollback(current)?;
+                    }
+                }
+                None => break,
+            }
+        }
+        self.settle()
+    }
+
+    fn start_instances(&mut self, current: usize) -> Result<(), Misfit> {
+        loop {
+            let deployment = &self.state.deployments[current];
+            let plan = &deployment.plan;
+            let may_start = self.state.status == ReleaseStatus::Running
+                && deployment.failed < plan.failure_limit()
+                && deployment.in_flight < plan.concurrency();
+            let Some(target) = plan.targets.get(deployment.next).filter(|_| may_start) else {
+                return Ok(());
+            };
+            let (id, instance) = (plan.id.clone(), target.instance.id.clone());
+            self.proceed(&id, &instance)?;
+        }
+    }
+
+    /// How a deployment with nothing in flight ends, or `None` while it waits for an operator.
+    fn verdict(&self, current: usize) -> Option<(ReleaseStatus, Option<String>)> {
+        let deployment = &self.state.deployments[current];
+        if deployment.failed >= deployment.plan.failure_limit() {
+            return Some((ReleaseStatus::Failed, Some(why_failed(deployment))));
+        }
+        if deployment.next == deployment.plan.targets.len() {
+            let reason = (deployment.failed > 0).then(|| why_failed(deployment));
+            return Some((ReleaseStatus::Succeeded, reason));
+        }
+        match self.state.status {
+            ReleaseStatus::Stopping => Some((
+                ReleaseStatus::Stopped,
+                Some("stopped by an operator".to_owned()),
+            )),
+            _ => None,
+        }
+    }
+
+    fn open_rollback(&mut self, failed: usize) -> Result<(), Misfit> {
+        let deployment = &self.state.deployments[failed];
+        if deployment.plan.on_failure != OnFailure::Rollback
+            || deployment.plan.direction != Direction::Deploy
+        {
+            return Ok(());
+        }
+        let id = model::DeploymentId::nth(&self.state.release.id, self.state.deployments.len() + 1);
+        match rollback::of_failed(deployment, id) {
+            Some(plan) => self.record(Fact::DeploymentOpened(Arc::new(plan))),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves the release on when no deployment is left running, or nothing is in flight any more.
+    fn settle(&mut self) -> Result<(), Misfit> {
+        let Some(last) = self.state.deployments.last() else {
+            return Ok(());
+        };
+        let in_flight: usize = self
+            .state
+            .deployments
+            .iter()
+            .map(|deployment| deployment.in_flight)
+            .sum();
+        if in_flight > 0 || self.state.status.is_terminal() {
+            return Ok(());
+        }
+        if last.ended_at.is_some() {
+            let failed = self
+                .state
+                .deployments
+                .iter()
+                .find(|state| state.status == ReleaseStatus::Failed);
+            let stopped = self
+                .state
+                .deployments
+                .iter()
+                .any(|state| state.status == ReleaseStatus::Stopped);
+            return match failed {
+                Some(failed) => {
+                    let reason = headline(failed, self.state);
+                    self.record(Fact::ReleaseEnded {
+                        status: ReleaseStatus::Failed,
+                        reason: Some(reason),
+                    })
+                }
+                None if stopped => self.record(Fact::StatusChanged {
+                    status: ReleaseStatus::Stopped,
+                    reason: "stopped by an operator".to_owned(),
+                }),
+                None => {
+                    let reason = last.reason.clone();
+                    self.record(Fact::ReleaseEnded {
+                        status: ReleaseStatus::Succeeded,
+                        reason,
+                    })
+                }
+            };
+        }
+        match self.state.status {
+            ReleaseStatus::Pausing => self.record(Fact::StatusChanged {
+                status: ReleaseStatus::Paused,
+                reason: "paused by an operator".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn action(
+    plan: &Arc<Deployment>,
+    target: &Arc<Target>,
+    event: LifecycleEvent,
+    attempt: u32,
+) -> Option<Action> {
+    let package = planned_step(plan, target, event).package;
+    let work = match event {
+        LifecycleEvent::BlockTraffic => Work::Block,
+        LifecycleEvent::AllowTraffic => Work::Allow,
+        LifecycleEvent::DownloadBundle => Work::Download(package?),
+        LifecycleEvent::Install => Work::Install(package?),
+        _ => Work::Hook(package?),
+    };
+    Some(Action {
+        deployment: plan.clone(),
+        target: target.clone(),
+        event,
+        attempt,
+        work,
+    })
+}
+
+/// Names the first instance that failed and the rule that stopped the rest.
+fn why_failed(deployment: &crate::DeploymentState) -> String {
+    let failed = |outcome| {
+        matches!(
+            outcome,
+            Some(InstanceOutcome::Failed | InstanceOutcome::Unreachable)
+        )
+    };
+    let first = deployment
+        .plan
+        .targets
+        .iter()
+        .zip(&deployment.instances)
+        .filter(|(_, state)| failed(state.outcome))
+        .min_by_key(|(_, state)| {
+            state
+                .steps
+                .iter()
+                .rev()
+                .find(|s| s.status != Some(StepStatus::Skipped))
+                .and_then(|s| s.ended_at)
+        });
+    let first = first.map_or_else(String::new, |(target, state)| {
+        format!(
+            "{}: {}; ",
+            target.instance.id,
+            state.reason.as_deref().unwrap_or("failed")
+        )
+    });
+    format!(
+        "{first}{} of {} instances failed, failure_threshold is {}",
+        deployment.failed,
+        deployment.instances.len(),
+        deployment.plan.failure_threshold
+    )
+}
+
+fn headline(failed: &crate::DeploymentState, state: &State) -> String {
+    let reason = failed.reason.clone().unwrap_or_default();
+    let rollback = state.deployments.iter().find(|other| {
+        other.plan.direction
+            == Direction::Rollback {
+                of: failed.plan.id.clone(),
+            }
+    });
+    match rollback {
+        Some(rollback) if rollback.status == ReleaseStatus::Succeeded => {
+            format!(
+                "{reason}; rolled back to {}",
+                rollback.plan.revision.version
+            )
+        }
+        Some(rollback) => {
+            format!(
+                "{reason}; the rollback failed too: {}",
+                rollback.reason.clone().unwrap_or_default()
+            )
+        }
+        None if failed.plan.on_failure == OnFailure::Rollback
+            && failed.plan.direction == Direction::Deploy =>
+        {
+            format!("{reason}; not rolled back: no instance that it touched has an earlier version")
+        }
+        None => reason,
+    }
+}

@@ -1,0 +1,383 @@
+//! The fold: what a release's records add up to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use model::{
+    Deployment, DeploymentId, Ending, Fact, InstanceId, InstanceOutcome, LifecycleEvent, Record,
+    Release, ReleaseStatus, StepStatus, Timestamp,
+};
+
+/// A record that does not fit the records before it: the journal is damaged, or a bug wrote it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record {seq} does not fit the records before it: {why}")]
+pub struct Misfit {
+    /// Position of the record.
+    pub seq: u64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// The state of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    pub release: Release,
+    pub status: ReleaseStatus,
+    /// Why the release has this status, where there is something to tell.
+    pub reason: Option<String>,
+    pub opened_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub deployments: Vec<DeploymentState>,
+    pub next_seq: u64,
+}
+
+/// The state of one deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeploymentState {
+    pub plan: Arc<Deployment>,
+    /// `Running` until it ended.
+    pub status: ReleaseStatus,
+    pub reason: Option<String>,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    /// In the order of the plan's targets.
+    pub instances: Vec<InstanceState>,
+    /// How many instances have started and not ended.
+    pub in_flight: usize,
+    /// How many instances failed or could not be reached.
+    pub failed: usize,
+    /// Index of the first instance that has not started.
+    pub next: usize,
+    index: HashMap<InstanceId, usize>,
+}
+
+/// The state of one instance in a deployment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InstanceState {
+    pub outcome: Option<InstanceOutcome>,
+    pub reason: Option<String>,
+    /// One entry an attempt, in order.
+    pub steps: Vec<StepState>,
+}
+
+/// One attempt of one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepState {
+    pub event: LifecycleEvent,
+    pub attempt: u32,
+    /// Absent while the attempt is in flight.
+    pub status: Option<StepStatus>,
+    pub reason: Option<String>,
+    pub exit_code: Option<i32>,
+    pub log: Option<String>,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
+impl InstanceState {
+    /// Whether anything was done on the instance.
+    #[must_use]
+    pub fn is_touched(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| step.status != Some(StepStatus::Skipped))
+    }
+
+    /// The attempt in flight.
+    #[must_use]
+    pub fn current(&self) -> Option<&StepState> {
+        self.steps.last().filter(|step| step.status.is_none())
+    }
+
+    /// Whether the instance has started and not ended.
+    #[must_use]
+    pub fn is_in_flight(&self) -> bool {
+        self.outcome.is_none() && !self.steps.is_empty()
+    }
+
+    /// Whether this deployment finished an installation here.
+    #[must_use]
+    pub fn has_installed(&self) -> bool {
+        self.steps.iter().any(|step| {
+            step.event == LifecycleEvent::Install && step.status == Some(StepStatus::Succeeded)
+        })
+    }
+}
+
+impl DeploymentState {
+    /// The instance's position in the plan.
+    #[must_use]
+    pub fn position(&self, instance: &InstanceId) -> Option<usize> {
+        self.index.get(instance).copied()
+    }
+}
+
+impl State {
+    /// Folds all records of a release.
+    ///
+    /// # Errors
+    /// [`Misfit`] at the first record that does not follow from those before it.
+    pub fn fold<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Self, Misfit> {
+        let mut records = records.into_iter();
+        let first = records.next().ok_or(Misfit {
+            seq: 0,
+            why: "there are no records".to_owned(),
+        })?;
+        let mut state = Self::open(first)?;
+        for record in records {
+            state.apply(record)?;
+        }
+        Ok(state)
+    }
+
+    /// Begins the fold with the first record.
+    ///
+    /// # Errors
+    /// [`Misfit`] when the record does not open a release.
+    pub fn open(record: &Record) -> Result<Self, Misfit> {
+        let Fact::ReleaseOpened(release) = &record.fact else {
+            return Err(Misfit {
+                seq: record.seq,
+                why: "it does not open a release".to_owned(),
+            });
+        };
+        Ok(Self {
+            release: release.clone(),
+            status: ReleaseStatus::Running,
+            reason: None,
+            opened_at: record.at,
+            ended_at: None,
+            deployments: Vec::new(),
+            next_seq: record.seq + 1,
+        })
+    }
+
+    /// Folds one more record.
+    ///
+    /// # Errors
+    /// [`Misfit`] when it does not follow; the state is then unchanged but for its sequence number.
+    pub fn apply(&mut self, record: &Record) -> Result<(), Misfit> {
+        let misfit = |why: String| Misfit {
+            seq: record.seq,
+            why,
+        };
+        if record.seq != self.next_seq {
+            return Err(misfit(format!("expected record {}", self.next_seq)));
+        }
+        self.next_seq += 1;
+        match &record.fact {
+            Fact::ReleaseOpened(_) => return Err(misfit("the release is open already".to_owned())),
+            Fact::DeploymentOpened(plan) => self
+                .deployments
+                .push(DeploymentState::new(plan.clone(), record.at)),
+            Fact::StepStarted {
+                deployment,
+                instance,
+                event,
+                attempt,
+            } => {
+                let (deployment, index) = self.instance(deployment, instance).map_err(misfit)?;
+                let state = &mut deployment.instances[index];
+                if state.current().is_some() || state.outcome.is_some() {
+                    return Err(misfit(format!("`{instance}` cannot start {event}")));
+                }
+                state.steps.push(StepState {
+                    event: *event,
+                    attempt: *attempt,
+                    status: None,
+                    reason: None,
+                    exit_code: None,
+                    log: None,
+                    started_at: record.at,
+                    ended_at: None,
+                });
+                deployment.note_start(index);
+            }
+            Fact::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            } => {
+                let (deployment, index) = self.instance(deployment, instance).map_err(misfit)?;
+                let step = deployment.instances[index]
+                    .steps
+                    .last_mut()
+                    .filter(|step| {
+                        step.status.is_none() && step.event == *event && step.attempt == *attempt
+                    })
+                    .ok_or_else(|| {
+                        misfit(format!(
+                            "attempt {attempt} of {event} on `{instance}` is not in flight"
+                        ))
+                    })?;
+                step.end(ending, record.at);
+            }
+            Fact::StepSkipped {
+                deployment,
+                instance,
+                event,
+                reason,
+            } => {
+                let (deployment, index) = self.instance(deployment, instance).map_err(misfit)?;
+                deployment.instances[index].steps.push(StepState {
+                    event: *event,
+                    attempt: 0,
+                    status: Some(StepStatus::Skipped),
+                    reason: Some(reason.clone()),
+                    exit_code: None,
+                    log: None,
+                    started_at: record.at,
+                    ended_at: Some(record.at),
+                });
+                deployment.note_start(index);
+            }
+            Fact::InstanceEnded {
+                deployment,
+                instance,
+                outcome,
+                reason,
+            } => {
+                let (deployment, index) = self.instance(deployment, instance).map_err(misfit)?;
+                let state = &mut deployment.instances[index];
+                if state.outcome.is_some() {
+                    return Err(misfit(format!("`{instance}` has ended already")));
+                }
+                let was_in_flight = state.is_in_flight();
+                state.outcome = Some(*outcome);
+                state.reason.clone_from(reason);
+                if was_in_flight {
+                    deployment.in_flight -= 1;
+                }
+                if matches!(
+                    outcome,
+                    InstanceOutcome::Failed | InstanceOutcome::Unreachable
+                ) {
+                    deployment.failed += 1;
+                }
+            }
+            Fact::DeploymentEnded {
+                deployment,
+                status,
+                reason,
+            } => {
+                let deployment = self.deployment(deployment).map_err(misfit)?;
+                deployment.status = *status;
+                deployment.reason.clone_from(reason);
+                deployment.ended_at = Some(record.at);
+                for instance in deployment
+                    .instances
+                    .iter_mut()
+                    .filter(|instance| instance.outcome.is_none())
+                {
+                    instance.outcome = Some(InstanceOutcome::Skipped);
+                    instance.reason = Some("the deployment ended before its turn".to_owned());
+                }
+            }
+            Fact::StatusChanged { status, reason } => {
+                self.status = *status;
+                self.reason = Some(reason.clone());
+                self.ended_at = status.is_terminal().then_some(record.at);
+            }
+            Fact::ReleaseEnded { status, reason } => {
+                self.status = *status;
+                self.reason.clone_from(reason);
+                self.ended_at = Some(record.at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds a deployment by id.
+    #[must_use]
+    pub fn find(&self, id: &DeploymentId) -> Option<&DeploymentState> {
+        self.deployments
+            .iter()
+            .find(|deployment| deployment.plan.id == *id)
+    }
+
+    fn deployment(&mut self, id: &DeploymentId) -> Result<&mut DeploymentState, String> {
+        self.deployments
+            .iter_mut()
+            .rev()
+            .find(|deployment| deployment.plan.id == *id)
+            .ok_or_else(|| format!("there is no deployment `{id}`"))
+    }
+
+    fn instance(
+        &mut self,
+        deployment: &DeploymentId,
+        instance: &InstanceId,
+    ) -> Result<(&mut DeploymentState, usize), String> {
+        let state = self.deployment(deployment)?;
+        let index = state
+            .position(instance)
+            .ok_or_else(|| format!("`{deployment}` has no instance `{instance}`"))?;
+        Ok((state, index))
+    }
+}
+
+impl DeploymentState {
+    fn new(plan: Arc<Deployment>, at: Timestamp) -> Self {
+        let index = plan
+            .targets
+            .iter()
+            .enumerate()
+            .map(|(index, target)| (target.instance.id.clone(), index))
+            .collect();
+        Self {
+            status: ReleaseStatus::Running,
+            reason: None,
+            started_at: at,
+            ended_at: None,
+            instances: vec![InstanceState::default(); plan.targets.len()],
+            in_flight: 0,
+            failed: 0,
+            next: 0,
+            index,
+            plan,
+        }
+    }
+
+    /// Counts an instance in at its first record.
+    fn note_start(&mut self, index: usize) {
+        if self.instances[index].steps.len() == 1 {
+            self.in_flight += 1;
+        }
+        self.next = self.next.max(index + 1);
+    }
+}
+
+impl StepState {
+    fn end(&mut self, ending: &Ending, at: Timestamp) {
+        self.ended_at = Some(at);
+        match ending {
+            Ending::Succeeded {
+                exit_code,
+                log,
+                note,
+            } => {
+                self.status = Some(StepStatus::Succeeded);
+                self.exit_code = *exit_code;
+                self.log.clone_from(log);
+                self.reason.clone_from(note);
+            }
+            Ending::Failed {
+                reason,
+                exit_code,
+                log,
+                ..
+            } => {
+                self.status = Some(StepStatus::Failed);
+                self.exit_code = *exit_code;
+                self.log.clone_from(log);
+                self.reason = Some(reason.clone());
+            }
+            Ending::Lost { reason } | Ending::Unreachable { reason } => {
+                self.status = Some(StepStatus::Lost);
+                self.reason = Some(reason.clone());
+            }
+        }
+    }
+}
