@@ -1,16 +1,15 @@
 //! From an input to records and actions.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use model::{
-    Deployment, Direction, Ending, Fact, InstanceOutcome, LifecycleEvent, OnFailure, Package,
-    Record, ReleaseStatus, StepStatus, Target, Timestamp,
+    Deployment, DeploymentId, Direction, Ending, Fact, InstanceId, InstanceOutcome, LifecycleEvent,
+    OnFailure, Package, Record, ReleaseStatus, StepStatus, Target, Timestamp,
 };
 
 use crate::rollback;
 use crate::sequence::{Doing, planned_step};
-use crate::state::{Misfit, State};
+use crate::state::{Misfit, Progress, State};
 
 /// How often a step is tried when its outcome is lost.
 const MAX_ATTEMPTS: u32 = 3;
@@ -22,8 +21,8 @@ pub enum Input {
     Begin,
     /// An attempt ended.
     StepEnded {
-        deployment: model::DeploymentId,
-        instance: model::InstanceId,
+        deployment: DeploymentId,
+        instance: InstanceId,
         event: LifecycleEvent,
         attempt: u32,
         ending: Ending,
@@ -227,137 +226,160 @@ impl Turn<'_> {
             status: ReleaseStatus::Running,
             reason,
         })?;
+        let mut between_steps = Vec::new();
         for deployment in &self.state.deployments {
             for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
-                if let Some(step) = instance.current() {
-                    self.output.actions.extend(action(
-                        &deployment.plan,
-                        target,
-                        step.event,
-                        step.attempt,
-                    ));
+                match instance.current() {
+                    Some(step) => {
+                        self.output.actions.extend(action(
+                            &deployment.plan,
+                            target,
+                            step.event,
+                            step.attempt,
+                        ));
+                    }
+                    None if instance.is_in_flight() => {
+                        between_steps
+                            .push((deployment.plan.id.clone(), target.instance.id.clone()));
+                    }
+                    None => {}
                 }
             }
+        }
+        for (deployment, instance) in between_steps {
+            self.proceed(&deployment, &instance)?;
         }
         Ok(())
     }
 
     fn end_step(
         &mut self,
-        deployment: model::DeploymentId,
-        instance: model::InstanceId,
+        deployment: DeploymentId,
+        instance: InstanceId,
         event: LifecycleEvent,
         attempt: u32,
         ending: Ending,
     ) -> Result<(), Misfit> {
-        let result = ending.clone();
+        let place = (deployment.clone(), instance.clone());
         self.record(Fact::StepEnded {
-            deployment: deployment.clone(),
-            instance: instance.clone(),
+            deployment,
+            instance,
             event,
             attempt,
             ending,
         })?;
-        let (outcome, reason) = match result {
-            Ending::Succeeded { .. } => return self.proceed(&deployment, &instance),
-            Ending::Lost { .. } if attempt < MAX_ATTEMPTS => {
-                return self.start_step(&deployment, &instance, event, attempt + 1);
-            }
-            Ending::Lost { reason } => (
-                InstanceOutcome::Failed,
-                format!("{event} was tried {attempt} times: {reason}"),
-            ),
-            Ending::Failed { reason, .. } => {
-                (InstanceOutcome::Failed, format!("{event}: {reason}"))
-            }
-            Ending::Unreachable { reason } => {
-                (InstanceOutcome::Unreachable, format!("{event}: {reason}"))
-            }
-        };
-        self.record(Fact::InstanceEnded {
-            deployment,
-            instance,
-            outcome,
-            reason: Some(reason),
-        })
+        self.proceed(&place.0, &place.1)
     }
 
-    /// Takes an instance to its next step that does something, or to its end.
-    fn proceed(
-        &mut self,
-        id: &model::DeploymentId,
-        instance: &model::InstanceId,
-    ) -> Result<(), Misfit> {
-        let Some((plan, index)) = self.position(id, instance) else {
-            return Err(self.lost_place(id, instance));
-        };
-        let done = self
+    /// Takes an instance with nothing in flight on: to its next attempt, or to its end. It looks at the records alone,
+    /// so that it does the same after a crash between two of them.
+    fn proceed(&mut self, id: &DeploymentId, instance: &InstanceId) -> Result<(), Misfit> {
+        let (plan, index) = self.position(id, instance)?;
+        let last = self
             .state
             .find(id)
-            .and_then(|state| state.instances[index].steps.last())
-            .map(|step| step.event);
-        let rest: VecDeque<_> = plan
+            .and_then(|state| state.instances[index].steps.last());
+        let done = last.map(|step| (step.event, step.attempt, step.progress.clone()));
+        if let Some((event, attempt, Progress::Ended(ending))) = &done {
+            let (outcome, reason) = match ending {
+                Ending::Succeeded { .. } => return self.go_on(&plan, index, Some(*event)),
+                Ending::Lost { .. } if *attempt < MAX_ATTEMPTS => {
+                    return self.start_step(&plan, index, *event, attempt + 1);
+                }
+                Ending::Lost { reason } => (
+                    InstanceOutcome::Failed,
+                    format!("{event} was tried {attempt} times: {reason}"),
+                ),
+                Ending::Failed { reason, .. } => {
+                    (InstanceOutcome::Failed, format!("{event}: {reason}"))
+                }
+                Ending::Unreachable { reason } => {
+                    (InstanceOutcome::Unreachable, format!("{event}: {reason}"))
+                }
+            };
+            return self.end_instance(&plan, index, outcome, Some(reason));
+        }
+        self.go_on(&plan, index, done.map(|(event, ..)| event))
+    }
+
+    /// Takes an instance to its next step that does something, or to its successful end.
+    fn go_on(
+        &mut self,
+        plan: &Arc<Deployment>,
+        index: usize,
+        done: Option<LifecycleEvent>,
+    ) -> Result<(), Misfit> {
+        for event in plan
             .sequence
             .iter()
             .copied()
             .filter(|event| done.is_none_or(|done| *event > done))
-            .collect();
-        for event in rest {
-            let step = planned_step(&plan, &plan.targets[index], event);
-            match step.doing {
-                Doing::Hook | Doing::BuiltIn => return self.start_step(id, instance, event, 1),
-                Doing::Skip(reason) => self.record(Fact::StepSkipped {
-                    deployment: id.clone(),
-                    instance: instance.clone(),
-                    event,
-                    reason,
-                })?,
+        {
+            match planned_step(plan, &plan.targets[index], event).doing {
+                Doing::Hook | Doing::BuiltIn => return self.start_step(plan, index, event, 1),
+                Doing::Skip(reason) => {
+                    let instance = plan.targets[index].instance.id.clone();
+                    self.record(Fact::StepSkipped {
+                        deployment: plan.id.clone(),
+                        instance,
+                        event,
+                        reason,
+                    })?;
+                }
             }
         }
+        self.end_instance(plan, index, InstanceOutcome::Succeeded, None)
+    }
+
+    fn end_instance(
+        &mut self,
+        plan: &Arc<Deployment>,
+        index: usize,
+        outcome: InstanceOutcome,
+        reason: Option<String>,
+    ) -> Result<(), Misfit> {
+        let instance = plan.targets[index].instance.id.clone();
         self.record(Fact::InstanceEnded {
-            deployment: id.clone(),
-            instance: instance.clone(),
-            outcome: InstanceOutcome::Succeeded,
-            reason: None,
+            deployment: plan.id.clone(),
+            instance,
+            outcome,
+            reason,
         })
     }
 
     fn start_step(
         &mut self,
-        id: &model::DeploymentId,
-        instance: &model::InstanceId,
+        plan: &Arc<Deployment>,
+        index: usize,
         event: LifecycleEvent,
         attempt: u32,
     ) -> Result<(), Misfit> {
-        let Some((plan, index)) = self.position(id, instance) else {
-            return Err(self.lost_place(id, instance));
-        };
+        let instance = plan.targets[index].instance.id.clone();
         self.record(Fact::StepStarted {
-            deployment: id.clone(),
-            instance: instance.clone(),
+            deployment: plan.id.clone(),
+            instance,
             event,
             attempt,
         })?;
         self.output
             .actions
-            .extend(action(&plan, &plan.targets[index], event, attempt));
+            .extend(action(plan, &plan.targets[index], event, attempt));
         Ok(())
     }
 
     fn position(
         &self,
-        id: &model::DeploymentId,
-        instance: &model::InstanceId,
-    ) -> Option<(Arc<Deployment>, usize)> {
-        let state = self.state.find(id)?;
-        Some((state.plan.clone(), state.position(instance)?))
-    }
-
-    fn lost_place(&self, id: &model::DeploymentId, instance: &model::InstanceId) -> Misfit {
-        Misfit {
+        id: &DeploymentId,
+        instance: &InstanceId,
+    ) -> Result<(Arc<Deployment>, usize), Misfit> {
+        let found = self
+            .state
+            .find(id)
+            .and_then(|state| Some((state.plan.clone(), state.position(instance)?)));
+        found.ok_or_else(|| Misfit {
             seq: self.state.next_seq,
             why: format!("`{id}` has no instance `{instance}`"),
-        }
+        })
     }
 
     /// Starts whatever can start, and ends whatever is done.
@@ -432,7 +454,7 @@ impl Turn<'_> {
         {
             return Ok(());
         }
-        let id = model::DeploymentId::nth(&self.state.release.id, self.state.deployments.len() + 1);
+        let id = DeploymentId::nth(&self.state.release.id, self.state.deployments.len() + 1);
         match rollback::of_failed(deployment, id) {
             Some(plan) => self.record(Fact::DeploymentOpened(Arc::new(plan))),
             None => Ok(()),
@@ -537,7 +559,7 @@ fn why_failed(deployment: &crate::DeploymentState) -> String {
                 .steps
                 .iter()
                 .rev()
-                .find(|s| s.status != Some(StepStatus::Skipped))
+                .find(|s| s.status() != Some(StepStatus::Skipped))
                 .and_then(|s| s.ended_at)
         });
     let first = first.map_or_else(String::new, |(target, state)| {

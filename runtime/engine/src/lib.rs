@@ -12,4 +12,4 @@ pub mod traffic;
 
 pub use decide::{Action, Engine, Input, Output, Refusal, Work};
 pub use sequence::{Doing, PlannedStep, planned_steps, sequence};
-pub use state::{DeploymentState, InstanceState, Misfit, State, StepState};
+pub use state::{DeploymentState, InstanceState, Misfit, Progress, State, StepState};

@@ -64,14 +64,73 @@ pub struct InstanceState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepState {
     pub event: LifecycleEvent,
+    /// From 1; 0 when the step was skipped.
     pub attempt: u32,
-    /// Absent while the attempt is in flight.
-    pub status: Option<StepStatus>,
-    pub reason: Option<String>,
-    pub exit_code: Option<i32>,
-    pub log: Option<String>,
+    pub progress: Progress,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+}
+
+/// How far an attempt is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    InFlight,
+    /// Left out, for this reason.
+    Skipped(String),
+    Ended(Ending),
+}
+
+impl StepState {
+    /// The status, absent while the attempt is in flight.
+    #[must_use]
+    pub fn status(&self) -> Option<StepStatus> {
+        match &self.progress {
+            Progress::InFlight => None,
+            Progress::Skipped(_) => Some(StepStatus::Skipped),
+            Progress::Ended(Ending::Succeeded { .. }) => Some(StepStatus::Succeeded),
+            Progress::Ended(Ending::Failed { .. }) => Some(StepStatus::Failed),
+            Progress::Ended(Ending::Lost { .. } | Ending::Unreachable { .. }) => {
+                Some(StepStatus::Lost)
+            }
+        }
+    }
+
+    /// Why it was skipped or failed, or what is worth telling of its success.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        match &self.progress {
+            Progress::InFlight => None,
+            Progress::Skipped(reason) => Some(reason),
+            Progress::Ended(Ending::Succeeded { note, .. }) => note.as_deref(),
+            Progress::Ended(
+                Ending::Failed { reason, .. }
+                | Ending::Lost { reason }
+                | Ending::Unreachable { reason },
+            ) => Some(reason),
+        }
+    }
+
+    /// Exit code of the last script, where scripts ran.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match &self.progress {
+            Progress::Ended(
+                Ending::Succeeded { exit_code, .. } | Ending::Failed { exit_code, .. },
+            ) => *exit_code,
+            _ => None,
+        }
+    }
+
+    /// Where the captured output is.
+    #[must_use]
+    pub fn log(&self) -> Option<&str> {
+        match &self.progress {
+            Progress::Ended(Ending::Succeeded { log, .. } | Ending::Failed { log, .. }) => {
+                log.as_deref()
+            }
+            _ => None,
+        }
+    }
 }
 
 impl InstanceState {
@@ -80,13 +139,13 @@ impl InstanceState {
     pub fn is_touched(&self) -> bool {
         self.steps
             .iter()
-            .any(|step| step.status != Some(StepStatus::Skipped))
+            .any(|step| step.status() != Some(StepStatus::Skipped))
     }
 
     /// The attempt in flight.
     #[must_use]
     pub fn current(&self) -> Option<&StepState> {
-        self.steps.last().filter(|step| step.status.is_none())
+        self.steps.last().filter(|step| step.status().is_none())
     }
 
     /// Whether the instance has started and not ended.
@@ -99,7 +158,7 @@ impl InstanceState {
     #[must_use]
     pub fn has_installed(&self) -> bool {
         self.steps.iter().any(|step| {
-            step.event == LifecycleEvent::Install && step.status == Some(StepStatus::Succeeded)
+            step.event == LifecycleEvent::Install && step.status() == Some(StepStatus::Succeeded)
         })
     }
 }
@@ -184,10 +243,7 @@ impl State {
                 state.steps.push(StepState {
                     event: *event,
                     attempt: *attempt,
-                    status: None,
-                    reason: None,
-                    exit_code: None,
-                    log: None,
+                    progress: Progress::InFlight,
                     started_at: record.at,
                     ended_at: None,
                 });
@@ -205,14 +261,15 @@ impl State {
                     .steps
                     .last_mut()
                     .filter(|step| {
-                        step.status.is_none() && step.event == *event && step.attempt == *attempt
+                        step.status().is_none() && step.event == *event && step.attempt == *attempt
                     })
                     .ok_or_else(|| {
                         misfit(format!(
                             "attempt {attempt} of {event} on `{instance}` is not in flight"
                         ))
                     })?;
-                step.end(ending, record.at);
+                step.progress = Progress::Ended(ending.clone());
+                step.ended_at = Some(record.at);
             }
             Fact::StepSkipped {
                 deployment,
@@ -224,10 +281,7 @@ impl State {
                 deployment.instances[index].steps.push(StepState {
                     event: *event,
                     attempt: 0,
-                    status: Some(StepStatus::Skipped),
-                    reason: Some(reason.clone()),
-                    exit_code: None,
-                    log: None,
+                    progress: Progress::Skipped(reason.clone()),
                     started_at: record.at,
                     ended_at: Some(record.at),
                 });
@@ -346,38 +400,5 @@ impl DeploymentState {
             self.in_flight += 1;
         }
         self.next = self.next.max(index + 1);
-    }
-}
-
-impl StepState {
-    fn end(&mut self, ending: &Ending, at: Timestamp) {
-        self.ended_at = Some(at);
-        match ending {
-            Ending::Succeeded {
-                exit_code,
-                log,
-                note,
-            } => {
-                self.status = Some(StepStatus::Succeeded);
-                self.exit_code = *exit_code;
-                self.log.clone_from(log);
-                self.reason.clone_from(note);
-            }
-            Ending::Failed {
-                reason,
-                exit_code,
-                log,
-                ..
-            } => {
-                self.status = Some(StepStatus::Failed);
-                self.exit_code = *exit_code;
-                self.log.clone_from(log);
-                self.reason = Some(reason.clone());
-            }
-            Ending::Lost { reason } | Ending::Unreachable { reason } => {
-                self.status = Some(StepStatus::Lost);
-                self.reason = Some(reason.clone());
-            }
-        }
     }
 }

@@ -1,0 +1,249 @@
+//! A simulated fleet for the engine: it carries out actions at once, deduplicates attempts as the agent does, and
+//! keeps what happened.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Action, Engine, Input};
+use model::{
+    Amount, AppSpec, AttemptId, Balancer, Cause, Deployment, DeploymentId, Digest, Direction,
+    Ending, Fact, GroupRef, Host, Instance, LifecycleEvent, OnFailure, Package, Record, Release,
+    ReleaseId, Revision, Run, Script, Strategy, Target, Timestamp, Version,
+};
+
+pub(crate) struct Setting {
+    pub(crate) instances: usize,
+    pub(crate) concurrency: Amount,
+    pub(crate) failure_threshold: Amount,
+    pub(crate) on_failure: OnFailure,
+    pub(crate) with_balancer: bool,
+    pub(crate) first: bool,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            instances: 3,
+            concurrency: Amount::Count(1),
+            failure_threshold: Amount::Count(1),
+            on_failure: OnFailure::Stop,
+            with_balancer: false,
+            first: false,
+        }
+    }
+}
+
+pub(crate) fn release_id() -> ReleaseId {
+    ReleaseId::parse("r2").unwrap()
+}
+
+fn package(deployment: &DeploymentId, version: &str) -> Arc<Package> {
+    let script = Script {
+        run: Run::Location("hook.sh".into()),
+        timeout: Duration::from_secs(9),
+        runas: None,
+    };
+    let hooks = LifecycleEvent::ALL
+        .into_iter()
+        .filter(|e| e.takes_hooks())
+        .map(|e| (e, vec![script.clone()]))
+        .collect();
+    Arc::new(Package {
+        deployment: deployment.clone(),
+        revision: Revision {
+            version: Version::parse(version).unwrap(),
+            source: format!("file:///packages/{version}"),
+            digest: Digest::parse(&format!("sha256:{:064}", 1)).unwrap(),
+        },
+        appspec: AppSpec {
+            hooks,
+            ..AppSpec::default()
+        },
+    })
+}
+
+pub(crate) fn deployment(setting: &Setting) -> Deployment {
+    let (old, new) = (
+        DeploymentId::parse("r1-1").unwrap(),
+        DeploymentId::nth(&release_id(), 1),
+    );
+    let balancer = setting.with_balancer.then(|| Balancer {
+        plugin: model::PluginName::parse("haproxy").unwrap(),
+        config: "{}".into(),
+        timeout: Duration::from_secs(60),
+    });
+    let targets = (1..=setting.instances).map(|number| {
+        Arc::new(Target {
+            instance: Instance {
+                id: format!("web-{number}").parse().unwrap(),
+                host: Host::Local,
+                rootdir: format!("/srv/web-{number}"),
+                address: None,
+                labels: vec![],
+                env: BTreeMap::new(),
+            },
+            outgoing: (!setting.first).then(|| old.clone()),
+            incoming: new.clone(),
+        })
+    });
+    Deployment {
+        id: new.clone(),
+        group: GroupRef {
+            application: "shop".parse().unwrap(),
+            group: "web".parse().unwrap(),
+        },
+        service_id: None,
+        kind: "DEPLOY".into(),
+        priority: 0,
+        direction: Direction::Deploy,
+        revision: package(&new, "2.0.0").revision.clone(),
+        strategy: Strategy::Rolling {
+            concurrency: setting.concurrency,
+        },
+        failure_threshold: setting.failure_threshold,
+        on_failure: setting.on_failure,
+        sequence: engine::sequence(balancer.as_ref(), &Direction::Deploy),
+        balancer,
+        packages: [
+            (old.clone(), package(&old, "1.0.0")),
+            (new.clone(), package(&new, "2.0.0")),
+        ]
+        .into(),
+        targets: targets.collect(),
+        plugins: BTreeMap::new(),
+        keep_revisions: 5,
+    }
+}
+
+pub(crate) fn opening(setting: &Setting) -> Vec<Record> {
+    let release = Release {
+        id: release_id(),
+        comment: String::new(),
+        operator: "ann@ops".into(),
+    };
+    let facts = [
+        Fact::ReleaseOpened(release),
+        Fact::DeploymentOpened(Arc::new(deployment(setting))),
+    ];
+    facts
+        .into_iter()
+        .zip(0..)
+        .map(|(fact, seq)| Record {
+            seq,
+            at: Timestamp(0),
+            fact,
+        })
+        .collect()
+}
+
+/// What the fleet does with an attempt.
+pub(crate) type Behaviour<'a> = &'a dyn Fn(&Action) -> Ending;
+
+pub(crate) fn succeed(_: &Action) -> Ending {
+    Ending::Succeeded {
+        exit_code: Some(0),
+        log: None,
+        note: None,
+    }
+}
+
+pub(crate) fn fail(reason: &str) -> Ending {
+    Ending::Failed {
+        cause: Cause::ScriptFailed,
+        reason: reason.into(),
+        exit_code: Some(1),
+        log: None,
+    }
+}
+
+/// The instances, which outlive any conductor.
+#[derive(Default)]
+pub(crate) struct World {
+    outcomes: BTreeMap<AttemptId, Ending>,
+    /// `INSTANCE EVENT VERSION` of everything that really ran, in order.
+    pub(crate) trace: Vec<String>,
+}
+
+impl World {
+    /// Carries an action out, or answers again what it came to.
+    pub(crate) fn perform(&mut self, action: &Action, behaviour: Behaviour<'_>) -> Ending {
+        let instance = &action.target.instance.id;
+        let attempt = AttemptId::of(
+            &action.deployment.id,
+            instance,
+            action.event,
+            action.attempt,
+        );
+        if let Some(outcome) = self.outcomes.get(&attempt) {
+            return outcome.clone();
+        }
+        let version = match &action.work {
+            engine::Work::Download(p) | engine::Work::Hook(p) | engine::Work::Install(p) => {
+                p.revision.version.to_string()
+            }
+            engine::Work::Block | engine::Work::Allow => "-".into(),
+        };
+        self.trace
+            .push(format!("{instance} {} {version}", action.event));
+        let outcome = behaviour(action);
+        self.outcomes.insert(attempt, outcome.clone());
+        outcome
+    }
+}
+
+pub(crate) fn ended(action: &Action, ending: Ending) -> Input {
+    Input::StepEnded {
+        deployment: action.deployment.id.clone(),
+        instance: action.target.instance.id.clone(),
+        event: action.event,
+        attempt: action.attempt,
+        ending,
+    }
+}
+
+/// Runs a release until nothing is left to do; the largest number of attempts in flight comes back with it.
+pub(crate) fn drive(
+    engine: &mut Engine,
+    journal: &mut Vec<Record>,
+    world: &mut World,
+    first: Input,
+    behaviour: Behaviour<'_>,
+) -> usize {
+    let mut inputs = VecDeque::from([first]);
+    let mut in_flight = VecDeque::new();
+    let mut most = 0;
+    let mut now = 1;
+    loop {
+        while let Some(input) = inputs.pop_front() {
+            let output = engine.handle(Timestamp(now), input).unwrap();
+            now += 1;
+            journal.extend(output.records);
+            in_flight.extend(output.actions);
+            most = most.max(in_flight.len());
+        }
+        let Some(action) = in_flight.pop_front() else {
+            return most;
+        };
+        let ending = world.perform(&action, behaviour);
+        inputs.push_back(ended(&action, ending));
+    }
+}
+
+/// Opens a release and runs it to its end.
+pub(crate) fn run(
+    setting: &Setting,
+    behaviour: Behaviour<'_>,
+) -> (Engine, Vec<Record>, World, usize) {
+    let mut journal = opening(setting);
+    let mut engine = Engine::from_records(&journal).unwrap();
+    let mut world = World::default();
+    let most = drive(
+        &mut engine,
+        &mut journal,
+        &mut world,
+        Input::Begin,
+        behaviour,
+    );
+    (engine, journal, world, most)
+}
