@@ -1,1 +1,14 @@
-//! cutover-report
+//! Showing: a release's state as a JSON document, as text, as progress lines and as tables.
+//!
+//! Start at [`Document`]. Everything here is a pure function; who prints it, and with which colours, is the caller's
+//! business. Deliberately absent: the terminal, I/O, and any second account of what happened besides the fold.
+
+mod document;
+mod line;
+mod table;
+mod text;
+
+pub use document::{Deployment, Document, Instance, Revision, Step, Switch, rfc3339};
+pub use line::{Line, Tone, duration, lines};
+pub use table::Table;
+pub use text::render;

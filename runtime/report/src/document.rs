@@ -1,0 +1,337 @@
+//! The JSON of `report`, `show` and `--dry-run` (DESIGN.md §6). Fields may be added, never renamed.
+
+use std::collections::BTreeMap;
+
+use engine::{DeploymentState, Doing, InstanceState, State, StepState, planned_steps};
+use model::{LifecycleEvent, Package, ReleaseStatus, Side, Target, Timestamp};
+use serde::Serialize;
+
+/// A release as people and programs read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Document {
+    pub v: u32,
+    pub id: String,
+    /// A release status, or `PLANNED` for a dry run.
+    pub status: &'static str,
+    /// The status in Chinese.
+    pub status_zh: &'static str,
+    pub comment: String,
+    pub operator: String,
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    /// What an unfinished release waits for.
+    pub waiting_for: Option<String>,
+    /// Why it ended, or stands, as it does.
+    pub reason: Option<String>,
+    pub deployments: Vec<Deployment>,
+}
+
+/// One deployment of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Deployment {
+    pub id: String,
+    pub service_id: Option<u64>,
+    pub application: String,
+    pub group: String,
+    pub kind: String,
+    pub priority: i64,
+    pub strategy: &'static str,
+    pub direction: &'static str,
+    /// The deployment that a rollback takes back.
+    pub rolls_back: Option<String>,
+    pub revision: Revision,
+    pub status: &'static str,
+    pub reason: Option<String>,
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    pub batches: Vec<Vec<String>>,
+    /// Digest of each plugin in use.
+    pub plugins: BTreeMap<String, String>,
+    /// What each plugin is granted; only in a dry run.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub grants: BTreeMap<String, Vec<String>>,
+    pub instances: Vec<Instance>,
+    pub switches: Vec<Switch>,
+}
+
+/// A revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Revision {
+    pub version: String,
+    pub source: String,
+    pub digest: String,
+}
+
+/// One instance of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    pub id: String,
+    /// Absent until it ended.
+    pub outcome: Option<&'static str>,
+    pub reason: Option<String>,
+    pub from_version: Option<String>,
+    pub to_version: Option<String>,
+    pub steps: Vec<Step>,
+}
+
+/// One attempt of one step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    pub event: &'static str,
+    /// `outgoing` or `incoming`; absent where the instance has no revision on that side.
+    pub revision: Option<&'static str>,
+    pub version: Option<String>,
+    /// `SUCCEEDED`, `FAILED`, `SKIPPED`, `LOST`, `RUNNING`, or `PLANNED` in a dry run.
+    pub status: &'static str,
+    pub reason: Option<String>,
+    pub attempt: u32,
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
+    pub exit_code: Option<i32>,
+    pub log: Option<String>,
+}
+
+/// One switch of traffic between sides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Switch {
+    pub at: String,
+    pub from: BTreeMap<String, u32>,
+    pub to: BTreeMap<String, u32>,
+}
+
+/// An instant as RFC 3339 in UTC, with milliseconds.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0)
+        .map_or_else(|_| at.0.to_string(), |at| format!("{at:.3}"))
+}
+
+impl Document {
+    /// The document of a release. `seen_as` is the status to show: a release whose conductor is known to be dead is
+    /// seen as interrupted before anybody could record it.
+    #[must_use]
+    pub fn of(state: &State, seen_as: ReleaseStatus, now: Timestamp) -> Self {
+        Self {
+            v: 1,
+            id: state.release.id.to_string(),
+            status: seen_as.name(),
+            status_zh: seen_as.chinese_name(),
+            comment: state.release.comment.clone(),
+            operator: state.release.operator.clone(),
+            started_at: Some(rfc3339(state.opened_at)),
+            ended_at: state.ended_at.map(rfc3339),
+            waiting_for: waiting_for(state, seen_as, now),
+            reason: state.reason.clone(),
+            deployments: state
+                .deployments
+                .iter()
+                .map(|deployment| deployment_of(deployment, seen_as))
+                .collect(),
+        }
+    }
+
+    /// The document of a dry run: every step that would happen, and what each plugin is granted.
+    #[must_use]
+    pub fn planned(
+        release: &model::Release,
+        deployment: &model::Deployment,
+        grants: BTreeMap<String, Vec<String>>,
+    ) -> Self {
+        let instances = deployment.targets.iter().map(|target| Instance {
+            steps: planned_steps(deployment, target)
+                .map(|step| planned_step(deployment, target, &step))
+                .collect(),
+            ..instance_head(deployment, target)
+        });
+        Self {
+            v: 1,
+            id: release.id.to_string(),
+            status: "PLANNED",
+            status_zh: "计划",
+            comment: release.comment.clone(),
+            operator: release.operator.clone(),
+            started_at: None,
+            ended_at: None,
+            waiting_for: None,
+            reason: None,
+            deployments: vec![Deployment {
+                instances: instances.collect(),
+                grants,
+                ..deployment_head(deployment, "PLANNED")
+            }],
+        }
+    }
+}
+
+fn deployment_head(plan: &model::Deployment, status: &'static str) -> Deployment {
+    let rolls_back = match &plan.direction {
+        model::Direction::Deploy => None,
+        model::Direction::Rollback { of } => Some(of.to_string()),
+    };
+    Deployment {
+        id: plan.id.to_string(),
+        service_id: plan.service_id,
+        application: plan.group.application.to_string(),
+        group: plan.group.group.to_string(),
+        kind: plan.kind.clone(),
+        priority: plan.priority,
+        strategy: plan.strategy.name(),
+        direction: plan.direction.name(),
+        rolls_back,
+        revision: Revision {
+            version: plan.revision.version.to_string(),
+            source: plan.revision.source.clone(),
+            digest: plan.revision.digest.to_string(),
+        },
+        status,
+        reason: None,
+        started_at: None,
+        ended_at: None,
+        batches: plan
+            .batches()
+            .map(|batch| {
+                batch
+                    .iter()
+                    .map(|target| target.instance.id.to_string())
+                    .collect()
+            })
+            .collect(),
+        plugins: plan
+            .plugins
+            .iter()
+            .map(|(name, digest)| (name.to_string(), digest.to_string()))
+            .collect(),
+        grants: BTreeMap::new(),
+        instances: Vec::new(),
+        switches: Vec::new(),
+    }
+}
+
+fn deployment_of(state: &DeploymentState, seen_as: ReleaseStatus) -> Deployment {
+    let status = if state.ended_at.is_some() {
+        state.status
+    } else {
+        seen_as
+    };
+    let instances = state.plan.targets.iter().zip(&state.instances);
+    Deployment {
+        reason: state.reason.clone(),
+        started_at: Some(rfc3339(state.started_at)),
+        ended_at: state.ended_at.map(rfc3339),
+        instances: instances
+            .map(|(target, instance)| instance_of(&state.plan, target, instance))
+            .collect(),
+        ..deployment_head(&state.plan, status.name())
+    }
+}
+
+fn version(package: Option<&std::sync::Arc<Package>>) -> Option<String> {
+    package.map(|package| package.revision.version.to_string())
+}
+
+fn instance_head(plan: &model::Deployment, target: &Target) -> Instance {
+    Instance {
+        id: target.instance.id.to_string(),
+        outcome: None,
+        reason: None,
+        from_version: version(
+            target
+                .outgoing
+                .as_ref()
+                .and_then(|key| plan.packages.get(key)),
+        ),
+        to_version: version(plan.packages.get(&target.incoming)),
+        steps: Vec::new(),
+    }
+}
+
+fn instance_of(plan: &model::Deployment, target: &Target, state: &InstanceState) -> Instance {
+    Instance {
+        outcome: state.outcome.map(model::InstanceOutcome::name),
+        reason: state.reason.clone(),
+        steps: state
+            .steps
+            .iter()
+            .map(|step| step_of(plan, target, step))
+            .collect(),
+        ..instance_head(plan, target)
+    }
+}
+
+/// The side and the version that an event belongs to on an instance.
+fn side(
+    plan: &model::Deployment,
+    target: &Target,
+    event: LifecycleEvent,
+) -> (Option<&'static str>, Option<String>) {
+    let key = match event.side() {
+        Side::Outgoing => target.outgoing.as_ref(),
+        Side::Incoming => Some(&target.incoming),
+    };
+    let package = key.and_then(|key| plan.packages.get(key));
+    (package.map(|_| event.side().name()), version(package))
+}
+
+fn step_of(plan: &model::Deployment, target: &Target, step: &StepState) -> Step {
+    let (revision, version) = side(plan, target, step.event);
+    Step {
+        event: step.event.name(),
+        revision,
+        version,
+        status: step.status().map_or("RUNNING", model::StepStatus::name),
+        reason: step.reason().map(str::to_owned),
+        attempt: step.attempt,
+        started_at: Some(rfc3339(step.started_at)),
+        ended_at: step.ended_at.map(rfc3339),
+        exit_code: step.exit_code(),
+        log: step.log().map(str::to_owned),
+    }
+}
+
+fn planned_step(plan: &model::Deployment, target: &Target, step: &engine::PlannedStep) -> Step {
+    let (revision, version) = side(plan, target, step.event);
+    let (status, reason) = match &step.doing {
+        Doing::Skip(reason) => ("SKIPPED", Some(reason.clone())),
+        Doing::Hook | Doing::BuiltIn => ("PLANNED", None),
+    };
+    Step {
+        event: step.event.name(),
+        revision,
+        version,
+        status,
+        reason,
+        attempt: u32::from(status == "PLANNED"),
+        started_at: None,
+        ended_at: None,
+        exit_code: None,
+        log: None,
+    }
+}
+
+fn waiting_for(state: &State, seen_as: ReleaseStatus, now: Timestamp) -> Option<String> {
+    match seen_as {
+        ReleaseStatus::Succeeded | ReleaseStatus::Failed | ReleaseStatus::Stopped => None,
+        ReleaseStatus::Paused | ReleaseStatus::Interrupted => Some(format!(
+            "an operator: `cutover resume {id}` or `cutover stop {id}`",
+            id = state.release.id
+        )),
+        ReleaseStatus::Running | ReleaseStatus::Pausing | ReleaseStatus::Stopping => {
+            let current: Vec<_> = state
+                .deployments
+                .iter()
+                .flat_map(|deployment| deployment.plan.targets.iter().zip(&deployment.instances))
+                .filter_map(|(target, instance)| Some((target, instance.current()?)))
+                .collect();
+            let first = current.iter().min_by_key(|(_, step)| step.started_at)?;
+            let others = match current.len() {
+                1 => String::new(),
+                many => format!(" and {} more", many - 1),
+            };
+            let since = crate::line::duration(now.since(first.1.started_at));
+            Some(format!(
+                "{} on {} for {since}{others}",
+                first.1.event, first.0.instance.id
+            ))
+        }
+    }
+}
