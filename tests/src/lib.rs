@@ -1,1 +1,12 @@
-//! tests
+//! Running the whole program against real servers.
+//!
+//! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] a real one on loopback;
+//! [`Clients`] send requests and count every outcome. What a test starts is stopped when it is dropped.
+
+mod clients;
+mod haproxy;
+mod site;
+
+pub use clients::{Clients, Count};
+pub use haproxy::HaProxy;
+pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};

@@ -1,1 +1,27 @@
-//! cutover-agent
+//! The agent: the small program on an instance that fetches packages, installs files and runs hooks.
+//!
+//! [`serve`] is the whole program: it answers the JSON lines of [`protocol`] on two pipes. The work itself is done
+//! by detached processes, one per attempt, that outlive both the connection and the agent ([`shim`](crate) in the
+//! source); what they did is on disk under `ROOTDIR/.cutover/attempts/`, so that an attempt is executed at most once
+//! and its outcome can be asked for again. [`tree`] and [`unpack`] are shared with whoever prepares packages.
+//!
+//! Deliberately absent: async, threads, plans, batches, and any knowledge of what comes next.
+
+mod account;
+mod attempt;
+mod cache;
+mod capture;
+mod descendants;
+mod fetch;
+mod follow;
+mod hooks;
+mod install;
+mod os;
+pub mod protocol;
+mod script;
+mod serve;
+mod shim;
+pub mod tree;
+pub mod unpack;
+
+pub use serve::{Error, serve};

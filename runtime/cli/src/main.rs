@@ -1,1 +1,81 @@
-fn main() {}
+//! The `cutover` program: wires the layers together and turns their answers into text, JSON and exit statuses.
+
+mod args;
+mod commands;
+mod failure;
+mod progress;
+mod ui;
+mod workspace;
+
+use std::process::ExitCode;
+
+use args::{Arguments, Command};
+use clap::Parser;
+use commands::show::Detail;
+use failure::{Failure, Kind};
+use ui::Ui;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let ui = Ui::new(&arguments.global);
+    match run(ui, arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui.failure(&failure);
+            ExitCode::from(failure.kind.exit_code())
+        }
+    }
+}
+
+fn run(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
+    // The agent forks: nothing may have started a thread before it.
+    if let Command::Agent(command) = &arguments.command {
+        return commands::agent::run(command);
+    }
+    trace();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Kind::Bug, error))?;
+    runtime.block_on(dispatch(ui, arguments))
+}
+
+async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
+    let config = arguments.global.config.as_deref();
+    match arguments.command {
+        Command::Init(init) => commands::init::run(ui, &init),
+        Command::Check(check) => commands::check::run(ui, config, &check).await,
+        Command::Schema => {
+            commands::schema::run(ui);
+            Ok(())
+        }
+        Command::Deploy(deploy) => commands::deploy::run(ui, config, deploy).await,
+        Command::Rollback(rollback) => commands::rollback::run(ui, config, rollback).await,
+        Command::Resume(resume) => commands::resume::run(ui, config, &resume).await,
+        Command::Stop(stop) => commands::stop::run(ui, config, &stop).await,
+        Command::Ls(ls) => commands::ls::run(ui, config, &ls),
+        Command::Show(id) => commands::show::run(ui, config, &id, Detail::Instances),
+        Command::Report(id) => commands::show::run(ui, config, &id, Detail::Steps),
+        Command::Logs(logs) => commands::logs::run(ui, config, &logs),
+        Command::Watch(id) => commands::watch::run(ui, config, &id).await,
+        Command::History(history) => commands::history::run(ui, config, &history),
+        Command::Plugin(plugin) => commands::plugin::run(ui, config, &plugin).await,
+        Command::Completions(completions) => {
+            commands::completions::run(ui, &completions);
+            Ok(())
+        }
+        Command::Man(man) => commands::man::run(ui, &man),
+        Command::Agent(command) => commands::agent::run(&command),
+    }
+}
+
+/// Tracing is for us: off unless `CUTOVER_LOG` asks for it, for example `CUTOVER_LOG=debug`.
+fn trace() {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("CUTOVER_LOG") {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .init();
+    }
+}

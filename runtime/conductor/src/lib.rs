@@ -1,1 +1,24 @@
-//! cutover-conductor
+//! The one loop: wait for an input, let the engine decide, make its records durable, carry out its actions.
+//!
+//! Start at [`Conductor`]. [`Conductor::plan_deploy`] and [`Conductor::plan_rollback`] gather what the engine needs to
+//! know; [`Conductor::open`] takes the group and [`Running::drive`] runs the release to its end, as does
+//! [`Conductor::resume`] after a crash. Deliberately absent: what comes next (the engine's), and printing.
+
+mod balancer;
+mod drive;
+mod environment;
+mod fetch;
+mod logs;
+mod packages;
+mod perform;
+mod plan;
+mod plugins;
+pub mod preflight;
+mod version;
+
+pub use drive::{Command, DriveError, Observer, Running, Silent};
+pub use fetch::FetchError;
+pub use logs::{Log, Logs};
+pub use plan::{Conductor, DeployRequest, Options, PlanError, Planned, RollbackRequest, chain};
+pub use plugins::{PluginError, Plugins, implements};
+pub use preflight::PreflightError;

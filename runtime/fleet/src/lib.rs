@@ -1,1 +1,96 @@
-//! cutover-fleet
+//! Reaching instances: commands go out, log and ending come back.
+//!
+//! [`Fleet`] is what a conductor sees, [`LocalFleet`] the one for instances on this machine. An attempt that has been
+//! sent may be sent again at any time, by this process or by its successor: the agent executes it once and answers
+//! every time. Deliberately absent: deciding what to do, plans, plugins and the journal.
+
+mod connection;
+mod local;
+mod wire;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use model::{AttemptId, DeploymentId, Digest, Ending, FileMapping, GroupRef, Host, OnExisting, Permission, Script};
+
+pub use local::LocalFleet;
+
+/// A future that can be kept in a list.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One attempt of a step, for the agent of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    pub attempt: AttemptId,
+    /// Absolute folder of the instance.
+    pub rootdir: String,
+    pub work: Work,
+}
+
+/// What an attempt does. `cache` is a package folder, `app-A/group-G/deploy-D` below the instance's `rootdir`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Puts a package into the cache and prunes the cache.
+    Fetch {
+        cache: String,
+        /// Absolute path of the unpacked package on the instance's host.
+        source: PathBuf,
+        /// What `agent::tree::digest` says of it.
+        digest: Digest,
+        /// Package folders that must stay.
+        keep: Vec<String>,
+        /// How many of the group's others stay, the newest.
+        keep_others: u32,
+    },
+    /// Runs the scripts of a hook.
+    Hooks {
+        cache: String,
+        scripts: Vec<Script>,
+        /// Environment in order; a later entry wins.
+        env: Vec<(String, String)>,
+    },
+    /// Lays down the files of a package.
+    Install {
+        group: GroupRef,
+        cache: String,
+        /// What the instance has installed afterwards.
+        deployment: DeploymentId,
+        files: Vec<FileMapping>,
+        permissions: Vec<Permission>,
+        on_existing: OnExisting,
+    },
+}
+
+/// A host that does not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unreachable {
+    /// What was attempted and why it failed, in one line.
+    pub reason: String,
+}
+
+/// Where an attempt's log goes as it comes.
+pub trait LogSink: Send + Sync {
+    /// How many bytes of the log are there already.
+    fn position(&self) -> u64;
+
+    /// Takes the bytes at a position of the log. Bytes come in order and none comes twice. It is called on the way
+    /// between agents and conductor and must not wait.
+    fn append(&self, offset: u64, bytes: &[u8]);
+}
+
+/// The instances that can be reached.
+pub trait Fleet: Send + Sync + 'static {
+    /// Carries out an attempt, or joins the one that is under way or over, and waits for its end. Its whole log has
+    /// been handed to the sink by then. Dropping the future does not stop the work.
+    fn run(&self, host: &Host, command: Command, log: Arc<dyn LogSink>) -> BoxFuture<'static, Ending>;
+
+    /// Asks which package folders are complete.
+    fn cached(
+        &self,
+        host: &Host,
+        rootdir: String,
+        caches: Vec<String>,
+    ) -> BoxFuture<'static, Result<Vec<String>, Unreachable>>;
+}

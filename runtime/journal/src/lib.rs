@@ -1,1 +1,28 @@
-//! cutover-journal
+//! The durable record: an append-only list of [`model::Record`] per release, in one SQLite file.
+//!
+//! Start at [`Journal`] (the file), [`Tenure`] (the right to append to a release) and [`Appended`] (the promise that
+//! records are durable). The records are the truth; every other table is a projection of them, written in the same
+//! transaction, and [`Journal::rebuild`] makes them again. Deliberately absent: decisions, clocks (`now` is an
+//! argument) and any async runtime ([`Appended`] is a plain future).
+
+mod append;
+mod delete;
+mod find;
+mod history;
+mod journal;
+mod owner;
+mod projection;
+mod promise;
+mod schema;
+mod tenure;
+mod wire;
+mod writer;
+
+pub use append::Appended;
+pub use delete::DeleteError;
+pub use find::{FindError, Found};
+pub use history::{DeploymentSummary, Filter, Summary, VersionUse};
+pub use journal::{Error, Journal, Stats};
+pub use owner::Owner;
+pub use tenure::{Holder, LEASE, OpenError, Tenure};
+pub use wire::Broken;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Amount, DeploymentId, Digest, GroupRef, InstanceId, LifecycleEvent, OnFailure, Package, PluginName, ReleaseId,
-    Revision, Strategy,
+    Amount, DeploymentId, Digest, GroupRef, InstanceId, LifecycleEvent, OnFailure, Package,
+    PluginName, ReleaseId, Revision, Strategy,
 };
 
 /// One execution, of one service or of a plan.

@@ -89,14 +89,19 @@ impl LifecycleEvent {
     /// Whether an appspec may bind scripts to the event. The other four are the runtime's own work.
     #[must_use]
     pub fn takes_hooks(self) -> bool {
-        !matches!(self, Self::DownloadBundle | Self::BlockTraffic | Self::Install | Self::AllowTraffic)
+        !matches!(
+            self,
+            Self::DownloadBundle | Self::BlockTraffic | Self::Install | Self::AllowTraffic
+        )
     }
 
     /// Whose hook runs. The choice is by event alone, never by what happens to be on disk.
     #[must_use]
     pub fn side(self) -> Side {
         match self {
-            Self::BeforeBlockTraffic | Self::AfterBlockTraffic | Self::ApplicationStop => Side::Outgoing,
+            Self::BeforeBlockTraffic | Self::AfterBlockTraffic | Self::ApplicationStop => {
+                Side::Outgoing
+            }
             _ => Side::Incoming,
         }
     }

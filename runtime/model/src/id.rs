@@ -5,25 +5,28 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The longest identifier, in bytes.
-const MAX_LENGTH: usize = 128;
-
 /// A text that cannot be an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a valid name: use 1 to 128 letters, digits, `-`, `_` and `.`, not starting with `.` or `-`")]
+#[error(
+    "`{text}` is not a valid name: use at most {most} letters, digits, `-`, `_` and `.`, not starting with `.` or `-`"
+)]
 pub struct InvalidId {
     /// The text as it was given.
     pub text: String,
+    /// The longest that this kind of name may be, in bytes.
+    pub most: usize,
 }
 
-fn is_valid(text: &str) -> bool {
-    (1..=MAX_LENGTH).contains(&text.len())
+fn is_valid(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len())
         && !text.starts_with(['.', '-'])
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $most:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -36,7 +39,11 @@ macro_rules! id {
             /// [`InvalidId`] when the text is empty, too long or not safe as a file name.
             pub fn parse(text: impl AsRef<str>) -> Result<Self, InvalidId> {
                 let text = text.as_ref();
-                if is_valid(text) { Ok(Self(text.into())) } else { Err(InvalidId { text: text.to_owned() }) }
+                if is_valid(text, $most) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(InvalidId { text: text.to_owned(), most: $most })
+                }
             }
 
             /// The text of the id.
@@ -82,31 +89,31 @@ macro_rules! id {
 
 id!(
     /// Names an application in `cutover.yaml`.
-    ApplicationName
+    ApplicationName, 64
 );
 id!(
     /// Names a deployment group within its application.
-    GroupName
+    GroupName, 64
 );
 id!(
     /// Names an instance within its group.
-    InstanceId
+    InstanceId, 64
 );
 id!(
     /// Names a plugin in `cutover.yaml`.
-    PluginName
+    PluginName, 64
 );
 id!(
     /// Identifies a release, for example `k7m2x9qd4t`.
-    ReleaseId
+    ReleaseId, 64
 );
 id!(
     /// Identifies a deployment: the release's id and a number, for example `k7m2x9qd4t-1`.
-    DeploymentId
+    DeploymentId, 80
 );
 id!(
     /// Identifies one try of one step: `DEPLOYMENT.INSTANCE.EVENT.NUMBER`, the same after every restart.
-    AttemptId
+    AttemptId, 240
 );
 
 impl DeploymentId {
@@ -121,7 +128,12 @@ impl AttemptId {
     /// The id of an attempt. It depends on nothing but its operands, so that a resumed conductor asks for the
     /// attempt that the killed one began.
     #[must_use]
-    pub fn of(deployment: &DeploymentId, instance: &InstanceId, event: crate::LifecycleEvent, number: u32) -> Self {
+    pub fn of(
+        deployment: &DeploymentId,
+        instance: &InstanceId,
+        event: crate::LifecycleEvent,
+        number: u32,
+    ) -> Self {
         Self(format!("{deployment}.{instance}.{event}.{number}").into())
     }
 }
@@ -145,7 +157,13 @@ impl std::str::FromStr for GroupRef {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let (application, group) = text.split_once('/').ok_or_else(|| InvalidId { text: text.to_owned() })?;
-        Ok(Self { application: application.parse()?, group: group.parse()? })
+        let (application, group) = text.split_once('/').ok_or_else(|| InvalidId {
+            text: text.to_owned(),
+            most: 64,
+        })?;
+        Ok(Self {
+            application: application.parse()?,
+            group: group.parse()?,
+        })
     }
 }

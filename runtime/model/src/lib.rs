@@ -18,7 +18,8 @@ pub use appspec::{AppSpec, FileMapping, Kinds, OnExisting, Permission, Run, Scri
 pub use deployment::{Balancer, Deployment, Direction, Host, Instance, Release, Target};
 pub use event::{LifecycleEvent, Side};
 pub use id::{
-    ApplicationName, AttemptId, DeploymentId, GroupName, GroupRef, InstanceId, InvalidId, PluginName, ReleaseId,
+    ApplicationName, AttemptId, DeploymentId, GroupName, GroupRef, InstanceId, InvalidId,
+    PluginName, ReleaseId,
 };
 pub use record::{Fact, Record};
 pub use revision::{Digest, InvalidDigest, InvalidVersion, Package, Revision, Version};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Deployment, DeploymentId, Ending, InstanceId, InstanceOutcome, LifecycleEvent, Release, ReleaseStatus, Timestamp,
+    Deployment, DeploymentId, Ending, InstanceId, InstanceOutcome, LifecycleEvent, Release,
+    ReleaseStatus, Timestamp,
 };
 
 /// One entry of a release's journal.

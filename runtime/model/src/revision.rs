@@ -11,7 +11,9 @@ pub struct Version(Arc<str>);
 
 /// A text that is not a version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a version: write A.B.C or A.B.C.D with natural numbers, for example 1.4.0")]
+#[error(
+    "`{text}` is not a version: write A.B.C or A.B.C.D with natural numbers, for example 1.4.0"
+)]
 pub struct InvalidVersion {
     /// The text as it was given.
     pub text: String,
@@ -24,11 +26,15 @@ impl Version {
     /// [`InvalidVersion`] unless the text is three or four dot-separated natural numbers.
     pub fn parse(text: &str) -> Result<Self, InvalidVersion> {
         let numbers = text.split('.');
-        let is_number = |part: &str| !part.is_empty() && part.len() <= 18 && part.bytes().all(|b| b.is_ascii_digit());
+        let is_number = |part: &str| {
+            !part.is_empty() && part.len() <= 18 && part.bytes().all(|b| b.is_ascii_digit())
+        };
         if matches!(numbers.clone().count(), 3 | 4) && numbers.clone().all(is_number) {
             Ok(Self(text.into()))
         } else {
-            Err(InvalidVersion { text: text.to_owned() })
+            Err(InvalidVersion {
+                text: text.to_owned(),
+            })
         }
     }
 
@@ -67,7 +73,9 @@ impl Digest {
         if hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()) {
             Ok(Self(text.to_ascii_lowercase().into()))
         } else {
-            Err(InvalidDigest { text: text.to_owned() })
+            Err(InvalidDigest {
+                text: text.to_owned(),
+            })
         }
     }
 

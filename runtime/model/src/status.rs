@@ -49,10 +49,21 @@ impl ReleaseStatus {
     /// Finds a status by its name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        use ReleaseStatus::{Failed, Interrupted, Paused, Pausing, Running, Stopped, Stopping, Succeeded};
-        [Running, Succeeded, Failed, Pausing, Paused, Stopping, Stopped, Interrupted]
-            .into_iter()
-            .find(|status| status.name() == name)
+        use ReleaseStatus::{
+            Failed, Interrupted, Paused, Pausing, Running, Stopped, Stopping, Succeeded,
+        };
+        [
+            Running,
+            Succeeded,
+            Failed,
+            Pausing,
+            Paused,
+            Stopping,
+            Stopped,
+            Interrupted,
+        ]
+        .into_iter()
+        .find(|status| status.name() == name)
     }
 
     /// Whether nothing more can happen but deletion.

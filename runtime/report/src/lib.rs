@@ -11,4 +11,4 @@ mod text;
 pub use document::{Deployment, Document, Instance, Revision, Step, Switch, rfc3339};
 pub use line::{Line, Tone, duration, lines};
 pub use table::Table;
-pub use text::render;
+pub use text::{render, summary};

@@ -8,6 +8,15 @@ use crate::table::Table;
 /// The document as a person reads it: the head, then each deployment with its instances and their steps.
 #[must_use]
 pub fn render(document: &Document) -> String {
+    let mut text = render_head(document);
+    for deployment in &document.deployments {
+        text.push('\n');
+        render_deployment(&mut text, deployment);
+    }
+    text
+}
+
+fn render_head(document: &Document) -> String {
     let mut text = String::new();
     let mut head = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -29,14 +38,43 @@ pub fn render(document: &Document) -> String {
         document.started_at.as_deref().unwrap_or_default(),
     );
     head("ended", document.ended_at.as_deref().unwrap_or_default());
+    text
+}
+
+/// The head of the document and one line an instance.
+#[must_use]
+pub fn summary(document: &Document) -> String {
+    let mut text = render_head(document);
     for deployment in &document.deployments {
         text.push('\n');
-        render_deployment(&mut text, deployment);
+        render_deployment_head(&mut text, deployment);
+        let mut table = Table::new(["INSTANCE", "OUTCOME", "FROM", "TO", "LAST EVENT", "NOTE"]);
+        for instance in &deployment.instances {
+            let last = instance
+                .steps
+                .iter()
+                .rev()
+                .find(|step| step.status != "SKIPPED");
+            table.row([
+                instance.id.clone(),
+                instance
+                    .outcome
+                    .unwrap_or(if last.is_some() { "RUNNING" } else { "" })
+                    .to_owned(),
+                instance.from_version.clone().unwrap_or_default(),
+                instance.to_version.clone().unwrap_or_default(),
+                last.map_or_else(String::new, |step| step.event.to_owned()),
+                instance.reason.clone().unwrap_or_default(),
+            ]);
+        }
+        for line in table.to_string().lines() {
+            let _ = writeln!(text, "  {line}");
+        }
     }
     text
 }
 
-fn render_deployment(text: &mut String, deployment: &Deployment) {
+fn render_deployment_head(text: &mut String, deployment: &Deployment) {
     let Deployment {
         id,
         application,
@@ -70,6 +108,10 @@ fn render_deployment(text: &mut String, deployment: &Deployment) {
         };
         let _ = writeln!(text, "  granted   {plugin}: {granted}");
     }
+}
+
+fn render_deployment(text: &mut String, deployment: &Deployment) {
+    render_deployment_head(text, deployment);
     for instance in &deployment.instances {
         let outcome = instance.outcome.unwrap_or_default();
         let from = instance.from_version.as_deref().unwrap_or("nothing");

@@ -1,1 +1,20 @@
-//! cutover-spec
+//! File formats of cutover, turned into the model: the workspace, the appspec and the lock file.
+//!
+//! Every parser takes the text and the name of the file and reports all [`Problem`]s at once, each with its line,
+//! its column, what was expected and, for a near-miss, what was probably meant. Start at [`workspace::parse`] and
+//! [`appspec::parse`]. Deliberately absent: network, state, and reading of files except where a function is given a
+//! package's folder.
+
+pub mod appspec;
+pub mod duration;
+mod fields;
+mod hooks;
+mod json;
+pub mod lock;
+mod problem;
+pub mod schema;
+pub mod template;
+pub mod workspace;
+mod yaml;
+
+pub use problem::{Parsed, Position, Problem, Problems, Severity};

@@ -1,1 +1,61 @@
-fn main() {}
+//! Tasks of this repository's own development: `cargo xtask TASK`.
+//!
+//! One file per task; `toolchain` finds compilers for the tasks that need one.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task talks to the terminal"
+)]
+
+mod apt;
+mod demo;
+mod load;
+mod plugins;
+mod test;
+mod toolchain;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+/// Builds and checks what cargo alone does not
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Deploy, upgrade and roll back a real service while requests run
+    Demo,
+    /// Check and test everything
+    Test,
+    /// Build the first-party plugins into `target/plugins`
+    Plugins,
+    /// Build the components that tests use into `target/components`
+    Components,
+}
+
+fn main() -> Result<()> {
+    let root = workspace_root()?;
+    match Arguments::parse().task {
+        Task::Demo => demo::run(&root),
+        Task::Test => test::run(&root),
+        Task::Plugins => plugins::build(&root, plugins::Set::FirstParty),
+        Task::Components => plugins::build(&root, plugins::Set::Test),
+    }
+}
+
+/// The folder of the workspace's `Cargo.toml`, two levels above this crate.
+fn workspace_root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = here
+        .ancestors()
+        .nth(2)
+        .context("find the workspace above `runtime/xtask`")?;
+    Ok(root.to_owned())
+}

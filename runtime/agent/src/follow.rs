@@ -1,0 +1,81 @@
+//! Following an attempt: its log as it grows.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::attempt::Attempt;
+use crate::protocol::Run;
+
+/// The most of a log that one message carries, in bytes.
+const MAX_CHUNK: usize = 32 << 10;
+
+/// An attempt that somebody on the connection waits for.
+pub(crate) struct Follow {
+    pub(crate) attempt: Attempt,
+    pub(crate) run: Run,
+    /// The inotify watch on its folder.
+    pub(crate) watch: i32,
+    /// How many times this agent has started a worker for it.
+    pub(crate) launches: u32,
+    log: Option<File>,
+    offset: u64,
+}
+
+impl Follow {
+    pub(crate) fn new(attempt: Attempt, run: Run, watch: i32) -> Self {
+        Self { attempt, offset: run.log_from, run, watch, launches: 0, log: None }
+    }
+
+    /// The next part of the log that has not been handed out, with its position.
+    pub(crate) fn next_chunk(&mut self) -> io::Result<Option<(u64, String)>> {
+        if self.log.is_none() {
+            match File::open(self.attempt.log()) {
+                Ok(log) => self.log = Some(log),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(log) = &self.log else { return Ok(None) };
+        let mut bytes = vec![0; MAX_CHUNK];
+        let length = log.read_at(&mut bytes, self.offset)?;
+        bytes.truncate(length);
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let text = whole_characters(bytes);
+        let at = self.offset;
+        self.offset += text.len() as u64;
+        Ok(Some((at, text)))
+    }
+}
+
+/// The text up to the last whole character. A byte that belongs to none, which a log does not have unless somebody
+/// else wrote into it, becomes a `?`, so that positions in the text stay positions in the file.
+fn whole_characters(mut bytes: Vec<u8>) -> String {
+    let mut from = 0;
+    while let Err(error) = std::str::from_utf8(&bytes[from..]) {
+        let bad = from + error.valid_up_to();
+        if error.error_len().is_none() && bad > 0 {
+            bytes.truncate(bad);
+            break;
+        }
+        bytes[bad] = b'?';
+        from = bad + 1;
+    }
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_ends_with_a_whole_character_and_keeps_positions() {
+        assert_eq!(whole_characters(b"abc".to_vec()), "abc");
+        assert_eq!(whole_characters("ab执".as_bytes()[..4].to_vec()), "ab");
+        assert_eq!(whole_characters("执b".as_bytes()[1..].to_vec()), "??b");
+        assert_eq!(whole_characters(b"\xe6".to_vec()), "?");
+        assert_eq!(whole_characters(b"a\xffb\xff\xe6\x89".to_vec()), "a?b?");
+    }
+}

@@ -1,0 +1,468 @@
+//! The agent's protocol: JSON lines, one message a line, [`Request`]s in and [`Answer`]s out.
+//!
+//! Every line is an object with `"v":1` and a `type`. Requests are answered in any order: an attempt's answers carry
+//! its id, an answer to a question carries the question's number. A request with an unknown field is refused, because
+//! an agent that does half of what it was told is worse than one that does nothing; answers may gain fields.
+//!
+//! ```text
+//! > {"v":1,"type":"run","attempt":"r1-1.web-1.ApplicationStart.1","rootdir":"/srv/web-1","log_from":0,
+//!    "work":{"kind":"hooks","cache":"app-shop/group-web/deploy-r1-1","scripts":[{"run":{"location":"bin/start.sh"},
+//!    "timeout_ms":10000,"runas":null}],"env":[["PORT","8081"]]}}
+//! < {"v":1,"type":"log","attempt":"r1-1.web-1.ApplicationStart.1","offset":0,"text":"==> bin/start.sh\n"}
+//! < {"v":1,"type":"ended","attempt":"r1-1.web-1.ApplicationStart.1","outcome":{"status":"succeeded","exit_code":0,
+//!    "log":"/srv/web-1/.cutover/attempts/r1-1.web-1.ApplicationStart.1/log","note":null}}
+//! ```
+//!
+//! These are boundary types: they say what the line says and hold no behaviour.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The version of the protocol, and of the files that the agent keeps.
+pub const VERSION: u64 = 1;
+
+/// The longest line that either side accepts, in bytes.
+pub const MAX_LINE: usize = 8 << 20;
+
+/// A line that is not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum Garbage {
+    /// The line is not a JSON object with a number `v`.
+    #[error("the line is not a message of the agent's protocol: {reason}")]
+    NotAMessage {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The other side speaks another version.
+    #[error("version {version} of the agent's protocol is not supported, only {VERSION} is")]
+    Version {
+        /// What the line says.
+        version: u64,
+    },
+}
+
+/// What is asked of the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Request {
+    /// Carries out an attempt, or follows the one that is already there under the same id. Answered by any number of
+    /// [`Answer::Log`] and then [`Answer::Ended`], or by [`Answer::Refused`].
+    Run(Run),
+    /// Asks which package folders are complete. Answered by [`Answer::Cached`].
+    Cached(Cached),
+    /// Asks which deployment an application's group has installed. Answered by [`Answer::Installed`].
+    Installed(Installed),
+}
+
+/// The operands of [`Request::Run`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// The attempt's id, a file name of letters, digits, `-`, `_` and `.`. It is never executed twice.
+    pub attempt: String,
+    /// Absolute folder of the instance.
+    pub rootdir: String,
+    /// How many bytes of the attempt's log the asker already has.
+    #[serde(default)]
+    pub log_from: u64,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What an attempt does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Work {
+    /// Puts a package into the instance's package cache.
+    Fetch(Fetch),
+    /// Runs the scripts of a hook.
+    Hooks(Hooks),
+    /// Lays down the files of a package.
+    Install(Install),
+}
+
+/// The operands of [`Work::Fetch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    /// The package folder, `app-A/group-G/deploy-D` below `rootdir`.
+    pub cache: String,
+    /// Absolute path of the unpacked package on this machine.
+    pub source: String,
+    /// What [`crate::tree::digest`] says of the source.
+    pub digest: String,
+    /// Package folders that must stay.
+    #[serde(default)]
+    pub keep: Vec<String>,
+    /// How many of the group's other package folders stay, the newest ones.
+    #[serde(default)]
+    pub keep_others: u32,
+}
+
+/// The operands of [`Work::Hooks`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hooks {
+    /// The package folder, `app-A/group-G/deploy-D` below `rootdir`; the scripts' working directory.
+    pub cache: String,
+    /// The scripts in order; the first failure ends the hook.
+    pub scripts: Vec<Script>,
+    /// Environment over the agent's clean base, in order; a later entry wins.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
+}
+
+/// One script of a hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Script {
+    /// What runs.
+    pub run: ScriptRun,
+    /// The longest it may take.
+    pub timeout_ms: u64,
+    /// The account that it runs as; the agent's own when absent.
+    #[serde(default)]
+    pub runas: Option<String>,
+}
+
+/// What a script is, `{"location":"bin/start.sh"}` or `{"command":"systemctl restart shop"}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScriptRun {
+    /// A file in the package.
+    Location(String),
+    /// A command line for `/bin/sh`. One that only names a file of the package runs as that file.
+    Command(String),
+}
+
+/// The operands of [`Work::Install`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Install {
+    /// The application, a name as in the package folder.
+    pub application: String,
+    /// The group, a name as in the package folder.
+    pub group: String,
+    /// The package folder, `app-A/group-G/deploy-D` below `rootdir`.
+    pub cache: String,
+    /// The deployment that the instance has installed afterwards.
+    pub deployment: String,
+    /// What goes where.
+    pub files: Vec<FileMapping>,
+    /// Owners and modes, in order; a later entry wins.
+    #[serde(default)]
+    pub permissions: Vec<Permission>,
+    /// What happens to files that this application's group did not install.
+    #[serde(default)]
+    pub on_existing: OnExisting,
+}
+
+/// One pair of an appspec's `files`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileMapping {
+    /// A file or folder of the package; `/` is everything.
+    pub source: String,
+    /// A folder on the instance; relative to `rootdir` when not absolute.
+    pub destination: String,
+}
+
+/// What happens when a foreign file is where one of the package's is to go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnExisting {
+    /// The installation fails before anything changes.
+    #[default]
+    Disallow,
+    /// It is replaced, and comes back when a later version leaves the file out.
+    Overwrite,
+    /// It stays, and the package's own is left out.
+    Retain,
+}
+
+/// One entry of an appspec's `permissions`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Permission {
+    /// A file or folder on the instance; relative to `rootdir` when not absolute.
+    pub object: String,
+    /// `**` for everything below a folder, or a pattern with `*` for the names directly in it.
+    pub pattern: String,
+    /// Patterns of what is left out.
+    #[serde(default)]
+    pub except: Vec<String>,
+    /// What the entry applies to.
+    #[serde(default)]
+    pub kinds: Kinds,
+    /// Name of the owner.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// Name of the owning group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Permission bits as a number, 0 to 0o7777.
+    #[serde(default)]
+    pub mode: Option<u32>,
+}
+
+/// What a permission applies to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kinds {
+    /// Files only.
+    Files,
+    /// Folders only.
+    Directories,
+    /// Files and folders.
+    #[default]
+    Both,
+}
+
+/// The operands of [`Request::Cached`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cached {
+    /// Number that the answer carries.
+    pub ask: u64,
+    /// Absolute folder of the instance.
+    pub rootdir: String,
+    /// The package folders in question.
+    pub caches: Vec<String>,
+}
+
+/// The operands of [`Request::Installed`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Installed {
+    /// Number that the answer carries.
+    pub ask: u64,
+    /// Absolute folder of the instance.
+    pub rootdir: String,
+    /// The application.
+    pub application: String,
+    /// The group.
+    pub group: String,
+}
+
+/// What the agent says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Answer {
+    /// More of an attempt's log.
+    Log {
+        /// The attempt.
+        attempt: String,
+        /// Position of the first byte in the attempt's log.
+        offset: u64,
+        /// The bytes. Logs are UTF-8: what a script wrote that is not is replaced before it is kept.
+        text: String,
+    },
+    /// An attempt ended. Its whole log has been sent.
+    Ended {
+        /// The attempt.
+        attempt: String,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The complete ones of the package folders asked for.
+    Cached {
+        /// Number of the question.
+        ask: u64,
+        /// Package folders, in the order of the question.
+        caches: Vec<String>,
+    },
+    /// The installed deployment.
+    Installed {
+        /// Number of the question.
+        ask: u64,
+        /// None when nothing is installed.
+        deployment: Option<String>,
+    },
+    /// A request that was not carried out. Nothing has happened.
+    Refused {
+        /// The attempt, for a [`Request::Run`].
+        #[serde(default)]
+        attempt: Option<String>,
+        /// The question's number, for a question.
+        #[serde(default)]
+        ask: Option<u64>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How an attempt ended. Stored as `outcome.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It did what it was told.
+    Succeeded {
+        /// Exit code of the last script, where scripts ran.
+        exit_code: Option<i32>,
+        /// Path of the captured output on the instance.
+        log: Option<String>,
+        /// What is worth telling.
+        note: Option<String>,
+    },
+    /// It failed.
+    Failed {
+        /// Why, as a stable code.
+        cause: Cause,
+        /// Why, for people.
+        reason: String,
+        /// Exit code of the script that failed, where one did.
+        exit_code: Option<i32>,
+        /// Path of the captured output on the instance.
+        log: Option<String>,
+    },
+    /// It began and nobody knows how it ended.
+    Lost {
+        /// How that is known.
+        reason: String,
+    },
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The script is not in the package.
+    ScriptMissing,
+    /// The script cannot be executed.
+    NotExecutable,
+    /// The script took longer than it may.
+    TimedOut,
+    /// The script exited with another code than 0, or was killed.
+    ScriptFailed,
+    /// The script ended, but something that it started still holds its output.
+    OutputsLeftOpen,
+    /// What was asked for makes no sense on this instance; nothing was changed.
+    Invalid,
+    /// The package could not be put into the cache.
+    FetchFailed,
+    /// The files could not be laid down.
+    InstallFailed,
+}
+
+impl Cause {
+    /// The code as it is written.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Cause::ScriptMissing => "script-missing",
+            Cause::NotExecutable => "not-executable",
+            Cause::TimedOut => "timed-out",
+            Cause::ScriptFailed => "script-failed",
+            Cause::OutputsLeftOpen => "outputs-left-open",
+            Cause::Invalid => "invalid",
+            Cause::FetchFailed => "fetch-failed",
+            Cause::InstallFailed => "install-failed",
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    v: u64,
+    #[serde(flatten)]
+    body: &'a T,
+}
+
+/// Writes a message as one line, with its line feed.
+#[must_use]
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    // These types hold nothing that JSON cannot say, so there is no error to hand on.
+    let mut line = serde_json::to_vec(&Versioned { v: VERSION, body: message }).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// Reads a message from one line.
+///
+/// # Errors
+/// [`Garbage`] when the line is not a message of this version.
+pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Garbage> {
+    let garbage = |error: serde_json::Error| Garbage::NotAMessage { reason: error.to_string() };
+    let mut value: serde_json::Value = serde_json::from_slice(line).map_err(garbage)?;
+    let version = value
+        .as_object_mut()
+        .and_then(|object| object.remove("v"))
+        .and_then(|version| version.as_u64())
+        .ok_or_else(|| Garbage::NotAMessage { reason: "it is not an object with a number `v`".to_owned() })?;
+    if version != VERSION {
+        return Err(Garbage::Version { version });
+    }
+    serde_json::from_value(value).map_err(garbage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(line: &str, expected: &str) {
+        match decode::<Request>(line.as_bytes()) {
+            Ok(request) => panic!("accepted as {request:?}"),
+            Err(error) => assert!(error.to_string().contains(expected), "`{error}` does not say `{expected}`"),
+        }
+    }
+
+    #[test]
+    fn refuses_garbage_by_name() {
+        check("", "EOF");
+        check("hello", "expected value");
+        check("[1]", "a number `v`");
+        check(r#"{"type":"cached"}"#, "a number `v`");
+        check(r#"{"v":2,"type":"new"}"#, "version 2");
+        check(r#"{"v":1,"type":"dance"}"#, "unknown variant `dance`");
+        check(r#"{"v":1,"type":"cached","ask":1,"rootdir":"/","caches":[],"x":1}"#, "unknown field `x`");
+        check(
+            r#"{"v":1,"type":"run","attempt":"a","rootdir":"/","work":{"kind":"hooks","cache":"c","scripts":[],"nice":1}}"#,
+            "unknown field `nice`",
+        );
+        check(
+            r#"{"v":1,"type":"run","attempt":"a","rootdir":"/","work":{"kind":"hooks","cache":"c","scripts":[{"run":{"shell":"x"},"timeout_ms":1}]}}"#,
+            "unknown variant `shell`",
+        );
+    }
+
+    #[test]
+    fn a_message_survives_its_line() {
+        let request = Request::Run(Run {
+            attempt: "r1-1.web-1.ApplicationStart.1".to_owned(),
+            rootdir: "/srv/web 1".to_owned(),
+            log_from: 7,
+            work: Work::Hooks(Hooks {
+                cache: "app-a/group-g/deploy-d".to_owned(),
+                scripts: vec![Script {
+                    run: ScriptRun::Location("bin/ü.sh".to_owned()),
+                    timeout_ms: 10_000,
+                    runas: Some("nobody".to_owned()),
+                }],
+                env: vec![("A".to_owned(), "1\n2".to_owned())],
+            }),
+        });
+
+        let line = encode(&request);
+
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(decode::<Request>(&line).unwrap(), request);
+    }
+
+    #[test]
+    fn codes_are_what_is_written() {
+        let all = [
+            Cause::ScriptMissing,
+            Cause::NotExecutable,
+            Cause::TimedOut,
+            Cause::ScriptFailed,
+            Cause::OutputsLeftOpen,
+            Cause::Invalid,
+            Cause::FetchFailed,
+            Cause::InstallFailed,
+        ];
+        for cause in all {
+            assert_eq!(serde_json::to_value(cause).unwrap(), cause.code());
+        }
+    }
+}

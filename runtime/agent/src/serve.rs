@@ -1,0 +1,411 @@
+//! The front of the agent: one thread and one `poll` loop between two pipes, the attempts' folders and their workers.
+//!
+//! It holds no work of its own, so killing it loses nothing: workers go on, and another front finds them again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+
+use crate::attempt::{self, Attempt, Standing};
+use crate::cache;
+use crate::follow::Follow;
+use crate::install;
+use crate::protocol::{self, Answer, Request, Run};
+use crate::shim;
+
+/// Nothing more is taken in while this many bytes wait to be written.
+const MAX_UNWRITTEN: usize = 1 << 20;
+
+/// What a pipe takes without blocking once it is writable at all.
+const PIPE_BUF: usize = 4096;
+
+/// How often an attempt is looked at whose worker cannot be watched. That is an attempt whose worker was killed before
+/// it could say its name, or is about to say it.
+const RECHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// How many workers may die at birth before an attempt is refused.
+const MAX_LAUNCHES: u32 = 3;
+
+/// Why the agent ends before its input does.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Duplicating a process that has threads is not safe.
+    #[error("the agent must be the only thread of its process, and there are {count}")]
+    Threads {
+        /// How many there are.
+        count: usize,
+    },
+    /// The input is not a protocol at all.
+    #[error("a line of the input is longer than {} bytes", protocol::MAX_LINE)]
+    LineTooLong,
+    /// A system call that always works did not.
+    #[error("{doing}")]
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Answers requests until the input ends or nobody reads the answers.
+///
+/// # Errors
+/// [`Error`] when the process has other threads, the input is not lines, or a basic system call fails.
+pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
+    let failed = |doing| move |source| Error::Io { doing, source };
+    let count = fs::read_dir("/proc/self/task").map_err(failed("count the threads in `/proc/self/task`"))?.count();
+    if count != 1 {
+        return Err(Error::Threads { count });
+    }
+    let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+        .map_err(|errno| failed("watch folders")(errno.into()))?;
+    let mut front = Front {
+        boot: attempt::boot(),
+        inotify,
+        input: Vec::new(),
+        output: Vec::new(),
+        follows: BTreeMap::new(),
+        workers: Vec::new(),
+        dirty: BTreeSet::new(),
+        recheck: BTreeSet::new(),
+    };
+    front.run(stdin.as_fd(), stdout.as_fd())
+}
+
+/// A process that does an attempt's work.
+struct Worker {
+    attempt: String,
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// Whether it is a child of this process.
+    origin: Origin,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Child,
+    Stranger,
+}
+
+/// What `poll` found, free of borrows.
+struct Ready {
+    input: bool,
+    output: bool,
+    folders: bool,
+    /// Ended workers, as indices in ascending order.
+    workers: Vec<usize>,
+}
+
+struct Front {
+    boot: String,
+    inotify: OwnedFd,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    follows: BTreeMap<String, Follow>,
+    workers: Vec<Worker>,
+    /// Attempts that must be looked at.
+    dirty: BTreeSet<String>,
+    /// Attempts that must be looked at after a while, because nothing will report on them.
+    recheck: BTreeSet<String>,
+}
+
+impl Front {
+    fn run(&mut self, stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>) -> Result<(), Error> {
+        loop {
+            self.look_at_dirty();
+            let ready = self.wait(stdin, stdout).map_err(|source| Error::Io { doing: "wait for events", source })?;
+            if ready.output && !self.write(stdout) {
+                return Ok(());
+            }
+            if ready.folders {
+                self.note_changed_folders();
+            }
+            for index in ready.workers.into_iter().rev() {
+                self.bury(index);
+            }
+            if ready.input && !self.read(stdin)? {
+                while !self.output.is_empty() && self.write(stdout) {}
+                return Ok(());
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.output.len() < MAX_UNWRITTEN
+    }
+
+    fn wait(&mut self, stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>) -> io::Result<Ready> {
+        let none = PollFlags::empty();
+        let taking = if self.has_room() { PollFlags::IN } else { none };
+        let giving = if self.output.is_empty() { none } else { PollFlags::OUT };
+        let timeout = if self.recheck.is_empty() { None } else { Some(&RECHECK) };
+
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(stdin, taking),
+            PollFd::from_borrowed_fd(stdout, giving),
+            PollFd::new(&self.inotify, taking),
+        ];
+        fds.extend(self.workers.iter().map(|worker| PollFd::new(&worker.pidfd, PollFlags::IN)));
+        let count = match poll(&mut fds, timeout) {
+            Ok(count) => count,
+            Err(Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let is_ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if count == 0 {
+            self.dirty.append(&mut self.recheck);
+        }
+        Ok(Ready {
+            // With no room only a hang-up is reported, and that is the end of the input or close to it.
+            input: is_ready[0],
+            output: is_ready[1],
+            folders: is_ready[2],
+            workers: (0..self.workers.len()).filter(|index| is_ready[index + 3]).collect(),
+        })
+    }
+
+    /// Writes what fits; false when nobody reads any more.
+    fn write(&mut self, stdout: BorrowedFd<'_>) -> bool {
+        let end = self.output.len().min(PIPE_BUF);
+        match rustix::io::write(stdout, &self.output[..end]) {
+            Ok(written) => {
+                self.output.drain(..written);
+                // With nothing to write the descriptor is ready only to say that the other side has gone.
+                end > 0
+            }
+            Err(Errno::INTR | Errno::AGAIN) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Reads and carries out requests; false at the end of the input.
+    fn read(&mut self, stdin: BorrowedFd<'_>) -> Result<bool, Error> {
+        let mut buffer = vec![0; 64 << 10];
+        let length = match rustix::io::read(stdin, &mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(length) => length,
+            Err(Errno::INTR | Errno::AGAIN) => return Ok(true),
+            Err(errno) => return Err(Error::Io { doing: "read requests", source: errno.into() }),
+        };
+        let searched = self.input.len();
+        self.input.extend_from_slice(&buffer[..length]);
+        let Some(last) = self.input[searched..].iter().rposition(|byte| *byte == b'\n') else {
+            return if self.input.len() > protocol::MAX_LINE { Err(Error::LineTooLong) } else { Ok(true) };
+        };
+        let rest = self.input.split_off(searched + last + 1);
+        let lines = std::mem::replace(&mut self.input, rest);
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            self.request(line);
+        }
+        Ok(true)
+    }
+
+    fn request(&mut self, line: &[u8]) {
+        match protocol::decode(line) {
+            Ok(Request::Run(run)) => {
+                let attempt = run.attempt.clone();
+                if let Err(reason) = self.take_up(run) {
+                    self.answer(&Answer::Refused { attempt: Some(attempt), ask: None, reason });
+                }
+            }
+            Ok(Request::Cached(question)) => {
+                let complete = |cache: &String| cache::is_complete(&question.rootdir, cache, &self.boot);
+                let caches = question.caches.iter().filter(|cache| complete(cache)).cloned().collect();
+                self.answer(&Answer::Cached { ask: question.ask, caches });
+            }
+            Ok(Request::Installed(question)) => {
+                let answer = match install::installed(&question.rootdir, &question.application, &question.group) {
+                    Ok(deployment) => Answer::Installed { ask: question.ask, deployment },
+                    Err(error) => {
+                        Answer::Refused { attempt: None, ask: Some(question.ask), reason: chain(&error) }
+                    }
+                };
+                self.answer(&answer);
+            }
+            Err(garbage) => {
+                let (attempt, ask) = addressees(line);
+                self.answer(&Answer::Refused { attempt, ask, reason: garbage.to_string() });
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        self.output.extend_from_slice(&protocol::encode(answer));
+    }
+
+    /// Begins an attempt or joins the one that is there.
+    fn take_up(&mut self, run: Run) -> Result<(), String> {
+        let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(|error| chain(&error))?;
+        let standing = attempt.standing(&self.boot).map_err(|error| error.to_string())?;
+        let lock = match standing {
+            Standing::Absent => attempt.file(&run, &self.boot).map_err(|error| chain(&error))?,
+            Standing::Unbegun(lock) => Some(lock),
+            Standing::Ended | Standing::Held(_) | Standing::Lost(_) => None,
+        };
+        let id = run.attempt.clone();
+        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO;
+        let watch = inotify::add_watch(&self.inotify, attempt.dir(), events)
+            .map_err(|errno| format!("watch `{}`: {errno}", attempt.dir().display()))?;
+
+        self.follows.insert(id.clone(), Follow::new(attempt, run, watch));
+        match lock {
+            Some(lock) => self.launch(&id, lock),
+            None => {
+                self.dirty.insert(id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts a worker for an attempt whose lock is in hand.
+    fn launch(&mut self, id: &str, lock: OwnedFd) -> Result<(), String> {
+        let Some(follow) = self.follows.get_mut(id) else { return Ok(()) };
+        follow.launches += 1;
+        let started = if follow.launches > MAX_LAUNCHES {
+            Err(io::Error::other("it ends before it begins"))
+        } else {
+            shim::launch(&follow.attempt, lock, &follow.run)
+        };
+        let worker = started.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
+        match worker {
+            Ok((pid, pidfd)) => {
+                self.workers.push(Worker { attempt: id.to_owned(), pid, pidfd, origin: Origin::Child });
+                Ok(())
+            }
+            Err(error) => {
+                self.forget(id);
+                Err(format!("start a worker for the attempt: {error}"))
+            }
+        }
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(follow) = self.follows.remove(id) {
+            // The watch is gone already when the folder is.
+            let _ = inotify::remove_watch(&self.inotify, follow.watch);
+        }
+        self.dirty.remove(id);
+        self.recheck.remove(id);
+    }
+
+    fn note_changed_folders(&mut self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
+        let mut changed = BTreeSet::new();
+        let mut overflow = false;
+        while let Ok(event) = events.next() {
+            overflow |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
+            changed.insert(event.wd());
+        }
+        for (id, follow) in &self.follows {
+            if overflow || changed.contains(&follow.watch) {
+                self.dirty.insert(id.clone());
+            }
+        }
+    }
+
+    /// Takes note of a worker's end.
+    fn bury(&mut self, index: usize) {
+        let worker = self.workers.swap_remove(index);
+        if worker.origin == Origin::Child {
+            // It has ended, so this does not wait; and nobody else waits for it, so it does not fail.
+            let _ = waitpid(Some(worker.pid), WaitOptions::empty());
+        }
+        if self.follows.contains_key(&worker.attempt) {
+            self.dirty.insert(worker.attempt);
+        }
+    }
+
+    fn look_at_dirty(&mut self) {
+        while self.has_room()
+            && let Some(id) = self.dirty.pop_first()
+        {
+            if let Err(reason) = self.look_at(&id) {
+                self.forget(&id);
+                self.answer(&Answer::Refused { attempt: Some(id), ask: None, reason });
+            }
+        }
+    }
+
+    /// Reports what is to be reported of an attempt, at most one part of its log at a time.
+    fn look_at(&mut self, id: &str) -> Result<(), String> {
+        let Some(follow) = self.follows.get_mut(id) else { return Ok(()) };
+        // The log is read after the outcome was looked for: what it says then is all that it said before the outcome.
+        let outcome = follow.attempt.outcome();
+        if let Some((offset, text)) = follow.next_chunk().map_err(|error| format!("read the log: {error}"))? {
+            self.answer(&Answer::Log { attempt: id.to_owned(), offset, text });
+            self.dirty.insert(id.to_owned());
+            return Ok(());
+        }
+        if let Some(outcome) = outcome {
+            self.forget(id);
+            self.answer(&Answer::Ended { attempt: id.to_owned(), outcome });
+            return Ok(());
+        }
+        if self.workers.iter().any(|worker| worker.attempt == id) {
+            return Ok(());
+        }
+        self.find_worker(id)
+    }
+
+    /// Deals with an attempt of which no worker is known.
+    fn find_worker(&mut self, id: &str) -> Result<(), String> {
+        let Some(follow) = self.follows.get(id) else { return Ok(()) };
+        let standing = follow.attempt.standing(&self.boot).map_err(|error| error.to_string())?;
+        match standing {
+            Standing::Ended => {
+                self.dirty.insert(id.to_owned());
+            }
+            Standing::Lost(reason) => {
+                self.forget(id);
+                let outcome = protocol::Outcome::Lost { reason };
+                self.answer(&Answer::Ended { attempt: id.to_owned(), outcome });
+            }
+            Standing::Unbegun(lock) => self.launch(id, lock)?,
+            Standing::Absent => return Err("the attempt's folder was removed".to_owned()),
+            Standing::Held(pid) => {
+                let watched = pid.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)));
+                // The process may have ended, and its number may have been given away, before it could be opened.
+                let holder = follow.attempt.standing(&self.boot).map_err(|error| error.to_string())?;
+                match (watched, holder) {
+                    (Some((pid, pidfd)), Standing::Held(still)) if still == Some(pid) => {
+                        let attempt = id.to_owned();
+                        self.workers.push(Worker { attempt, pid, pidfd, origin: Origin::Stranger });
+                    }
+                    _ => {
+                        self.recheck.insert(id.to_owned());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whom a line that could not be read was about, as far as can be seen.
+fn addressees(line: &[u8]) -> (Option<String>, Option<u64>) {
+    let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
+    (value["attempt"].as_str().map(str::to_owned), value["ask"].as_u64())
+}
+
+/// An error with its causes in one line: across the pipe there is no chain to walk.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,112 @@
+//! The worker: a detached process that does the work of one attempt, keeps its outcome and ends.
+//!
+//! It is a fork of the agent without an exec, so it starts in a fraction of a millisecond. It belongs to no terminal
+//! and no connection, and it is the reaper of everything that its scripts leave behind, so that a time-out reaches
+//! all of it. What still runs when a hook has succeeded stays: that is what hooks start services for.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use rustix::fs::Mode;
+use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
+
+use crate::attempt::{self, Attempt};
+use crate::cache::Folder;
+use crate::capture::Capture;
+use crate::fetch;
+use crate::hooks;
+use crate::install;
+use crate::os::{self, Forked};
+use crate::protocol::{Cause, Outcome, Run, Work};
+
+/// What is left to do when the outcome has been told: making durable what was done.
+pub(crate) type Afterwork = Box<dyn FnOnce()>;
+
+/// The good end of a piece of work.
+#[derive(Default)]
+pub(crate) struct Done {
+    pub(crate) exit_code: Option<i32>,
+    pub(crate) note: Option<String>,
+    pub(crate) afterwork: Option<Afterwork>,
+}
+
+/// The bad end of a piece of work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) cause: Cause,
+    pub(crate) reason: String,
+    pub(crate) exit_code: Option<i32>,
+}
+
+impl Failure {
+    /// A failure without an exit code.
+    pub(crate) fn new(cause: Cause, reason: impl Into<String>) -> Self {
+        Self { cause, reason: reason.into(), exit_code: None }
+    }
+}
+
+/// Starts the worker of an attempt and hands it the attempt's lock.
+pub(crate) fn launch(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<Pid> {
+    match os::fork()? {
+        Forked::Parent(pid) => Ok(pid),
+        Forked::Child => {
+            let worked = catch_unwind(AssertUnwindSafe(|| work(attempt, lock, run)));
+            os::exit(if matches!(worked, Ok(Ok(()))) { 0 } else { 1 })
+        }
+    }
+}
+
+fn work(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<()> {
+    setsid()?;
+    let lock = os::shed_descriptors(lock)?;
+    attempt.sign(&lock)?;
+    set_child_subreaper(Some(getpid()))?;
+    umask(Mode::from_raw_mode(0o022));
+
+    let (outcome, afterwork) = match attempt.begin() {
+        Ok(log) => {
+            let mut log = Capture::new(log);
+            let finished = catch_unwind(AssertUnwindSafe(|| perform(run, &mut log)));
+            log.flush();
+            let bug = || Err(Failure::new(Cause::Invalid, "the agent's worker failed: this is a bug in cutover"));
+            outcome(finished.unwrap_or_else(|_| bug()), attempt)
+        }
+        Err(error) => {
+            let reason = format!("keep the attempt in `{}`: {error}", attempt.dir().display());
+            outcome(Err(Failure::new(Cause::Invalid, reason)), attempt)
+        }
+    };
+    attempt.end(&outcome)?;
+
+    // The asker has its answer by here. A host that goes down before these are through loses the outcome, not more.
+    if let Some(afterwork) = afterwork {
+        afterwork();
+    }
+    attempt.sync()
+}
+
+fn perform(run: &Run, log: &mut Capture) -> Result<Done, Failure> {
+    let boot = attempt::boot();
+    let invalid = |error: crate::cache::Error| Failure::new(Cause::Invalid, crate::serve::chain(&error));
+    match &run.work {
+        Work::Fetch(work) => fetch::fetch(work, &run.rootdir, &boot, &run.attempt, log),
+        Work::Hooks(work) => {
+            let package = Folder::at(&run.rootdir, &work.cache).and_then(|folder| folder.open(&boot)).map_err(invalid)?;
+            hooks::run(work, &package, log)
+        }
+        Work::Install(work) => {
+            let package = Folder::at(&run.rootdir, &work.cache).and_then(|folder| folder.open(&boot)).map_err(invalid)?;
+            install::install(work, &run.rootdir, &package, log)
+        }
+    }
+}
+
+fn outcome(finished: Result<Done, Failure>, attempt: &Attempt) -> (Outcome, Option<Afterwork>) {
+    let path = attempt.log();
+    let log = path.exists().then(|| path.to_string_lossy().into_owned());
+    match finished {
+        Ok(Done { exit_code, note, afterwork }) => (Outcome::Succeeded { exit_code, log, note }, afterwork),
+        Err(Failure { cause, reason, exit_code }) => (Outcome::Failed { cause, reason, exit_code, log }, None),
+    }
+}

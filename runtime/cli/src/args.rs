@@ -1,0 +1,244 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::{Digest, GroupRef, InstanceId, LifecycleEvent, Version};
+
+/// Release packages to fleets of hosts
+///
+/// cutover brings a package to a group of instances in batches, in and out of their load balancer, and keeps a journal,
+/// so that a release that was killed can be resumed. Exit status: 0 done, 1 bug, 2 usage, 3 invalid configuration or
+/// input, 4 release failed, 5 failed and needs a person, 6 busy, 7 paused or stopped before the end, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cutover",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Workspace file; found upwards from the working directory when left out
+    #[arg(long, global = true, value_name = "FILE", env = "CUTOVER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Form of the answer on stdout
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// When to colour
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+    /// Print no progress
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Print what hooks print, and what is skipped
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a commented cutover.yaml and a sample package
+    Init(Init),
+    /// Check the workspace, its plugins, or packages
+    Check(Check),
+    /// Print the JSON Schema of cutover.yaml
+    Schema,
+    /// Deploy a package to a group
+    #[command(disable_version_flag = true)]
+    Deploy(Deploy),
+    /// Take the latest deployment of a group back
+    Rollback(Rollback),
+    /// Go on with a release that is paused, interrupted, or whose conductor died
+    Resume(Resume),
+    /// End a release that is paused or interrupted
+    Stop(Stop),
+    /// List releases, newest first
+    Ls(Ls),
+    /// Show where a release stands
+    Show(Id),
+    /// Print the full report of a release
+    Report(Id),
+    /// Print what the hooks of a release printed
+    Logs(Logs),
+    /// Follow a release until it ends
+    Watch(Id),
+    /// List the deployments of a group, newest first
+    History(History),
+    /// Look at plugins
+    #[command(subcommand)]
+    Plugin(Plugin),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
+    /// Serve as the agent of an instance
+    #[command(subcommand, hide = true)]
+    Agent(Agent),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Folder to write into
+    #[arg(default_value = ".")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Workspace files and packages; the workspace with all its plugins when left out
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// Group to deploy to, APPLICATION/GROUP
+    pub(crate) group: GroupRef,
+    /// Package: a folder, an archive, or a URL that a package source serves
+    #[arg(long, value_name = "URI")]
+    pub(crate) package: String,
+    /// Version to give it, A.B.C or A.B.C.D; generated from the time when left out
+    #[arg(id = "package_version", long = "version", value_name = "VERSION", value_parser = parse_version)]
+    pub(crate) version: Option<Version>,
+    /// Digest that the package must have, sha256:…
+    #[arg(long, value_parser = parse_digest)]
+    pub(crate) digest: Option<Digest>,
+    /// Why, for the history
+    #[arg(long, default_value = "")]
+    pub(crate) comment: String,
+    /// Print what would happen, and change nothing on any instance
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// Group to take back, APPLICATION/GROUP
+    pub(crate) group: GroupRef,
+    /// Why, for the history
+    #[arg(long, default_value = "")]
+    pub(crate) comment: String,
+    /// Print what would happen, and change nothing on any instance
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Resume {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// How many to list
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// Release or deployment, or the beginning of its id
+    pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Release or deployment, or the beginning of its id
+    pub(crate) id: String,
+    /// Only this instance
+    #[arg(long)]
+    pub(crate) instance: Option<InstanceId>,
+    /// Only this lifecycle event
+    #[arg(long, value_parser = parse_event)]
+    pub(crate) event: Option<LifecycleEvent>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct History {
+    /// Group, APPLICATION/GROUP
+    pub(crate) group: GroupRef,
+    /// How many to list
+    #[arg(long, default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// List the plugins of the workspace with their digests and grants
+    Ls,
+    /// Tell what a component implements, asks for and weighs
+    Inspect {
+        /// Component file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// Shell to complete for
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// Folder to write into
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agent {
+    /// Answer the conductor on stdin and stdout
+    Run,
+}
+
+fn parse_version(text: &str) -> Result<Version, String> {
+    Version::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_digest(text: &str) -> Result<Digest, String> {
+    Digest::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_event(text: &str) -> Result<LifecycleEvent, String> {
+    LifecycleEvent::from_name(text).ok_or_else(|| {
+        let names: Vec<_> = LifecycleEvent::ALL
+            .iter()
+            .map(|event| event.name())
+            .collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}

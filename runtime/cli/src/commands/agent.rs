@@ -1,0 +1,10 @@
+//! `cutover agent run`: the agent, as the conductor starts it.
+
+use crate::args::Agent;
+use crate::failure::{Failure, Kind};
+
+pub(crate) fn run(command: &Agent) -> Result<(), Failure> {
+    match command {
+        Agent::Run => agent::serve(std::io::stdin(), std::io::stdout()).map_err(|error| Failure::new(Kind::Bug, error)),
+    }
+}

@@ -1,0 +1,19 @@
+//! One file per command.
+
+pub(crate) mod agent;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod deploy;
+pub(crate) mod drive;
+pub(crate) mod history;
+pub(crate) mod init;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod man;
+pub(crate) mod plugin;
+pub(crate) mod resume;
+pub(crate) mod rollback;
+pub(crate) mod schema;
+pub(crate) mod show;
+pub(crate) mod stop;
+pub(crate) mod watch;

@@ -1,0 +1,7 @@
+//! `cutover schema`.
+
+use crate::ui::Ui;
+
+pub(crate) fn run(ui: Ui) {
+    ui.answer(spec::schema::WORKSPACE);
+}

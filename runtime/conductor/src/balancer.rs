@@ -1,0 +1,274 @@
+//! Blocking and allowing traffic through a load-balancer plugin.
+
+use std::time::Duration;
+
+use engine::Action;
+use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};
+use model::{Cause, Ending, Instance, ReleaseId, Timestamp};
+use plugin_host::load_balancer::{self, Member, Outcome, Pool};
+use plugin_host::{Attribute, CallError, FailureClass, OpContext, Plugin};
+use sha2::{Digest as _, Sha256};
+
+use crate::drive::now;
+use crate::perform::failed;
+use crate::plan::chain;
+use crate::{Conductor, Observer};
+
+/// Brings one instance to the goal, however long the balancer takes within its timeout.
+pub(crate) async fn reach(
+    conductor: &Conductor,
+    release: &ReleaseId,
+    action: &Action,
+    goal: Goal,
+    observer: &dyn Observer,
+) -> Ending {
+    let Some(balancer) = &action.deployment.balancer else {
+        return failed(Cause::Invalid, "the group has no load balancer".to_owned());
+    };
+    let plugin = match conductor.plugins.get(&balancer.plugin).await {
+        Ok(plugin) => plugin,
+        Err(error) => return failed(Cause::BalancerFailed, chain(&error)),
+    };
+    let member = match member_of(&action.target.instance) {
+        Ok(member) => member,
+        Err(reason) => return failed(Cause::Invalid, reason),
+    };
+    let mut operation = Operation::new(goal, now(), balancer.timeout);
+    let exchange = Exchange {
+        plugin: &plugin,
+        config: &balancer.config,
+        member,
+        goal,
+        release,
+        action,
+    };
+    let mut call = Call::Change;
+    loop {
+        let answer = exchange.call(&call, balancer.timeout).await;
+        match operation.answer(now(), &call, answer) {
+            Next::Done { note } => {
+                return Ending::Succeeded {
+                    exit_code: None,
+                    log: None,
+                    note,
+                };
+            }
+            Next::Failed { reason } => {
+                let reason = format!("{} with plugin `{}`: {reason}", verb(goal), balancer.plugin);
+                return failed(Cause::BalancerFailed, reason);
+            }
+            Next::Call { after, call: next } => {
+                if !after.is_zero() {
+                    let instance = &action.target.instance.id;
+                    observer.waiting(instance, action.event, &operation.waiting_for());
+                    tokio::time::sleep(after).await;
+                }
+                call = next;
+            }
+        }
+    }
+}
+
+fn verb(goal: Goal) -> &'static str {
+    match goal {
+        Goal::Blocked => "take the instance out of the balancer",
+        Goal::Allowed => "put the instance into the balancer",
+    }
+}
+
+pub(crate) fn member_of(instance: &Instance) -> Result<Member, String> {
+    let (address, port) = match &instance.address {
+        None => (String::new(), 0),
+        Some(text) => {
+            let (host, port) = text
+                .rsplit_once(':')
+                .ok_or_else(|| format!("address `{text}` is not host:port"))?;
+            let port = port
+                .parse()
+                .map_err(|_| format!("`{port}` in address `{text}` is not a port"))?;
+            (
+                host.trim_start_matches('[')
+                    .trim_end_matches(']')
+                    .to_owned(),
+                port,
+            )
+        }
+    };
+    Ok(Member {
+        target_id: instance.id.to_string(),
+        provider_id: None,
+        address,
+        port,
+        weight: None,
+        zone: instance
+            .labels
+            .iter()
+            .find_map(|label| label.strip_prefix("zone="))
+            .map(str::to_owned),
+        attributes: Vec::new(),
+    })
+}
+
+/// The pool that the plugin's configuration names, with the address of each member that it may be asked about: `status`
+/// is given names alone.
+pub(crate) fn pool_of(members: &[Member]) -> Pool {
+    let address = |member: &Member| Attribute {
+        key: format!("address.{}", member.target_id),
+        value: format!("{}:{}", member.address, member.port),
+    };
+    let attributes = members
+        .iter()
+        .filter(|member| member.port != 0)
+        .map(address)
+        .collect();
+    Pool {
+        id: String::new(),
+        attributes,
+    }
+}
+
+/// The calls of one operation.
+struct Exchange<'a> {
+    plugin: &'a Plugin,
+    config: &'a str,
+    member: Member,
+    goal: Goal,
+    release: &'a ReleaseId,
+    action: &'a Action,
+}
+
+impl Exchange<'_> {
+    fn context(&self, timeout: Duration) -> OpContext {
+        let Timestamp(ms) = now();
+        let step = format!(
+            "{}.{}.{}",
+            self.action.deployment.id, self.member.target_id, self.action.event
+        );
+        let mut hasher = Sha256::new();
+        for part in [
+            self.release.as_str(),
+            &step,
+            &self.member.target_id,
+            verb(self.goal),
+        ] {
+            hasher.update(part.as_bytes());
+            hasher.update([0]);
+        }
+        OpContext {
+            run_id: self.release.to_string(),
+            step_id: step,
+            idempotency_key: hasher
+                .finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
+            attempt: self.action.attempt,
+            deadline: Some(Timestamp(ms.saturating_add(
+                i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
+            ))),
+            dry_run: false,
+            ..OpContext::default()
+        }
+    }
+
+    async fn call(&self, call: &Call, timeout: Duration) -> Answer {
+        let context = self.context(timeout);
+        let pool = pool_of(std::slice::from_ref(&self.member));
+        match call {
+            Call::Change => {
+                let members = [self.member.clone()];
+                let results = match self.goal {
+                    Goal::Blocked => {
+                        self.plugin
+                            .deregister(&context, self.config, &pool, &members)
+                            .await
+                    }
+                    Goal::Allowed => {
+                        self.plugin
+                            .register(&context, self.config, &pool, &members)
+                            .await
+                    }
+                };
+                match results {
+                    Ok(mut results) => match results.pop() {
+                        Some(result) => answer_of(result.outcome.map_err(CallError::from)),
+                        None => permanent("the plugin answered for no member".to_owned()),
+                    },
+                    Err(error) => answer_of(Err(error)),
+                }
+            }
+            Call::Poll { token } => answer_of(self.plugin.poll(&context, self.config, token).await),
+            Call::Read => {
+                let asked = [self.member.target_id.clone()];
+                match self
+                    .plugin
+                    .status(&context, self.config, &pool, &asked)
+                    .await
+                {
+                    Ok(mut statuses) => match statuses.pop() {
+                        Some(status) => Answer::Member {
+                            phase: phase_of(status.phase),
+                            connections: status.open_connections,
+                            reason: status.reason,
+                        },
+                        None => permanent("the plugin told no status of the member".to_owned()),
+                    },
+                    Err(error) => answer_of(Err(error)),
+                }
+            }
+        }
+    }
+}
+
+fn permanent(message: String) -> Answer {
+    Answer::Failure {
+        class: Class::Permanent,
+        message,
+        retry_after: None,
+    }
+}
+
+fn answer_of(result: Result<Outcome, CallError>) -> Answer {
+    match result {
+        Ok(Outcome::Unchanged) => Answer::Unchanged,
+        Ok(Outcome::Changed { .. }) => Answer::Changed,
+        Ok(Outcome::Pending(pending)) => Answer::Pending {
+            token: pending.token,
+            after: pending.poll_after,
+            message: pending.message,
+        },
+        Err(error) => {
+            let Some(failure) = error.failure() else {
+                return permanent(chain(&error));
+            };
+            let class = match failure.class {
+                FailureClass::Transient => Class::Transient,
+                FailureClass::Throttled => Class::Throttled,
+                FailureClass::UnknownOutcome => Class::UnknownOutcome,
+                FailureClass::Conflict => Class::Conflict,
+                FailureClass::NotFound
+                | FailureClass::Denied
+                | FailureClass::Invalid
+                | FailureClass::Unsupported
+                | FailureClass::Cancelled
+                | FailureClass::Permanent => Class::Permanent,
+            };
+            Answer::Failure {
+                class,
+                message: chain(&error),
+                retry_after: failure.retry_after,
+            }
+        }
+    }
+}
+
+fn phase_of(phase: load_balancer::Phase) -> Phase {
+    match phase {
+        load_balancer::Phase::Absent => Phase::Absent,
+        load_balancer::Phase::Registering => Phase::Registering,
+        load_balancer::Phase::InService => Phase::InService,
+        load_balancer::Phase::OutOfService => Phase::OutOfService,
+        load_balancer::Phase::Draining => Phase::Draining,
+        load_balancer::Phase::Unknown => Phase::Unknown,
+    }
+}

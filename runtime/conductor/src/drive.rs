@@ -1,0 +1,175 @@
+//! Driving one release.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use engine::{Engine, Input, Output, State};
+use journal::Tenure;
+use model::{InstanceId, LifecycleEvent, Record, Timestamp};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::Conductor;
+use crate::perform::Performer;
+
+/// The most inputs that one turn answers, and that may wait: more would only wait in the tasks that send them.
+const MOST_INPUTS: usize = 4096;
+
+/// How often the lease is renewed; a third of its length.
+const RENEWAL: Duration = Duration::from_secs(10);
+
+/// Sees what happens, as it happens. Its methods are called from the loop: they must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// Records that have become durable, with the state after them.
+    fn records(&self, state: &State, records: &[Record]);
+    /// A step waits for something outside.
+    fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str);
+    /// A hook printed something.
+    fn output(&self, instance: &InstanceId, event: LifecycleEvent, bytes: &[u8]);
+}
+
+/// Observes nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn records(&self, _: &State, _: &[Record]) {}
+    fn waiting(&self, _: &InstanceId, _: LifecycleEvent, _: &str) {}
+    fn output(&self, _: &InstanceId, _: LifecycleEvent, _: &[u8]) {}
+}
+
+/// What an operator may ask of a running release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Pause,
+    Stop,
+    /// Leave at once; hooks that are running go on, and a later resume takes them up.
+    Interrupt {
+        reason: String,
+    },
+}
+
+/// Why driving stopped before the release did.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    #[error("write the journal")]
+    Journal(#[from] journal::Error),
+    #[error("go on with the release")]
+    Refusal(#[from] engine::Refusal),
+}
+
+/// A release that this process owns.
+pub struct Running {
+    pub(crate) conductor: Conductor,
+    pub(crate) tenure: Tenure,
+    pub(crate) engine: Engine,
+    pub(crate) first: Input,
+}
+
+/// The time now.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+impl Running {
+    /// The state so far.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        self.engine.state()
+    }
+
+    /// Runs the release until it ends, pauses or is interrupted.
+    ///
+    /// # Errors
+    /// [`DriveError`] when the journal cannot be written: nothing goes on without its record.
+    pub async fn drive(
+        mut self,
+        observer: Arc<dyn Observer>,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Result<State, DriveError> {
+        let release = self.engine.state().release.id.clone();
+        let performer = Arc::new(Performer::new(
+            self.conductor.clone(),
+            release,
+            observer.clone(),
+        ));
+        let (sender, mut inputs) = mpsc::channel(MOST_INPUTS);
+        let mut tasks = JoinSet::new();
+        let mut renewal = tokio::time::interval(RENEWAL);
+        let mut waiting = vec![self.first.clone()];
+        let mut listening = true;
+        loop {
+            let output = self.answer(&mut waiting)?;
+            if !output.records.is_empty() {
+                self.conductor
+                    .journal
+                    .append(&self.tenure, output.records.clone())
+                    .await?;
+                observer.records(self.engine.state(), &output.records);
+            }
+            if self.is_over() {
+                // What is in flight is on the instances, under its attempt ids; only our waiting for it ends here.
+                tasks.shutdown().await;
+                return Ok(self.engine.state().clone());
+            }
+            for action in output.actions {
+                let (performer, sender) = (performer.clone(), sender.clone());
+                tasks.spawn(async move {
+                    let ending = performer.perform(&action).await;
+                    let input = Input::StepEnded {
+                        deployment: action.deployment.id.clone(),
+                        instance: action.target.instance.id.clone(),
+                        event: action.event,
+                        attempt: action.attempt,
+                        ending,
+                    };
+                    // The loop is gone only when the release is over for this process.
+                    let _ = sender.send(input).await;
+                });
+            }
+            tokio::select! {
+                _ = inputs.recv_many(&mut waiting, MOST_INPUTS) => {}
+                command = commands.recv(), if listening => match command {
+                    Some(command) => waiting.push(input_of(command)),
+                    None => listening = false,
+                },
+                _ = renewal.tick() => self.conductor.journal.renew(&self.tenure, now())?,
+            }
+            while tasks.try_join_next().is_some() {}
+        }
+    }
+
+    /// Lets the engine answer everything that waits: one turn, one group commit.
+    fn answer(&mut self, waiting: &mut Vec<Input>) -> Result<Output, DriveError> {
+        let mut all = Output::default();
+        for input in waiting.drain(..) {
+            let is_command = matches!(input, Input::Pause | Input::Stop);
+            match self.engine.handle(now(), input) {
+                Ok(output) => {
+                    all.records.extend(output.records);
+                    all.actions.extend(output.actions);
+                }
+                Err(refusal) if is_command => {
+                    tracing::warn!(%refusal, "an operator's command came too late")
+                }
+                Err(refusal) => return Err(refusal.into()),
+            }
+        }
+        Ok(all)
+    }
+
+    fn is_over(&self) -> bool {
+        !self.engine.state().status.is_active()
+    }
+}
+
+fn input_of(command: Command) -> Input {
+    match command {
+        Command::Pause => Input::Pause,
+        Command::Stop => Input::Stop,
+        Command::Interrupt { reason } => Input::Interrupt { reason },
+    }
+}

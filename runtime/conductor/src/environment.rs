@@ -1,0 +1,66 @@
+//! The environment of a hook (DESIGN.md §6).
+
+use engine::Action;
+use model::{Direction, Package};
+
+/// Every variable that the runtime gives a hook, in order: its own names, then the package's, then the group's and
+/// the instance's. A later one wins.
+pub(crate) fn of_hook(
+    release: &model::ReleaseId,
+    action: &Action,
+    package: &Package,
+) -> Vec<(String, String)> {
+    let deployment = &action.deployment;
+    let instance = &action.target.instance;
+    let application = deployment.group.application.as_str();
+    let group = deployment.group.group.as_str();
+    let id = deployment.id.as_str();
+    let event = action.event.name();
+    let bundle = format!(
+        "{}/{}",
+        instance.rootdir.trim_end_matches('/'),
+        cache_folder(deployment, package)
+    );
+    let (jd_operation, operation) = match deployment.direction {
+        Direction::Deploy => ("UPDATE", "deploy"),
+        Direction::Rollback { .. } => ("ROLLBACK", "rollback"),
+    };
+    let attempt = action.attempt.to_string();
+    let own = [
+        ("LIFECYCLE_EVENT", event),
+        ("DEPLOYMENT_ID", id),
+        ("APPLICATION_NAME", application),
+        ("DEPLOYMENT_GROUP_NAME", group),
+        ("DEPLOYMENT_GROUP_ID", group),
+        ("JDCLOUD_CODEDEPLOY_APP_ID", application),
+        ("JDCLOUD_CODEDEPLOY_APP_NAME", application),
+        ("JDCLOUD_CODEDEPLOY_GROUP_ID", group),
+        ("JDCLOUD_CODEDEPLOY_GROUP_NAME", group),
+        ("JDCLOUD_CODEDEPLOY_DEPLOY_ID", id),
+        ("JDCLOUD_CODEDEPLOY_LIFECYCLE_EVENT", event),
+        ("JDCLOUD_CODEDEPLOY_OPERATION", jd_operation),
+        ("CUTOVER_RELEASE_ID", release.as_str()),
+        ("CUTOVER_DEPLOYMENT_ID", id),
+        ("CUTOVER_INSTANCE_ID", instance.id.as_str()),
+        ("CUTOVER_REVISION", package.revision.digest.as_str()),
+        ("CUTOVER_VERSION", package.revision.version.as_str()),
+        ("CUTOVER_OPERATION", operation),
+        ("CUTOVER_ATTEMPT", attempt.as_str()),
+        ("CUTOVER_BUNDLE_DIR", bundle.as_str()),
+        ("CUTOVER_ROOTDIR", instance.rootdir.as_str()),
+    ];
+    let own = own
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let given = package.appspec.env.iter().chain(&instance.env);
+    own.chain(given.map(|(name, value)| (name.clone(), value.clone())))
+        .collect()
+}
+
+/// A package's folder in an instance's cache, relative to its `rootdir`.
+pub(crate) fn cache_folder(deployment: &model::Deployment, package: &Package) -> String {
+    format!(
+        "app-{}/group-{}/deploy-{}",
+        deployment.group.application, deployment.group.group, package.deployment
+    )
+}

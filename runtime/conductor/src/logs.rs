@@ -1,0 +1,174 @@
+//! What hooks print, kept beside the journal.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::{DeploymentId, InstanceId, LifecycleEvent};
+
+use crate::Observer;
+
+/// The folder of all logs: `DEPLOYMENT/INSTANCE/EVENT.ATTEMPT.log`.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    folder: PathBuf,
+}
+
+/// One stored log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    pub instance: InstanceId,
+    pub event: LifecycleEvent,
+    pub attempt: u32,
+    pub path: PathBuf,
+}
+
+impl Logs {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Where the log of an attempt is, whether it exists or not.
+    #[must_use]
+    pub fn path(
+        &self,
+        deployment: &DeploymentId,
+        instance: &InstanceId,
+        event: LifecycleEvent,
+        attempt: u32,
+    ) -> PathBuf {
+        self.folder
+            .join(deployment.as_str())
+            .join(instance.as_str())
+            .join(format!("{event}.{attempt}.log"))
+    }
+
+    /// All logs of a deployment: by instance, then by event in the canonical order, then by attempt.
+    ///
+    /// # Errors
+    /// An I/O error other than that there are none.
+    pub fn of(&self, deployment: &DeploymentId) -> io::Result<Vec<Log>> {
+        let folder = self.folder.join(deployment.as_str());
+        let mut logs = Vec::new();
+        for instance in entries(&folder)? {
+            let Some(id) = instance
+                .file_name()
+                .and_then(|name| InstanceId::parse(name.to_str()?).ok())
+            else {
+                continue;
+            };
+            for path in entries(&instance)? {
+                if let Some((event, attempt)) = parse_name(&path) {
+                    logs.push(Log {
+                        instance: id.clone(),
+                        event,
+                        attempt,
+                        path,
+                    });
+                }
+            }
+        }
+        logs.sort_by(|a, b| {
+            (&a.instance, a.event, a.attempt).cmp(&(&b.instance, b.event, b.attempt))
+        });
+        Ok(logs)
+    }
+}
+
+fn parse_name(path: &Path) -> Option<(LifecycleEvent, u32)> {
+    let (event, attempt) = path
+        .file_name()?
+        .to_str()?
+        .strip_suffix(".log")?
+        .split_once('.')?;
+    Some((LifecycleEvent::from_name(event)?, attempt.parse().ok()?))
+}
+
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes one attempt's log as the agent streams it. The file is made with the first byte. It is a copy: when it
+/// cannot be written the release goes on, and the original is still on the instance.
+pub(crate) struct Sink {
+    path: PathBuf,
+    position: Mutex<Position>,
+    instance: InstanceId,
+    event: LifecycleEvent,
+    observer: Arc<dyn Observer>,
+}
+
+struct Position {
+    offset: u64,
+    file: Option<File>,
+}
+
+impl Sink {
+    pub(crate) fn new(
+        path: PathBuf,
+        instance: InstanceId,
+        event: LifecycleEvent,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let offset = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        Self {
+            path,
+            position: Mutex::new(Position { offset, file: None }),
+            instance,
+            event,
+            observer,
+        }
+    }
+
+    /// The log's path, where there is anything in it.
+    pub(crate) fn written(&self) -> Option<String> {
+        let position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        (position.offset > 0).then(|| self.path.display().to_string())
+    }
+
+    fn write(&self, position: &mut Position, bytes: &[u8]) -> io::Result<()> {
+        if position.file.is_none() {
+            if let Some(folder) = self.path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            position.file = Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(&self.path)?,
+            );
+        }
+        position
+            .file
+            .as_mut()
+            .map_or(Ok(()), |file| file.write_all(bytes))
+    }
+}
+
+impl fleet::LogSink for Sink {
+    fn position(&self) -> u64 {
+        self.position
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .offset
+    }
+
+    fn append(&self, offset: u64, bytes: &[u8]) {
+        let mut position = self.position.lock().unwrap_or_else(PoisonError::into_inner);
+        // A resumed conductor may be sent what it has; the rest follows on.
+        let known = usize::try_from(position.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let Some(bytes) = bytes.get(known..).filter(|rest| !rest.is_empty()) else {
+            return;
+        };
+        if let Err(error) = self.write(&mut position, bytes) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot keep a hook's output");
+        }
+        position.offset = offset.max(position.offset) + bytes.len() as u64;
+        self.observer.output(&self.instance, self.event, bytes);
+    }
+}

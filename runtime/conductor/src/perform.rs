@@ -1,0 +1,260 @@
+//! Carrying out one action.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::traffic::Goal;
+use engine::{Action, Work};
+use model::{AttemptId, Cause, Direction, Ending, Package, ReleaseId};
+
+use crate::environment::{cache_folder, of_hook};
+use crate::logs::Sink;
+use crate::{Conductor, Observer, balancer};
+
+/// Carries out the actions of one release.
+pub(crate) struct Performer {
+    conductor: Conductor,
+    release: ReleaseId,
+    observer: Arc<dyn Observer>,
+    /// The instances whose package cache has been looked at.
+    inspected: Mutex<HashSet<(model::DeploymentId, model::InstanceId)>>,
+}
+
+impl Performer {
+    pub(crate) fn new(
+        conductor: Conductor,
+        release: ReleaseId,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self {
+            conductor,
+            release,
+            observer,
+            inspected: Mutex::default(),
+        }
+    }
+
+    /// Carries an action out, or learns what became of it when it was begun before.
+    pub(crate) async fn perform(&self, action: &Action) -> Ending {
+        match &action.work {
+            Work::Block => {
+                balancer::reach(
+                    &self.conductor,
+                    &self.release,
+                    action,
+                    Goal::Blocked,
+                    &*self.observer,
+                )
+                .await
+            }
+            Work::Allow => {
+                balancer::reach(
+                    &self.conductor,
+                    &self.release,
+                    action,
+                    Goal::Allowed,
+                    &*self.observer,
+                )
+                .await
+            }
+            Work::Download(package) => self.download(action, package, self.attempt(action)).await,
+            Work::Hook(package) => match self.restore(action).await {
+                Ok(()) => self.hook(action, package).await,
+                Err(ending) => ending,
+            },
+            Work::Install(package) => match self.restore(action).await {
+                Ok(()) => self.install(action, package).await,
+                Err(ending) => ending,
+            },
+        }
+    }
+
+    fn attempt(&self, action: &Action) -> AttemptId {
+        AttemptId::of(
+            &action.deployment.id,
+            &action.target.instance.id,
+            action.event,
+            action.attempt,
+        )
+    }
+
+    async fn run(&self, action: &Action, attempt: AttemptId, work: fleet::Work) -> Ending {
+        let instance = &action.target.instance;
+        let path = self.conductor.logs.path(
+            &action.deployment.id,
+            &instance.id,
+            action.event,
+            action.attempt,
+        );
+        let sink = Arc::new(Sink::new(
+            path,
+            instance.id.clone(),
+            action.event,
+            self.observer.clone(),
+        ));
+        let command = fleet::Command {
+            attempt,
+            rootdir: instance.rootdir.clone(),
+            work,
+        };
+        let ending = self
+            .conductor
+            .fleet
+            .run(&instance.host, command, sink.clone())
+            .await;
+        let kept = sink.written();
+        match ending {
+            Ending::Succeeded {
+                exit_code,
+                log,
+                note,
+            } => Ending::Succeeded {
+                exit_code,
+                log: kept.or(log),
+                note,
+            },
+            Ending::Failed {
+                cause,
+                reason,
+                exit_code,
+                log,
+            } => Ending::Failed {
+                cause,
+                reason,
+                exit_code,
+                log: kept.or(log),
+            },
+            other => other,
+        }
+    }
+
+    async fn hook(&self, action: &Action, package: &Package) -> Ending {
+        let scripts = package
+            .appspec
+            .hooks
+            .get(&action.event)
+            .cloned()
+            .unwrap_or_default();
+        let work = fleet::Work::Hooks {
+            cache: cache_folder(&action.deployment, package),
+            scripts,
+            env: of_hook(&self.release, action, package),
+        };
+        self.run(action, self.attempt(action), work).await
+    }
+
+    async fn install(&self, action: &Action, package: &Package) -> Ending {
+        let work = fleet::Work::Install {
+            group: action.deployment.group.clone(),
+            deployment: package.deployment.clone(),
+            cache: cache_folder(&action.deployment, package),
+            files: package.appspec.files.clone(),
+            permissions: package.appspec.permissions.clone(),
+            on_existing: package.appspec.on_existing,
+        };
+        self.run(action, self.attempt(action), work).await
+    }
+
+    async fn download(&self, action: &Action, package: &Package, attempt: AttemptId) -> Ending {
+        let stored = match self.conductor.stored(package).await {
+            Ok(stored) => stored,
+            Err(error) => return failed(Cause::FetchFailed, crate::plan::chain(&error)),
+        };
+        let deployment = &action.deployment;
+        let keep = [
+            Some(&action.target.incoming),
+            action.target.outgoing.as_ref(),
+        ];
+        let keep = keep
+            .into_iter()
+            .flatten()
+            .filter_map(|key| deployment.packages.get(key));
+        let work = fleet::Work::Fetch {
+            cache: cache_folder(deployment, package),
+            source: stored.tree,
+            digest: stored.tree_digest,
+            keep: keep
+                .map(|package| cache_folder(deployment, package))
+                .collect(),
+            keep_others: deployment.keep_revisions,
+        };
+        self.run(action, attempt, work).await
+    }
+
+    /// Puts packages back that are needed and gone from the instance's cache: the one left, and in a rollback the one
+    /// returned to. They come from the recorded source, with the recorded digest.
+    async fn restore(&self, action: &Action) -> Result<(), Ending> {
+        let (deployment, target) = (&action.deployment, &action.target);
+        let place = (deployment.id.clone(), target.instance.id.clone());
+        if !self
+            .inspected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(place)
+        {
+            return Ok(());
+        }
+        let returned_to = (deployment.direction != Direction::Deploy).then_some(&target.incoming);
+        let keys = target.outgoing.iter().chain(returned_to);
+        let needed: Vec<_> = keys
+            .filter_map(|key| deployment.packages.get(key))
+            .collect();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let caches = needed
+            .iter()
+            .map(|package| cache_folder(deployment, package))
+            .collect();
+        let present = self.conductor.fleet.cached(
+            &target.instance.host,
+            target.instance.rootdir.clone(),
+            caches,
+        );
+        let present = present.await.map_err(|error| Ending::Unreachable {
+            reason: error.to_string(),
+        })?;
+        for package in needed {
+            if present.contains(&cache_folder(deployment, package)) {
+                continue;
+            }
+            let name = format!(
+                "{}.{}.restore.{}",
+                deployment.id, target.instance.id, package.deployment
+            );
+            let attempt = AttemptId::parse(name)
+                .map_err(|error| failed(Cause::Invalid, error.to_string()))?;
+            match self.download(action, package, attempt).await {
+                Ending::Succeeded { .. } => {}
+                Ending::Failed {
+                    cause,
+                    reason,
+                    exit_code,
+                    log,
+                } => {
+                    let reason = format!(
+                        "put {} back into the package cache: {reason}",
+                        package.revision.version
+                    );
+                    return Err(Ending::Failed {
+                        cause,
+                        reason,
+                        exit_code,
+                        log,
+                    });
+                }
+                other => return Err(other),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn failed(cause: Cause, reason: String) -> Ending {
+    Ending::Failed {
+        cause,
+        reason,
+        exit_code: None,
+        log: None,
+    }
+}

@@ -1,0 +1,120 @@
+//! Between the nouns of the model and the words of the agent's protocol.
+
+use std::time::Duration;
+
+use agent::protocol;
+use model::{Cause, Ending, Kinds, OnExisting, Run, Script};
+
+use crate::{Command, Work};
+
+/// A command that cannot be put into words.
+#[derive(Debug, thiserror::Error)]
+#[error("the path `{path}` is not UTF-8")]
+pub(crate) struct Unspeakable {
+    path: String,
+}
+
+pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
+    let Command { attempt, rootdir, work } = command;
+    let work = match work {
+        Work::Fetch { cache, source, digest, keep, keep_others } => {
+            let source = source
+                .into_os_string()
+                .into_string()
+                .map_err(|path| Unspeakable { path: path.to_string_lossy().into_owned() })?;
+            let digest = digest.as_str().to_owned();
+            protocol::Work::Fetch(protocol::Fetch { cache, source, digest, keep, keep_others })
+        }
+        Work::Hooks { cache, scripts, env } => {
+            let scripts = scripts.into_iter().map(script).collect();
+            protocol::Work::Hooks(protocol::Hooks { cache, scripts, env })
+        }
+        Work::Install { group, cache, deployment, files, permissions, on_existing } => {
+            protocol::Work::Install(protocol::Install {
+                application: group.application.as_str().to_owned(),
+                group: group.group.as_str().to_owned(),
+                cache,
+                deployment: deployment.as_str().to_owned(),
+                files: files
+                    .into_iter()
+                    .map(|file| protocol::FileMapping { source: file.source, destination: file.destination })
+                    .collect(),
+                permissions: permissions.into_iter().map(permission).collect(),
+                on_existing: match on_existing {
+                    OnExisting::Disallow => protocol::OnExisting::Disallow,
+                    OnExisting::Overwrite => protocol::OnExisting::Overwrite,
+                    OnExisting::Retain => protocol::OnExisting::Retain,
+                },
+            })
+        }
+    };
+    Ok(protocol::Run { attempt: attempt.as_str().to_owned(), rootdir, log_from: 0, work })
+}
+
+fn script(script: Script) -> protocol::Script {
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    protocol::Script {
+        run: match script.run {
+            Run::Location(text) => protocol::ScriptRun::Location(text),
+            Run::Command(text) => protocol::ScriptRun::Command(text),
+        },
+        timeout_ms: milliseconds(script.timeout),
+        runas: script.runas,
+    }
+}
+
+fn permission(permission: model::Permission) -> protocol::Permission {
+    let model::Permission { object, pattern, except, kinds, owner, group, mode } = permission;
+    let kinds = match kinds {
+        Kinds::Files => protocol::Kinds::Files,
+        Kinds::Directories => protocol::Kinds::Directories,
+        Kinds::Both => protocol::Kinds::Both,
+    };
+    protocol::Permission { object, pattern, except, kinds, owner, group, mode }
+}
+
+pub(crate) fn ending(outcome: protocol::Outcome) -> Ending {
+    match outcome {
+        protocol::Outcome::Succeeded { exit_code, log, note } => Ending::Succeeded { exit_code, log, note },
+        protocol::Outcome::Failed { cause, reason, exit_code, log } => {
+            Ending::Failed { cause: cause_of(cause), reason, exit_code, log }
+        }
+        protocol::Outcome::Lost { reason } => Ending::Lost { reason },
+    }
+}
+
+fn cause_of(cause: protocol::Cause) -> Cause {
+    match cause {
+        protocol::Cause::ScriptMissing => Cause::ScriptMissing,
+        protocol::Cause::NotExecutable => Cause::NotExecutable,
+        protocol::Cause::TimedOut => Cause::TimedOut,
+        protocol::Cause::ScriptFailed => Cause::ScriptFailed,
+        protocol::Cause::OutputsLeftOpen => Cause::OutputsLeftOpen,
+        protocol::Cause::Invalid => Cause::Invalid,
+        protocol::Cause::FetchFailed => Cause::FetchFailed,
+        protocol::Cause::InstallFailed => Cause::InstallFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_has_the_same_code_on_both_sides() {
+        use protocol::Cause as Word;
+        let words = [
+            Word::ScriptMissing,
+            Word::NotExecutable,
+            Word::TimedOut,
+            Word::ScriptFailed,
+            Word::OutputsLeftOpen,
+            Word::Invalid,
+            Word::FetchFailed,
+            Word::InstallFailed,
+        ];
+        for word in words {
+            assert_eq!(cause_of(word).code(), word.code());
+        }
+    }
+}

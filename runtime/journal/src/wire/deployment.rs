@@ -1,0 +1,303 @@
+//! Deployments with their targets on disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{
+    ApplicationName, DeploymentId, GroupName, GroupRef, InstanceId, LifecycleEvent, PluginName,
+};
+use serde::{Deserialize, Serialize};
+
+use super::appspec::{Package, Revision};
+use super::fact::Broken;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Deployment {
+    id: DeploymentId,
+    application: ApplicationName,
+    group: GroupName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service_id: Option<u64>,
+    kind: String,
+    priority: i64,
+    #[serde(with = "Direction")]
+    direction: model::Direction,
+    revision: Revision,
+    #[serde(with = "Strategy")]
+    strategy: model::Strategy,
+    #[serde(with = "Amount")]
+    failure_threshold: model::Amount,
+    #[serde(with = "OnFailure")]
+    on_failure: model::OnFailure,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    balancer: Option<Balancer>,
+    sequence: Vec<LifecycleEvent>,
+    packages: BTreeMap<DeploymentId, Package>,
+    targets: Vec<Target>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    plugins: BTreeMap<PluginName, String>,
+    keep_revisions: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(
+    remote = "model::Direction",
+    rename_all = "kebab-case",
+    deny_unknown_fields
+)]
+enum Direction {
+    Deploy,
+    Rollback { of: DeploymentId },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(
+    remote = "model::Strategy",
+    rename_all = "kebab-case",
+    deny_unknown_fields
+)]
+enum Strategy {
+    Rolling {
+        #[serde(with = "Amount")]
+        concurrency: model::Amount,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "model::Amount", rename_all = "kebab-case")]
+enum Amount {
+    Count(u32),
+    Percent(u8),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "model::OnFailure", rename_all = "kebab-case")]
+enum OnFailure {
+    Stop,
+    Rollback,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Balancer {
+    plugin: PluginName,
+    config: String,
+    timeout: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    id: InstanceId,
+    host: String,
+    rootdir: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    env: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outgoing: Option<DeploymentId>,
+    incoming: DeploymentId,
+}
+
+impl From<&model::Deployment> for Deployment {
+    fn from(deployment: &model::Deployment) -> Self {
+        let model::Deployment {
+            id,
+            group: GroupRef { application, group },
+            service_id,
+            kind,
+            priority,
+            direction,
+            revision,
+            strategy,
+            failure_threshold,
+            on_failure,
+            balancer,
+            sequence,
+            packages,
+            targets,
+            plugins,
+            keep_revisions,
+        } = deployment;
+        Self {
+            id: id.clone(),
+            application: application.clone(),
+            group: group.clone(),
+            service_id: *service_id,
+            kind: kind.clone(),
+            priority: *priority,
+            direction: direction.clone(),
+            revision: revision.into(),
+            strategy: *strategy,
+            failure_threshold: *failure_threshold,
+            on_failure: *on_failure,
+            balancer: balancer.as_ref().map(Balancer::from),
+            sequence: sequence.clone(),
+            packages: packages
+                .iter()
+                .map(|(id, package)| (id.clone(), Package::from(&**package)))
+                .collect(),
+            targets: targets
+                .iter()
+                .map(|target| Target::from(&**target))
+                .collect(),
+            plugins: plugins
+                .iter()
+                .map(|(name, digest)| (name.clone(), digest.to_string()))
+                .collect(),
+            keep_revisions: *keep_revisions,
+        }
+    }
+}
+
+impl TryFrom<Deployment> for model::Deployment {
+    type Error = Broken;
+
+    fn try_from(deployment: Deployment) -> Result<Self, Broken> {
+        let Deployment {
+            id,
+            application,
+            group,
+            service_id,
+            kind,
+            priority,
+            direction,
+            revision,
+            strategy,
+            failure_threshold,
+            on_failure,
+            balancer,
+            sequence,
+            packages,
+            targets,
+            plugins,
+            keep_revisions,
+        } = deployment;
+        let packages = packages
+            .into_iter()
+            .map(|(id, package)| Ok((id, Arc::new(package.try_into()?))))
+            .collect::<Result<_, Broken>>()?;
+        let targets = targets
+            .into_iter()
+            .map(|target| Ok(Arc::new(target.try_into()?)))
+            .collect::<Result<_, Broken>>()?;
+        let plugins = plugins
+            .into_iter()
+            .map(|(name, digest)| Ok((name, model::Digest::parse(&digest)?)))
+            .collect::<Result<_, Broken>>()?;
+        Ok(Self {
+            id,
+            group: GroupRef { application, group },
+            service_id,
+            kind,
+            priority,
+            direction,
+            revision: revision.try_into()?,
+            strategy,
+            failure_threshold,
+            on_failure,
+            balancer: balancer.map(model::Balancer::from),
+            sequence,
+            packages,
+            targets,
+            plugins,
+            keep_revisions,
+        })
+    }
+}
+
+impl From<&model::Balancer> for Balancer {
+    fn from(balancer: &model::Balancer) -> Self {
+        let model::Balancer {
+            plugin,
+            config,
+            timeout,
+        } = balancer.clone();
+        Self {
+            plugin,
+            config,
+            timeout,
+        }
+    }
+}
+
+impl From<Balancer> for model::Balancer {
+    fn from(balancer: Balancer) -> Self {
+        let Balancer {
+            plugin,
+            config,
+            timeout,
+        } = balancer;
+        Self {
+            plugin,
+            config,
+            timeout,
+        }
+    }
+}
+
+impl From<&model::Target> for Target {
+    fn from(target: &model::Target) -> Self {
+        let model::Target {
+            instance,
+            outgoing,
+            incoming,
+        } = target.clone();
+        let model::Instance {
+            id,
+            host,
+            rootdir,
+            address,
+            labels,
+            env,
+        } = instance;
+        Self {
+            id,
+            host: host.to_string(),
+            rootdir,
+            address,
+            labels,
+            env,
+            outgoing,
+            incoming,
+        }
+    }
+}
+
+impl TryFrom<Target> for model::Target {
+    type Error = Broken;
+
+    fn try_from(target: Target) -> Result<Self, Broken> {
+        let Target {
+            id,
+            host,
+            rootdir,
+            address,
+            labels,
+            env,
+            outgoing,
+            incoming,
+        } = target;
+        let host = match host.as_str() {
+            "local:" => model::Host::Local,
+            _ => return Err(Broken::Host { text: host }),
+        };
+        Ok(Self {
+            instance: model::Instance {
+                id,
+                host,
+                rootdir,
+                address,
+                labels,
+                env,
+            },
+            outgoing,
+            incoming,
+        })
+    }
+}

@@ -1,0 +1,246 @@
+//! Facts on disk, and the two conversions that the rest of the crate uses.
+
+use std::sync::Arc;
+
+use model::{
+    DeploymentId, Ending, Fact, InstanceId, InstanceOutcome, InvalidDigest, InvalidVersion,
+    LifecycleEvent, ReleaseId, ReleaseStatus,
+};
+use serde::{Deserialize, Serialize};
+
+use super::deployment::Deployment;
+use super::status::{EndingBody, InstanceOutcomeName, ReleaseStatusName};
+
+/// A record's body that this program cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    #[error("read the JSON of a record")]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Version(#[from] InvalidVersion),
+    #[error(transparent)]
+    Digest(#[from] InvalidDigest),
+    #[error("`{text}` is not a kind of host that this program knows")]
+    Host { text: String },
+}
+
+/// The JSON of a fact.
+pub(crate) fn encode(fact: &Fact) -> Result<String, Broken> {
+    Ok(serde_json::to_string(&Body::from(fact))?)
+}
+
+/// The fact that a JSON text says.
+pub(crate) fn decode(text: &str) -> Result<Fact, Broken> {
+    Fact::try_from(serde_json::from_str::<Body>(text)?)
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum Body {
+    ReleaseOpened {
+        id: ReleaseId,
+        comment: String,
+        operator: String,
+    },
+    DeploymentOpened(Box<Deployment>),
+    StepStarted {
+        deployment: DeploymentId,
+        instance: InstanceId,
+        event: LifecycleEvent,
+        attempt: u32,
+    },
+    StepEnded {
+        deployment: DeploymentId,
+        instance: InstanceId,
+        event: LifecycleEvent,
+        attempt: u32,
+        #[serde(with = "EndingBody")]
+        ending: Ending,
+    },
+    StepSkipped {
+        deployment: DeploymentId,
+        instance: InstanceId,
+        event: LifecycleEvent,
+        reason: String,
+    },
+    InstanceEnded {
+        deployment: DeploymentId,
+        instance: InstanceId,
+        #[serde(with = "InstanceOutcomeName")]
+        outcome: InstanceOutcome,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    DeploymentEnded {
+        deployment: DeploymentId,
+        #[serde(with = "ReleaseStatusName")]
+        status: ReleaseStatus,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    StatusChanged {
+        #[serde(with = "ReleaseStatusName")]
+        status: ReleaseStatus,
+        reason: String,
+    },
+    ReleaseEnded {
+        #[serde(with = "ReleaseStatusName")]
+        status: ReleaseStatus,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+impl From<&Fact> for Body {
+    fn from(fact: &Fact) -> Self {
+        match fact.clone() {
+            Fact::ReleaseOpened(model::Release {
+                id,
+                comment,
+                operator,
+            }) => Body::ReleaseOpened {
+                id,
+                comment,
+                operator,
+            },
+            Fact::DeploymentOpened(deployment) => {
+                Body::DeploymentOpened(Box::new(Deployment::from(&*deployment)))
+            }
+            Fact::StepStarted {
+                deployment,
+                instance,
+                event,
+                attempt,
+            } => Body::StepStarted {
+                deployment,
+                instance,
+                event,
+                attempt,
+            },
+            Fact::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            } => Body::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            },
+            Fact::StepSkipped {
+                deployment,
+                instance,
+                event,
+                reason,
+            } => Body::StepSkipped {
+                deployment,
+                instance,
+                event,
+                reason,
+            },
+            Fact::InstanceEnded {
+                deployment,
+                instance,
+                outcome,
+                reason,
+            } => Body::InstanceEnded {
+                deployment,
+                instance,
+                outcome,
+                reason,
+            },
+            Fact::DeploymentEnded {
+                deployment,
+                status,
+                reason,
+            } => Body::DeploymentEnded {
+                deployment,
+                status,
+                reason,
+            },
+            Fact::StatusChanged { status, reason } => Body::StatusChanged { status, reason },
+            Fact::ReleaseEnded { status, reason } => Body::ReleaseEnded { status, reason },
+        }
+    }
+}
+
+impl TryFrom<Body> for Fact {
+    type Error = Broken;
+
+    fn try_from(body: Body) -> Result<Self, Broken> {
+        Ok(match body {
+            Body::ReleaseOpened {
+                id,
+                comment,
+                operator,
+            } => Fact::ReleaseOpened(model::Release {
+                id,
+                comment,
+                operator,
+            }),
+            Body::DeploymentOpened(deployment) => {
+                Fact::DeploymentOpened(Arc::new((*deployment).try_into()?))
+            }
+            Body::StepStarted {
+                deployment,
+                instance,
+                event,
+                attempt,
+            } => Fact::StepStarted {
+                deployment,
+                instance,
+                event,
+                attempt,
+            },
+            Body::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            } => Fact::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            },
+            Body::StepSkipped {
+                deployment,
+                instance,
+                event,
+                reason,
+            } => Fact::StepSkipped {
+                deployment,
+                instance,
+                event,
+                reason,
+            },
+            Body::InstanceEnded {
+                deployment,
+                instance,
+                outcome,
+                reason,
+            } => Fact::InstanceEnded {
+                deployment,
+                instance,
+                outcome,
+                reason,
+            },
+            Body::DeploymentEnded {
+                deployment,
+                status,
+                reason,
+            } => Fact::DeploymentEnded {
+                deployment,
+                status,
+                reason,
+            },
+            Body::StatusChanged { status, reason } => Fact::StatusChanged { status, reason },
+            Body::ReleaseEnded { status, reason } => Fact::ReleaseEnded { status, reason },
+        })
+    }
+}

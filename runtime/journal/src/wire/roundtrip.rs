@@ -1,0 +1,399 @@
+//! Whatever the model can hold survives the disk, and what a released program wrote stays readable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::{
+    Amount, AppSpec, Balancer, Cause, Deployment, DeploymentId, Digest, Direction, Ending, Fact,
+    FileMapping, GroupRef, Host, Instance, InstanceId, InstanceOutcome, Kinds, LifecycleEvent,
+    OnExisting, OnFailure, Package, Permission, PluginName, Release, ReleaseId, ReleaseStatus,
+    Revision, Run, Script, Strategy as Rollout, Target, Version,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{decode, encode};
+
+fn id() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}"
+}
+
+fn deployment_id() -> impl Strategy<Value = DeploymentId> {
+    id().prop_map(|text| DeploymentId::parse(text).unwrap())
+}
+
+fn instance_id() -> impl Strategy<Value = InstanceId> {
+    id().prop_map(|text| InstanceId::parse(text).unwrap())
+}
+
+fn words() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[ -~]{0,20}"]
+}
+
+fn env() -> impl Strategy<Value = BTreeMap<String, String>> {
+    btree_map(words(), words(), 0..3)
+}
+
+fn event() -> impl Strategy<Value = LifecycleEvent> {
+    select(&LifecycleEvent::ALL[..])
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    "[0-9]{1,18}(\\.[0-9]{1,4}){2,3}".prop_map(|text| Version::parse(&text).unwrap())
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    "sha256:[0-9a-f]{64}".prop_map(|text| Digest::parse(&text).unwrap())
+}
+
+fn revision() -> impl Strategy<Value = Revision> {
+    (version(), words(), digest()).prop_map(|(version, source, digest)| Revision {
+        version,
+        source,
+        digest,
+    })
+}
+
+fn amount() -> impl Strategy<Value = Amount> {
+    prop_oneof![
+        any::<u32>().prop_map(Amount::Count),
+        any::<u8>().prop_map(Amount::Percent)
+    ]
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let run = prop_oneof![
+        words().prop_map(Run::Location),
+        words().prop_map(Run::Command)
+    ];
+    (run, any::<Duration>(), option::of(words())).prop_map(|(run, timeout, runas)| Script {
+        run,
+        timeout,
+        runas,
+    })
+}
+
+fn permission() -> impl Strategy<Value = Permission> {
+    let kinds = select(vec![Kinds::Files, Kinds::Directories, Kinds::Both]);
+    let names = (
+        option::of(words()),
+        option::of(words()),
+        option::of(any::<u32>()),
+    );
+    (words(), words(), vec(words(), 0..3), kinds, names).prop_map(
+        |(object, pattern, except, kinds, names)| {
+            let (owner, group, mode) = names;
+            Permission {
+                object,
+                pattern,
+                except,
+                kinds,
+                owner,
+                group,
+                mode,
+            }
+        },
+    )
+}
+
+fn appspec() -> impl Strategy<Value = AppSpec> {
+    let file = (words(), words()).prop_map(|(source, destination)| FileMapping {
+        source,
+        destination,
+    });
+    let on_existing = select(vec![
+        OnExisting::Disallow,
+        OnExisting::Overwrite,
+        OnExisting::Retain,
+    ]);
+    let hooks = btree_map(event(), vec(script(), 0..3), 0..4);
+    (
+        vec(file, 0..3),
+        vec(permission(), 0..3),
+        hooks,
+        env(),
+        on_existing,
+    )
+        .prop_map(|(files, permissions, hooks, env, on_existing)| AppSpec {
+            files,
+            permissions,
+            hooks,
+            env,
+            on_existing,
+        })
+}
+
+fn package() -> impl Strategy<Value = Package> {
+    (deployment_id(), revision(), appspec()).prop_map(|(deployment, revision, appspec)| Package {
+        deployment,
+        revision,
+        appspec,
+    })
+}
+
+fn target() -> impl Strategy<Value = Target> {
+    let instance = (
+        instance_id(),
+        words(),
+        option::of(words()),
+        vec(words(), 0..3),
+        env(),
+    )
+        .prop_map(|(id, rootdir, address, labels, env)| Instance {
+            id,
+            host: Host::Local,
+            rootdir,
+            address,
+            labels,
+            env,
+        });
+    (instance, option::of(deployment_id()), deployment_id()).prop_map(
+        |(instance, outgoing, incoming)| Target {
+            instance,
+            outgoing,
+            incoming,
+        },
+    )
+}
+
+fn deployment() -> impl Strategy<Value = Deployment> {
+    let plugin = || id().prop_map(|text| PluginName::parse(text).unwrap());
+    let group = (id(), id())
+        .prop_map(|(application, group)| format!("{application}/{group}").parse().unwrap());
+    let direction = prop_oneof![
+        Just(Direction::Deploy),
+        deployment_id().prop_map(|of| Direction::Rollback { of })
+    ];
+    let strategy = amount().prop_map(|concurrency| Rollout::Rolling { concurrency });
+    let on_failure = select(vec![OnFailure::Stop, OnFailure::Rollback]);
+    let balancer =
+        (plugin(), words(), any::<Duration>()).prop_map(|(plugin, config, timeout)| Balancer {
+            plugin,
+            config,
+            timeout,
+        });
+    let identity = (
+        deployment_id(),
+        group,
+        option::of(any::<u64>()),
+        words(),
+        any::<i64>(),
+        direction,
+    );
+    let rules = (
+        revision(),
+        strategy,
+        amount(),
+        on_failure,
+        option::of(balancer),
+        vec(event(), 0..13),
+    );
+    let content = (
+        btree_map(deployment_id(), package().prop_map(Arc::new), 0..3),
+        vec(target().prop_map(Arc::new), 0..3),
+        btree_map(plugin(), digest(), 0..3),
+        any::<u32>(),
+    );
+    (identity, rules, content).prop_map(|(identity, rules, content)| {
+        let (id, group, service_id, kind, priority, direction): (_, GroupRef, _, _, _, _) =
+            identity;
+        let (revision, strategy, failure_threshold, on_failure, balancer, sequence) = rules;
+        let (packages, targets, plugins, keep_revisions) = content;
+        Deployment {
+            id,
+            group,
+            service_id,
+            kind,
+            priority,
+            direction,
+            revision,
+            strategy,
+            failure_threshold,
+            on_failure,
+            balancer,
+            sequence,
+            packages,
+            targets,
+            plugins,
+            keep_revisions,
+        }
+    })
+}
+
+fn status() -> impl Strategy<Value = ReleaseStatus> {
+    use ReleaseStatus::{
+        Failed, Interrupted, Paused, Pausing, Running, Stopped, Stopping, Succeeded,
+    };
+    select(vec![
+        Running,
+        Succeeded,
+        Failed,
+        Pausing,
+        Paused,
+        Stopping,
+        Stopped,
+        Interrupted,
+    ])
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    prop_oneof![
+        (
+            option::of(any::<i32>()),
+            option::of(words()),
+            option::of(words())
+        )
+            .prop_map(|(exit_code, log, note)| Ending::Succeeded {
+                exit_code,
+                log,
+                note
+            }),
+        (
+            select(&Cause::ALL[..]),
+            words(),
+            option::of(any::<i32>()),
+            option::of(words())
+        )
+            .prop_map(|(cause, reason, exit_code, log)| Ending::Failed {
+                cause,
+                reason,
+                exit_code,
+                log
+            }),
+        words().prop_map(|reason| Ending::Lost { reason }),
+        words().prop_map(|reason| Ending::Unreachable { reason }),
+    ]
+}
+
+fn fact() -> impl Strategy<Value = Fact> {
+    use InstanceOutcome::{Failed, Skipped, Succeeded, Unreachable};
+    let step = || (deployment_id(), instance_id(), event());
+    let outcome = select(vec![Succeeded, Failed, Unreachable, Skipped]);
+    prop_oneof![
+        (id(), words(), words()).prop_map(|(id, comment, operator)| {
+            Fact::ReleaseOpened(Release {
+                id: ReleaseId::parse(id).unwrap(),
+                comment,
+                operator,
+            })
+        }),
+        deployment().prop_map(|deployment| Fact::DeploymentOpened(Arc::new(deployment))),
+        (step(), any::<u32>()).prop_map(|((deployment, instance, event), attempt)| {
+            Fact::StepStarted {
+                deployment,
+                instance,
+                event,
+                attempt,
+            }
+        }),
+        (step(), any::<u32>(), ending()).prop_map(
+            |((deployment, instance, event), attempt, ending)| {
+                Fact::StepEnded {
+                    deployment,
+                    instance,
+                    event,
+                    attempt,
+                    ending,
+                }
+            }
+        ),
+        (step(), words()).prop_map(
+            |((deployment, instance, event), reason)| Fact::StepSkipped {
+                deployment,
+                instance,
+                event,
+                reason
+            }
+        ),
+        (deployment_id(), instance_id(), outcome, option::of(words())).prop_map(
+            |(deployment, instance, outcome, reason)| Fact::InstanceEnded {
+                deployment,
+                instance,
+                outcome,
+                reason
+            }
+        ),
+        (deployment_id(), status(), option::of(words())).prop_map(
+            |(deployment, status, reason)| Fact::DeploymentEnded {
+                deployment,
+                status,
+                reason
+            }
+        ),
+        (status(), words()).prop_map(|(status, reason)| Fact::StatusChanged { status, reason }),
+        (status(), option::of(words()))
+            .prop_map(|(status, reason)| Fact::ReleaseEnded { status, reason }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_fact_comes_back_as_it_was(fact in fact()) {
+        let text = encode(&fact).unwrap();
+
+        prop_assert_eq!(decode(&text).unwrap(), fact);
+    }
+}
+
+/// What a body becomes when a program of another time, or a broken disk, wrote it.
+#[test]
+fn unknown_or_broken_content_is_an_error() {
+    let package = r#"{"version":"1","source":"s","digest":"sha256:00"}"#;
+    for text in [
+        "",
+        "{}",
+        "null",
+        r#"{"step-started":{"deployment":"d-1"}}"#,
+        r#"{"step-started":{"deployment":"../d","instance":"i","event":"Install","attempt":1}}"#,
+        r#"{"step-started":{"deployment":"d","instance":"i","event":"Reboot","attempt":1}}"#,
+        r#"{"step-started":{"deployment":"d","instance":"i","event":"Install","attempt":-1}}"#,
+        r#"{"step-started":{"deployment":"d","instance":"i","event":"Install","attempt":1,"extra":1}}"#,
+        r#"{"release-ended":{"status":"DONE"}}"#,
+        r#"{"release-exploded":{"status":"FAILED"}}"#,
+        &format!(r#"{{"deployment-opened":{{"revision":{package}}}}}"#),
+    ] {
+        assert!(decode(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn a_host_that_is_not_known_is_an_error() {
+    let line = include_str!("../../fixtures/v1.jsonl")
+        .lines()
+        .nth(1)
+        .unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let text = line["fact"].to_string();
+
+    let broken = decode(&text.replace("local:", "carrier-pigeon:")).unwrap_err();
+
+    assert_eq!(
+        broken.to_string(),
+        "`carrier-pigeon:` is not a kind of host that this program knows"
+    );
+}
+
+#[test]
+fn the_first_format_stays_readable() {
+    let mut kinds = BTreeSet::new();
+
+    for line in include_str!("../../fixtures/v1.jsonl").lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let fact = decode(&line["fact"].to_string()).unwrap();
+
+        let written: serde_json::Value = serde_json::from_str(&encode(&fact).unwrap()).unwrap();
+        assert_eq!(written, line["fact"]);
+        kinds.extend(written.as_object().unwrap().keys().cloned());
+    }
+
+    assert_eq!(
+        kinds.len(),
+        9,
+        "the fixture holds every kind of fact: {kinds:?}"
+    );
+}

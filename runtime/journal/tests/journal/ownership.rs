@@ -1,0 +1,211 @@
+//! Groups, leases, fences and succession.
+
+use journal::{Error, Journal, LEASE, OpenError, Owner};
+use model::{ReleaseStatus, Timestamp};
+
+use crate::scenario::{Workspace, departed, group, me, opened, release_id, remark, stranger};
+
+fn after_lease() -> Timestamp {
+    Timestamp(i64::try_from(LEASE.as_millis()).unwrap())
+}
+
+fn just_before(time: Timestamp) -> Timestamp {
+    Timestamp(time.0 - 1)
+}
+
+#[test]
+fn a_held_group_keeps_other_releases_out_and_says_who_holds_it() {
+    let workspace = Workspace::new();
+    workspace.open("r1", &["shop/web", "shop/api"]);
+
+    let groups = [group("shop/db"), group("shop/api")];
+    let busy = workspace
+        .journal
+        .open_release(vec![opened("r2")], &groups, &me());
+
+    let Err(OpenError::Busy {
+        group: held,
+        holder,
+    }) = busy
+    else {
+        panic!("{busy:?}")
+    };
+    assert_eq!(held, group("shop/api"));
+    assert_eq!(
+        (holder.release, holder.owner),
+        (release_id("r1"), Some(me()))
+    );
+    assert_eq!(
+        (holder.since, holder.expires_at),
+        (Timestamp(0), after_lease())
+    );
+    assert_eq!(workspace.journal.holder(&group("shop/db")).unwrap(), None);
+    workspace.open("r3", &["shop/db"]);
+}
+
+#[test]
+fn groups_are_free_when_the_release_ends_and_not_before() {
+    use ReleaseStatus::{
+        Failed, Interrupted, Paused, Pausing, Running, Stopped, Stopping, Succeeded,
+    };
+    let workspace = Workspace::new();
+    let web = group("shop/web");
+
+    for (name, last) in [("a", Succeeded), ("b", Failed), ("c", Stopped)] {
+        let mut driver = workspace.open(name, &["shop/web"]);
+        for status in [Pausing, Paused, Running, Interrupted, Running, Stopping] {
+            driver.change(status);
+            assert_eq!(
+                workspace.journal.holder(&web).unwrap().unwrap().status,
+                status
+            );
+        }
+        match last {
+            Stopped => driver.change(Stopped),
+            other => driver.end(other),
+        };
+
+        assert_eq!(workspace.journal.holder(&web).unwrap(), None);
+        let more = workspace
+            .journal
+            .append(&driver.tenure, vec![remark(driver.next)])
+            .wait();
+        assert!(matches!(more, Err(Error::Ended { .. })), "{more:?}");
+        let taken = workspace
+            .journal
+            .take_over(&release_id(name), &me(), after_lease());
+        assert!(matches!(taken, Err(Error::Ended { .. })), "{taken:?}");
+        workspace.journal.leave(&driver.tenure).unwrap();
+    }
+}
+
+#[test]
+fn a_release_is_taken_over_when_its_owner_is_dead_gone_or_late() {
+    let soon = Timestamp(1);
+    for (owner, now, succeeds) in [
+        (me(), soon, false),
+        (me(), just_before(after_lease()), false),
+        (me(), after_lease(), true),
+        (stranger(), soon, false),
+        (stranger(), just_before(after_lease()), false),
+        (stranger(), after_lease(), true),
+        (departed(), soon, true),
+    ] {
+        let workspace = Workspace::new();
+        workspace
+            .journal
+            .open_release(vec![opened("r1")], &[group("shop/web")], &owner)
+            .unwrap();
+        let heir = Owner {
+            name: "heir".into(),
+            ..me()
+        };
+
+        let result = workspace.journal.take_over(&release_id("r1"), &heir, now);
+
+        match result {
+            Ok(tenure) => {
+                assert!(succeeds, "{owner:?} at {now:?}");
+                workspace
+                    .journal
+                    .append(&tenure, vec![remark(1)])
+                    .wait()
+                    .unwrap();
+                let holder = workspace
+                    .journal
+                    .holder(&group("shop/web"))
+                    .unwrap()
+                    .unwrap();
+                assert_eq!((holder.owner, holder.since), (Some(heir), now));
+            }
+            Err(Error::Owned {
+                owner: present,
+                expires_at,
+                ..
+            }) => {
+                assert!(!succeeds, "{owner:?} at {now:?}");
+                assert_eq!((present, expires_at), (owner, after_lease()));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn an_owner_that_was_succeeded_cannot_write_any_more() {
+    let workspace = Workspace::new();
+    let zombie = workspace.open("r1", &["shop/web"]).tenure;
+    let elsewhere = Journal::open(&workspace.path()).unwrap();
+    let heir = elsewhere
+        .take_over(&release_id("r1"), &stranger(), after_lease())
+        .unwrap();
+
+    let late = workspace.journal.append(&zombie, vec![remark(1)]).wait();
+    let renewed = workspace.journal.renew(&zombie, after_lease());
+    let left = workspace.journal.leave(&zombie);
+
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    assert!(matches!(renewed, Err(Error::Fenced { .. })), "{renewed:?}");
+    assert!(matches!(left, Err(Error::Fenced { .. })), "{left:?}");
+    elsewhere.append(&heir, vec![remark(1)]).wait().unwrap();
+    assert_eq!(
+        elsewhere.records(&release_id("r1"), 1).unwrap(),
+        [remark(1)]
+    );
+}
+
+#[test]
+fn a_renewed_lease_holds_from_then_on() {
+    let workspace = Workspace::new();
+    let journal = &workspace.journal;
+    let tenure = workspace.open("r1", &[]).tenure;
+
+    journal.renew(&tenure, Timestamp(10)).unwrap();
+
+    let early = journal.take_over(
+        &release_id("r1"),
+        &stranger(),
+        Timestamp(after_lease().0 + 9),
+    );
+    assert!(matches!(early, Err(Error::Owned { .. })), "{early:?}");
+    journal
+        .take_over(
+            &release_id("r1"),
+            &stranger(),
+            Timestamp(after_lease().0 + 10),
+        )
+        .unwrap();
+}
+
+#[test]
+fn a_release_that_was_left_is_anyones_but_keeps_its_groups() {
+    let workspace = Workspace::new();
+    let journal = &workspace.journal;
+    let tenure = workspace.open("r1", &["shop/web"]).tenure;
+
+    journal.leave(&tenure).unwrap();
+
+    let late = journal.append(&tenure, vec![remark(1)]).wait();
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    assert_eq!(
+        journal.holder(&group("shop/web")).unwrap().unwrap().owner,
+        None
+    );
+    journal
+        .take_over(&release_id("r1"), &stranger(), Timestamp(1))
+        .unwrap();
+}
+
+#[test]
+fn an_unknown_release_cannot_be_taken_over() {
+    let workspace = Workspace::new();
+
+    let result = workspace
+        .journal
+        .take_over(&release_id("r1"), &me(), Timestamp(0));
+
+    assert!(
+        matches!(result, Err(Error::UnknownRelease { .. })),
+        "{result:?}"
+    );
+}

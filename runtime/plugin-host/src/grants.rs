@@ -1,0 +1,459 @@
+//! Grants: what the operator allows a plugin. Two keys open a capability: the plugin's manifest declares a pattern
+//! that covers it, and the operator's grant covers it. Everything here is pure; the host functions ask and obey.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use model::PluginName;
+
+use crate::failure::{Failure, FailureClass, code};
+use crate::manifest::{Access, Manifest};
+use crate::pattern::{Capability, Error, Pattern};
+
+/// What the operator allows one plugin, as `cutover.yaml` says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// `tcp:HOST:PORT` or `unix:/PATH`.
+    pub sockets: Vec<String>,
+    /// `https://HOST[:PORT]`, `*.` as the leading label for every host below a domain.
+    pub http: Vec<String>,
+    pub directories: Vec<DirectoryGrant>,
+    /// Names of secrets.
+    pub secrets: Vec<String>,
+    /// Absolute paths, or names found on the search path.
+    pub programs: Vec<String>,
+}
+
+/// A directory under the name that the plugin knows it by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryGrant {
+    pub name: String,
+    pub path: PathBuf,
+    pub access: Access,
+}
+
+/// A difference between what a manifest asks for and what the operator grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The grant has no effect: the manifest never asks for it.
+    NeverAsked(Capability),
+    /// Nothing that the manifest asks for here is granted.
+    NotGranted {
+        capability: Capability,
+        reason: String,
+    },
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverAsked(capability) => {
+                write!(
+                    f,
+                    "{capability} is granted, but the plugin's manifest never asks for it"
+                )
+            }
+            Self::NotGranted { capability, reason } if reason.is_empty() => {
+                write!(f, "{capability} is asked for, but not granted")
+            }
+            Self::NotGranted { capability, reason } => {
+                write!(
+                    f,
+                    "{capability} is asked for, but not granted; it is for: {reason}"
+                )
+            }
+        }
+    }
+}
+
+impl Grants {
+    /// Finds grants that the manifest never asks for, and capabilities that it asks for and does not get.
+    /// Patterns that cannot be read count for nothing here; loading the plugin refuses them.
+    #[must_use]
+    pub fn check_declared(&self, manifest: &Manifest) -> Vec<Mismatch> {
+        let declared = Declared::of(manifest);
+        let granted = self.capabilities();
+        let mut mismatches: Vec<Mismatch> = granted
+            .iter()
+            .filter(|grant| !declared.iter().any(|(ask, _)| overlaps(ask, grant)))
+            .cloned()
+            .map(Mismatch::NeverAsked)
+            .collect();
+        for (capability, reason) in declared {
+            if !granted.iter().any(|grant| overlaps(&capability, grant)) {
+                mismatches.push(Mismatch::NotGranted { capability, reason });
+            }
+        }
+        mismatches
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        let sockets = self.sockets.iter().cloned().map(Capability::Socket);
+        let http = self.http.iter().cloned().map(Capability::Http);
+        let directories = self.directories.iter().map(|grant| Capability::Directory {
+            name: grant.name.clone(),
+            access: grant.access,
+        });
+        let secrets = self.secrets.iter().cloned().map(Capability::Secret);
+        let programs = self.programs.iter().cloned().map(Capability::Program);
+        sockets
+            .chain(http)
+            .chain(directories)
+            .chain(secrets)
+            .chain(programs)
+            .collect()
+    }
+}
+
+/// What a manifest asks for, with the reasons.
+struct Declared;
+
+impl Declared {
+    fn of(manifest: &Manifest) -> Vec<(Capability, String)> {
+        let asked = &manifest.capabilities;
+        let sockets = asked
+            .sockets
+            .iter()
+            .map(|s| (Capability::Socket(s.address.clone()), s.reason.clone()));
+        let http = asked
+            .http
+            .iter()
+            .map(|h| (Capability::Http(h.host.clone()), h.reason.clone()));
+        let directories = asked.directories.iter().map(|d| {
+            (
+                Capability::Directory {
+                    name: d.name.clone(),
+                    access: d.access,
+                },
+                d.reason.clone(),
+            )
+        });
+        let secrets = asked
+            .secrets
+            .iter()
+            .map(|s| (Capability::Secret(s.name.clone()), s.reason.clone()));
+        let programs = asked
+            .programs
+            .iter()
+            .map(|p| (Capability::Program(p.name.clone()), p.reason.clone()));
+        sockets
+            .chain(http)
+            .chain(directories)
+            .chain(secrets)
+            .chain(programs)
+            .collect()
+    }
+}
+
+/// Whether one of two capabilities covers the other, so that a use of both can exist.
+fn overlaps(a: &Capability, b: &Capability) -> bool {
+    match (Pattern::parse(a), Pattern::parse(b)) {
+        (Ok(a), Ok(b)) => a.covers_target_of(&b) || b.covers_target_of(&a),
+        _ => false,
+    }
+}
+
+/// Both keys of one plugin, ready to be asked.
+#[derive(Debug)]
+pub(crate) struct Permissions {
+    plugin: PluginName,
+    declared: Vec<Pattern>,
+    granted: Vec<Pattern>,
+}
+
+impl Permissions {
+    pub(crate) fn new(
+        plugin: PluginName,
+        manifest: Option<&Manifest>,
+        grants: &Grants,
+    ) -> Result<Self, Error> {
+        let declared = manifest.map(Declared::of).unwrap_or_default();
+        let declared = declared
+            .iter()
+            .map(|(capability, _)| Pattern::parse(capability))
+            .collect::<Result<_, _>>()?;
+        let granted = grants
+            .capabilities()
+            .iter()
+            .map(Pattern::parse)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            plugin,
+            declared,
+            granted,
+        })
+    }
+
+    /// Allows one use, or tells why not and what would allow it.
+    pub(crate) fn check(&self, capability: &Capability) -> Result<(), Failure> {
+        let plugin = &self.plugin;
+        let wanted = match Pattern::parse(capability) {
+            Ok(wanted) if wanted.is_exact() => wanted,
+            _ => {
+                let message = format!(
+                    "plugin `{plugin}` asked for {capability}, which is not one exact thing"
+                );
+                return Err(Failure::host(FailureClass::Invalid, code::INVALID, message));
+            }
+        };
+        if !self.declared.iter().any(|pattern| pattern.covers(&wanted)) {
+            let message = format!(
+                "plugin `{plugin}` may not use {capability}: its manifest does not declare it"
+            );
+            let hint =
+                format!("take a version of plugin `{plugin}` whose manifest declares {capability}");
+            return Err(Failure::host(FailureClass::Denied, code::DENIED, message).with_hint(hint));
+        }
+        if !self.granted.iter().any(|pattern| pattern.covers(&wanted)) {
+            let message = format!("plugin `{plugin}` may not use {capability}: it is not granted");
+            let hint = capability.grant_line(plugin);
+            return Err(Failure::host(FailureClass::Denied, code::DENIED, message).with_hint(hint));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::http_host;
+
+    fn manifest(capabilities: &str) -> Manifest {
+        Manifest::parse(
+            format!(r#"{{"name":"p","version":"1","capabilities":{capabilities}}}"#).as_bytes(),
+        )
+        .unwrap()
+    }
+
+    fn name() -> PluginName {
+        PluginName::parse("haproxy").unwrap()
+    }
+
+    fn sockets(declared: &str, granted: &str) -> Permissions {
+        let manifest = manifest(&format!(r#"{{"sockets":[{{"address":"{declared}"}}]}}"#));
+        let grants = Grants {
+            sockets: vec![granted.to_owned()],
+            ..Grants::default()
+        };
+        Permissions::new(name(), Some(&manifest), &grants).unwrap()
+    }
+
+    fn hosts(declared: &str, granted: &str) -> Permissions {
+        let manifest = manifest(&format!(r#"{{"http":[{{"host":"{declared}"}}]}}"#));
+        let grants = Grants {
+            http: vec![granted.to_owned()],
+            ..Grants::default()
+        };
+        Permissions::new(name(), Some(&manifest), &grants).unwrap()
+    }
+
+    #[test]
+    fn a_socket_needs_both_keys() {
+        for (declared, granted, wanted, is_allowed) in [
+            ("tcp:*", "tcp:127.0.0.1:9999", "tcp:127.0.0.1:9999", true),
+            ("tcp:*", "tcp:127.0.0.1:9999", "tcp:127.0.0.1:9998", false),
+            ("tcp:*", "tcp:127.0.0.1:9999", "tcp:127.0.0.2:9999", false),
+            (
+                "tcp:*",
+                "tcp:LB.example.com:80",
+                "tcp:lb.example.com:80",
+                true,
+            ),
+            (
+                "tcp:*",
+                "tcp:*.example.com:80",
+                "tcp:lb.example.com:80",
+                true,
+            ),
+            ("tcp:*", "tcp:*.example.com:80", "tcp:example.com:80", false),
+            (
+                "tcp:*",
+                "tcp:*.example.com:80",
+                "tcp:evilexample.com:80",
+                false,
+            ),
+            ("tcp:*", "tcp:[::1]:80", "tcp:[0:0:0:0:0:0:0:1]:80", true),
+            (
+                "tcp:*",
+                "tcp:127.0.0.1:80",
+                "tcp:[::ffff:127.0.0.1]:80",
+                true,
+            ),
+            ("tcp:*:9999", "tcp:*", "tcp:10.0.0.1:9999", true),
+            ("tcp:*:9999", "tcp:*", "tcp:10.0.0.1:22", false),
+            ("tcp:127.0.0.1:1", "tcp:*", "tcp:127.0.0.1:2", false),
+            ("tcp:*", "tcp:*", "unix:/run/a.sock", false),
+            ("unix:*", "unix:/run/a.sock", "unix:/run/a.sock", true),
+            ("unix:*", "unix:/run/a.sock", "unix:/run/b.sock", false),
+            ("unix:*", "unix:*", "unix:/run/../etc/x", false),
+            ("tcp:*", "tcp:*", "tcp:*:80", false),
+            ("tcp:*", "tcp:*", "tcp:host:+80", false),
+            ("tcp:*", "tcp:*", "127.0.0.1:80", false),
+        ] {
+            let outcome = sockets(declared, granted).check(&Capability::Socket(wanted.to_owned()));
+
+            assert_eq!(
+                outcome.is_ok(),
+                is_allowed,
+                "{declared} + {granted} -> {wanted}: {outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_http_host_needs_both_keys() {
+        for (declared, granted, url, is_allowed) in [
+            (
+                "https://*",
+                "https://repo.example.com",
+                "https://repo.example.com/a/b.tgz",
+                true,
+            ),
+            (
+                "https://*",
+                "https://repo.example.com",
+                "https://repo.example.com:443/a",
+                true,
+            ),
+            (
+                "https://*",
+                "https://repo.example.com",
+                "https://repo.example.com:8443/a",
+                false,
+            ),
+            (
+                "https://*",
+                "https://repo.example.com:8443",
+                "https://repo.example.com:8443/a",
+                true,
+            ),
+            (
+                "https://*",
+                "https://repo.example.com",
+                "http://repo.example.com/a",
+                false,
+            ),
+            (
+                "https://*",
+                "https://*.example.com",
+                "https://a.b.example.com/",
+                true,
+            ),
+            (
+                "https://*",
+                "https://*.example.com",
+                "https://example.com/",
+                false,
+            ),
+            (
+                "https://*",
+                "https://repo.example.com",
+                "https://repo.example.com@evil.com/",
+                false,
+            ),
+            (
+                "https://*",
+                "https://repo.example.com",
+                "https://repo.example.com.evil.com/",
+                false,
+            ),
+            ("https://*.a.com", "https://*", "https://x.b.com/", false),
+            (
+                "http://*",
+                "http://[::1]:8080",
+                "http://[::1]:8080/x?y#z",
+                true,
+            ),
+        ] {
+            let outcome = http_host(url).map(|host| hosts(declared, granted).check(&host));
+
+            assert_eq!(
+                matches!(outcome, Some(Ok(()))),
+                is_allowed,
+                "{declared} + {granted} -> {url}: {outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_denial_names_plugin_and_capability_and_prints_the_line_that_grants_it() {
+        let denial = sockets("tcp:*", "tcp:10.0.0.1:1")
+            .check(&Capability::Socket("tcp:127.0.0.1:9999".to_owned()))
+            .unwrap_err();
+
+        assert_eq!(denial.class, FailureClass::Denied);
+        assert_eq!(
+            denial.message,
+            "plugin `haproxy` may not use socket `tcp:127.0.0.1:9999`: it is not granted"
+        );
+        assert_eq!(
+            denial.hint.unwrap(),
+            r#"plugins.haproxy.grants.sockets: ["tcp:127.0.0.1:9999"]"#
+        );
+    }
+
+    #[test]
+    fn a_plugin_without_a_manifest_can_do_nothing() {
+        let grants = Grants {
+            sockets: vec!["tcp:*".to_owned()],
+            ..Grants::default()
+        };
+        let permissions = Permissions::new(name(), None, &grants).unwrap();
+
+        let denial = permissions
+            .check(&Capability::Socket("tcp:127.0.0.1:1".to_owned()))
+            .unwrap_err();
+
+        assert!(
+            denial.message.contains("its manifest does not declare it"),
+            "{denial:?}"
+        );
+    }
+
+    #[test]
+    fn a_directory_is_granted_with_its_access() {
+        let manifest = manifest(r#"{"directories":[{"name":"*","access":"read-write"}]}"#);
+        let grant = DirectoryGrant {
+            name: "conf".to_owned(),
+            path: "/etc/x".into(),
+            access: Access::Read,
+        };
+        let grants = Grants {
+            directories: vec![grant],
+            ..Grants::default()
+        };
+        let permissions = Permissions::new(name(), Some(&manifest), &grants).unwrap();
+        let wanted = |access| Capability::Directory {
+            name: "conf".to_owned(),
+            access,
+        };
+
+        assert!(permissions.check(&wanted(Access::Read)).is_ok());
+        assert!(permissions.check(&wanted(Access::ReadWrite)).is_err());
+    }
+
+    #[test]
+    fn grants_and_manifest_are_compared_both_ways() {
+        let manifest = manifest(
+            r#"{"sockets":[{"address":"tcp:*","reason":"control"}],"secrets":[{"name":"token","reason":"login"}]}"#,
+        );
+        let grants = Grants {
+            sockets: vec!["tcp:127.0.0.1:9999".to_owned()],
+            programs: vec!["git".to_owned()],
+            ..Grants::default()
+        };
+
+        let mismatches = grants.check_declared(&manifest);
+
+        assert_eq!(
+            mismatches,
+            [
+                Mismatch::NeverAsked(Capability::Program("git".to_owned())),
+                Mismatch::NotGranted {
+                    capability: Capability::Secret("token".to_owned()),
+                    reason: "login".to_owned()
+                },
+            ]
+        );
+    }
+}

@@ -1,0 +1,419 @@
+//! Decoding of the tree: keys by name, values by type, and a message for everything that does not fit.
+//!
+//! A [`Shape`] lists the keys of a mapping, [`Fields`] hands them out, a [`Field`] turns its value into a type.
+//! A method that finds a value unfit reports it and answers `None`; decoding goes on, so that all problems show.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use model::Amount;
+
+use crate::duration;
+use crate::problem::{Collector, Position, excerpt, quoted_list, suggestion};
+use crate::yaml::{Entry, Node, Style, Value};
+
+/// The keys of one kind of mapping.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// How the schema calls it.
+    pub(crate) name: &'static str,
+    pub(crate) keys: &'static [&'static str],
+    /// Other spellings that are read but not recommended.
+    pub(crate) aliases: &'static [&'static str],
+    /// Keys of the contract that this version refuses. They are never ignored: whoever writes one relies on it.
+    pub(crate) unsupported: &'static [&'static str],
+}
+
+/// A mapping whose keys have been checked.
+#[derive(Debug)]
+pub(crate) struct Fields<'n> {
+    shape: &'static Shape,
+    pub(crate) at: Position,
+    entries: &'n [Entry],
+    /// Keys that seem to be present under a misspelt name; they are not reported as missing as well.
+    misspelt: Vec<&'static str>,
+}
+
+impl<'n> Fields<'n> {
+    /// Takes the root of a file.
+    pub(crate) fn of_root(
+        root: &'n Node,
+        shape: &'static Shape,
+        problems: &mut Collector,
+    ) -> Option<Self> {
+        match &root.value {
+            Value::Mapping(entries) => Some(Self::checked(root.at, entries, shape, problems)),
+            _ => {
+                let expected = quoted_list(shape.keys);
+                let message = format!(
+                    "expected a mapping with the keys {expected}, found {}",
+                    root.description()
+                );
+                problems.error(root.at, message);
+                None
+            }
+        }
+    }
+
+    fn checked(
+        at: Position,
+        entries: &'n [Entry],
+        shape: &'static Shape,
+        problems: &mut Collector,
+    ) -> Self {
+        let mut misspelt = Vec::new();
+        for Entry { key, key_at, .. } in entries {
+            let key = key.as_str();
+            if shape.unsupported.contains(&key) {
+                problems.error(
+                    *key_at,
+                    format!("`{key}` is not supported by this version of cutover"),
+                );
+            } else if !shape.keys.contains(&key) && !shape.aliases.contains(&key) {
+                let message = format!(
+                    "unknown key `{}`; expected one of {}",
+                    excerpt(key),
+                    quoted_list(shape.keys)
+                );
+                problems.error_with_suggestion(*key_at, message, key, shape.keys);
+                misspelt.extend(suggestion(key, shape.keys));
+            }
+        }
+        Self {
+            shape,
+            at,
+            entries,
+            misspelt,
+        }
+    }
+
+    /// The value of a key, unless it is left out or empty.
+    pub(crate) fn get(&self, name: &str) -> Option<Field<'n>> {
+        self.entry(name)
+            .map(Field::of)
+            .filter(|field| !field.node.is_null())
+    }
+
+    /// The value of a key that must be there.
+    pub(crate) fn required(
+        &self,
+        name: &'static str,
+        problems: &mut Collector,
+    ) -> Option<Field<'n>> {
+        let field = self.get(name);
+        if field.is_none() && !self.misspelt.contains(&name) {
+            match self.entry(name) {
+                Some(entry) => problems.error(entry.key_at, format!("`{name}` has no value")),
+                None => problems.error(self.at, format!("missing key `{name}`")),
+            }
+        }
+        field
+    }
+
+    /// Whether the key is written, whatever its value.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == name)
+    }
+
+    fn entry(&self, name: &str) -> Option<&'n Entry> {
+        let Shape { keys, aliases, .. } = self.shape;
+        debug_assert!(
+            keys.contains(&name) || aliases.contains(&name),
+            "`{name}` is a key of {}",
+            self.shape.name
+        );
+        self.entries.iter().find(|entry| entry.key == name)
+    }
+}
+
+/// A named value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Field<'n> {
+    pub(crate) name: &'n str,
+    pub(crate) name_at: Position,
+    pub(crate) node: &'n Node,
+}
+
+/// What a number without a unit means as a duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BareNumber {
+    Seconds,
+    Refused,
+}
+
+impl<'n> Field<'n> {
+    pub(crate) fn of(entry: &'n Entry) -> Self {
+        Self {
+            name: &entry.key,
+            name_at: entry.key_at,
+            node: &entry.value,
+        }
+    }
+
+    pub(crate) fn at(self) -> Position {
+        self.node.at
+    }
+
+    pub(crate) fn mismatch(self, expected: &str, problems: &mut Collector) {
+        problems.error(self.at(), self.mismatch_message(expected));
+    }
+
+    fn mismatch_message(self, expected: &str) -> String {
+        format!(
+            "`{}`: expected {expected}, found {}",
+            excerpt(self.name),
+            self.node.description()
+        )
+    }
+
+    /// The raw text of a scalar.
+    fn scalar(self) -> Option<(&'n str, Style)> {
+        match &self.node.value {
+            Value::Scalar { text, style } => Some((text, *style)),
+            _ => None,
+        }
+    }
+
+    /// Any text, number or boolean, as it is written; nothing is the empty text.
+    pub(crate) fn raw_text(self, problems: &mut Collector) -> Option<&'n str> {
+        match self.scalar() {
+            Some(_) if self.node.is_null() => Some(""),
+            Some((text, _)) if text.contains('\0') => {
+                problems.error(
+                    self.at(),
+                    format!("`{}` contains a NUL character", excerpt(self.name)),
+                );
+                None
+            }
+            Some((text, _)) => Some(text),
+            None => {
+                self.mismatch("text", problems);
+                None
+            }
+        }
+    }
+
+    /// Text with something in it, without the white space around it.
+    pub(crate) fn text(self, problems: &mut Collector) -> Option<&'n str> {
+        let text = self.raw_text(problems)?.trim();
+        if text.is_empty() {
+            self.mismatch("text", problems);
+            return None;
+        }
+        Some(text)
+    }
+
+    /// Text that a model type accepts.
+    pub(crate) fn parsed<T, E: std::fmt::Display>(
+        self,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+        problems: &mut Collector,
+    ) -> Option<T> {
+        match parse(self.text(problems)?) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                problems.error(self.at(), format!("`{}`: {error}", excerpt(self.name)));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn number(
+        self,
+        range: RangeInclusive<u64>,
+        problems: &mut Collector,
+    ) -> Option<u64> {
+        let number = self
+            .scalar()
+            .and_then(|(text, _)| natural(text))
+            .filter(|number| range.contains(number));
+        if number.is_none() {
+            let (least, most) = (range.start(), range.end());
+            let expected = match *most {
+                u64::MAX => format!("a whole number of at least {least}"),
+                _ => format!("a whole number from {least} to {most}"),
+            };
+            self.mismatch(&expected, problems);
+        }
+        number
+    }
+
+    pub(crate) fn boolean(self, problems: &mut Collector) -> Option<bool> {
+        self.word(&[("true", true), ("false", false)], problems)
+    }
+
+    /// A number of instances, `2`, or a share of them, `50%`.
+    pub(crate) fn amount(self, problems: &mut Collector) -> Option<Amount> {
+        let amount = self
+            .scalar()
+            .and_then(|(text, _)| match text.strip_suffix('%') {
+                Some(percent) => natural(percent)
+                    .filter(|percent| (1..=100).contains(percent))
+                    .and_then(|percent| u8::try_from(percent).ok())
+                    .map(Amount::Percent),
+                None => natural(text)
+                    .filter(|count| *count > 0)
+                    .and_then(|count| u32::try_from(count).ok())
+                    .map(Amount::Count),
+            });
+        if amount.is_none() {
+            self.mismatch(
+                "a number of instances such as `2`, or a share from `1%` to `100%`",
+                problems,
+            );
+        }
+        amount
+    }
+
+    /// A duration longer than nothing.
+    pub(crate) fn duration(self, bare: BareNumber, problems: &mut Collector) -> Option<Duration> {
+        let expected = match bare {
+            BareNumber::Seconds => "a number of seconds or a duration such as `30s` or `5m`",
+            BareNumber::Refused => "a duration such as `30s`, `5m` or `1h`",
+        };
+        let Some((text, _)) = self.scalar() else {
+            self.mismatch(expected, problems);
+            return None;
+        };
+        let text = text.trim();
+        let with_unit = match natural(text) {
+            Some(_) if bare == BareNumber::Seconds => format!("{text}s"),
+            Some(_) => {
+                problems.error_with_hint(
+                    self.at(),
+                    self.mismatch_message(expected),
+                    format!("write `{text}s`"),
+                );
+                return None;
+            }
+            None => text.to_owned(),
+        };
+        match duration::parse(&with_unit) {
+            Ok(duration) if duration.is_zero() => {
+                problems.error(
+                    self.at(),
+                    format!("`{}` must be longer than nothing", excerpt(self.name)),
+                );
+                None
+            }
+            Ok(duration) => Some(duration),
+            Err(duration::InvalidDuration::TooLong { .. }) => {
+                problems.error(
+                    self.at(),
+                    format!("`{}` is longer than 366 days", excerpt(self.name)),
+                );
+                None
+            }
+            Err(duration::InvalidDuration::Malformed { .. }) => {
+                self.mismatch(expected, problems);
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub(crate) fn word<T: Copy>(self, words: &[(&str, T)], problems: &mut Collector) -> Option<T> {
+        let (text, _) = self.scalar().unwrap_or(("", Style::Plain));
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
+            return Some(*value);
+        }
+        let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        let expected = match names.as_slice() {
+            [only] => format!("`{only}`"),
+            _ => format!("one of {}", quoted_list(&names)),
+        };
+        problems.error_with_suggestion(self.at(), self.mismatch_message(&expected), text, &names);
+        None
+    }
+
+    /// The items of a list, each under the list's name.
+    pub(crate) fn items(self, what: &str, problems: &mut Collector) -> Vec<Field<'n>> {
+        let Value::Sequence(items) = &self.node.value else {
+            let message = self.mismatch_message(&format!("a list of {what}"));
+            problems.error_with_hint(
+                self.at(),
+                message,
+                "begin each item with `- `, or write `[…]`",
+            );
+            return Vec::new();
+        };
+        items.iter().map(|node| Field { node, ..self }).collect()
+    }
+
+    /// The pairs of a mapping whose keys are names chosen by the author.
+    pub(crate) fn entries(self, what: &str, problems: &mut Collector) -> Vec<Field<'n>> {
+        let Value::Mapping(entries) = &self.node.value else {
+            self.mismatch(&format!("a mapping of {what}"), problems);
+            return Vec::new();
+        };
+        entries.iter().map(Field::of).collect()
+    }
+
+    /// A mapping with known keys.
+    pub(crate) fn fields(
+        self,
+        shape: &'static Shape,
+        problems: &mut Collector,
+    ) -> Option<Fields<'n>> {
+        let Value::Mapping(entries) = &self.node.value else {
+            self.mismatch(
+                &format!("a mapping with the keys {}", quoted_list(shape.keys)),
+                problems,
+            );
+            return None;
+        };
+        Some(Fields::checked(self.at(), entries, shape, problems))
+    }
+
+    /// The name itself as an id.
+    pub(crate) fn name_as<T>(self, problems: &mut Collector) -> Option<T>
+    where
+        T: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        self.name
+            .parse()
+            .map_err(|error: T::Err| problems.error(self.name_at, error.to_string()))
+            .ok()
+    }
+}
+
+fn natural(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Reads environment variables: names to texts, numbers or booleans, which stay as they are written.
+pub(crate) fn environment(
+    field: Option<Field<'_>>,
+    problems: &mut Collector,
+) -> BTreeMap<String, String> {
+    let pairs = field
+        .map(|field| field.entries("environment variables", problems))
+        .unwrap_or_default();
+    let mut environment = BTreeMap::new();
+    for pair in pairs {
+        if !is_variable_name(pair.name) {
+            let message = format!(
+                "`{}` is not a name of an environment variable",
+                excerpt(pair.name)
+            );
+            problems.error_with_hint(
+                pair.name_at,
+                message,
+                "use letters, digits and `_`, not starting with a digit",
+            );
+        } else if let Some(value) = pair.raw_text(problems) {
+            environment.insert(pair.name.to_owned(), value.to_owned());
+        }
+    }
+    environment
+}
+
+pub(crate) fn is_variable_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}

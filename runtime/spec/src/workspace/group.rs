@@ -1,0 +1,225 @@
+//! One deployment group.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use model::{
+    Amount, Balancer, GroupRef, Instance, LifecycleEvent, OnFailure, PluginName, Script, Strategy,
+};
+
+use super::{instance, strategy};
+use crate::fields::{BareNumber, Field, Shape, environment};
+use crate::hooks::{self, Notation};
+use crate::json;
+use crate::problem::{Collector, excerpt, quoted_list, suggestion};
+use crate::yaml::Value;
+
+pub(super) static GROUP: Shape = Shape {
+    name: "group",
+    keys: &[
+        "service_id",
+        "rootdir",
+        "env",
+        "instances",
+        "strategy",
+        "load_balancer",
+        "scripts",
+        "keep_revisions",
+    ],
+    aliases: &[],
+    unsupported: &["sides", "traffic"],
+};
+
+pub(super) static BALANCER: Shape = Shape {
+    name: "load-balancer",
+    keys: &["plugin", "config", "timeout"],
+    aliases: &[],
+    unsupported: &[],
+};
+
+/// The folder of an instance whose `rootdir` is left out.
+const DEFAULT_ROOTDIR: &str = "/opt/cutover";
+/// The longest wait for a load balancer when `timeout` is left out.
+const DEFAULT_BALANCER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+const DEFAULT_KEEP_REVISIONS: u32 = 5;
+
+/// A deployment group: instances with one strategy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub reference: GroupRef,
+    /// How release plans name the group.
+    pub service_id: Option<u64>,
+    /// In the order of the file.
+    pub instances: Vec<Instance>,
+    pub strategy: Strategy,
+    pub failure_threshold: Amount,
+    pub on_failure: OnFailure,
+    pub balancer: Option<Balancer>,
+    /// The form: scripts that stand in for the hooks of the package.
+    pub form: Option<BTreeMap<LifecycleEvent, Vec<Script>>>,
+    /// Revisions to keep on an instance besides those that a rollback needs.
+    pub keep_revisions: u32,
+    /// Line of the group's name.
+    pub line: usize,
+}
+
+/// What the groups of a workspace share.
+#[derive(Debug)]
+pub(super) struct Seen<'n> {
+    /// Names of the declared plugins.
+    pub(super) plugins: &'n [&'n str],
+    /// The groups that have a service id, each with its line.
+    pub(super) service_ids: HashMap<u64, (String, usize)>,
+}
+
+/// Reads a group. Without a valid name it is read for its problems only.
+pub(super) fn parse(
+    field: Field<'_>,
+    reference: Option<GroupRef>,
+    seen: &mut Seen<'_>,
+    problems: &mut Collector,
+) -> Option<Group> {
+    let fields = field.fields(&GROUP, problems)?;
+    let service_id = fields
+        .get("service_id")
+        .and_then(|id| service_id(id, field.name, seen, problems));
+    let rootdir = fields
+        .get("rootdir")
+        .and_then(|field| instance::rootdir(field, problems));
+    let inherited = instance::Inherited {
+        rootdir: rootdir.unwrap_or_else(|| DEFAULT_ROOTDIR.to_owned()),
+        env: environment(fields.get("env"), problems),
+    };
+    // A group that has `sides` has its instances there; it is refused for them alone.
+    let has_sides = field_has(field, "sides");
+    let instances = match fields.get("instances") {
+        Some(field) => instance::parse_all(field, &inherited, problems),
+        None => {
+            if !has_sides {
+                fields.required("instances", problems);
+            }
+            Vec::new()
+        }
+    };
+    let settings = match fields.get("strategy") {
+        Some(field) => strategy::parse(field, problems),
+        None => Some(strategy::Settings::default()),
+    };
+    let balancer = fields
+        .get("load_balancer")
+        .and_then(|field| balancer(field, seen.plugins, problems));
+    let form = fields.get("scripts").map(|field| form(field, problems));
+    let keep_revisions = fields
+        .get("keep_revisions")
+        .and_then(|field| field.number(0..=1000, problems));
+    let settings = settings?;
+    Some(Group {
+        reference: reference?,
+        service_id,
+        instances,
+        strategy: settings.strategy,
+        failure_threshold: settings.failure_threshold,
+        on_failure: settings.on_failure,
+        balancer,
+        form,
+        keep_revisions: keep_revisions
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(DEFAULT_KEEP_REVISIONS),
+        line: field.name_at.line,
+    })
+}
+
+fn service_id(
+    field: Field<'_>,
+    group: &str,
+    seen: &mut Seen<'_>,
+    problems: &mut Collector,
+) -> Option<u64> {
+    let id = field.number(0..=u64::MAX, problems)?;
+    if let Some((owner, line)) = seen.service_ids.get(&id) {
+        let message = format!(
+            "the `service_id` {id} belongs to the group `{}` on line {line}",
+            excerpt(owner)
+        );
+        problems.error(field.at(), message);
+        return None;
+    }
+    seen.service_ids
+        .insert(id, (group.to_owned(), field.at().line));
+    Some(id)
+}
+
+fn field_has(field: Field<'_>, key: &str) -> bool {
+    matches!(&field.node.value, Value::Mapping(entries) if entries.iter().any(|entry| entry.key == key))
+}
+
+fn form(field: Field<'_>, problems: &mut Collector) -> BTreeMap<LifecycleEvent, Vec<Script>> {
+    let hooks = hooks::parse(field, Notation::Form, problems);
+    hooks
+        .into_iter()
+        .map(|(event, scripts)| {
+            (
+                event,
+                scripts.into_iter().map(|(script, _)| script).collect(),
+            )
+        })
+        .collect()
+}
+
+fn balancer(field: Field<'_>, plugins: &[&str], problems: &mut Collector) -> Option<Balancer> {
+    let fields = field.fields(&BALANCER, problems)?;
+    let plugin = fields
+        .required("plugin", problems)
+        .and_then(|field| declared_plugin(field, plugins, problems));
+    let config = match fields.get("config") {
+        Some(field) if matches!(field.node.value, Value::Mapping(_)) => {
+            json::from_node(field.node, problems)
+        }
+        Some(field) => {
+            field.mismatch("a mapping", problems);
+            None
+        }
+        None => Some(serde_json::Value::Object(serde_json::Map::new())),
+    };
+    let timeout = match fields.get("timeout") {
+        Some(field) => field.duration(BareNumber::Refused, problems),
+        None => Some(DEFAULT_BALANCER_TIMEOUT),
+    };
+    Some(Balancer {
+        plugin: plugin?,
+        config: config?.to_string(),
+        timeout: timeout?,
+    })
+}
+
+fn declared_plugin(
+    field: Field<'_>,
+    plugins: &[&str],
+    problems: &mut Collector,
+) -> Option<PluginName> {
+    let text = field.text(problems)?;
+    if plugins.contains(&text) {
+        // A declared plugin with a bad name is reported where it is declared.
+        return PluginName::parse(text).ok();
+    }
+    let message = match plugins {
+        [] => format!(
+            "the plugin `{}` is not declared; `plugins` has none",
+            excerpt(text)
+        ),
+        _ => format!(
+            "the plugin `{}` is not declared; `plugins` has {}",
+            excerpt(text),
+            quoted_list(plugins)
+        ),
+    };
+    let hint = match suggestion(text, plugins) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!(
+            "declare it: `plugins: {{{}: {{component: …}}}}`",
+            excerpt(text)
+        ),
+    };
+    problems.error_with_hint(field.at(), message, hint);
+    None
+}

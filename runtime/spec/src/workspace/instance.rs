@@ -1,0 +1,188 @@
+//! The instances of a group.
+
+use std::collections::{BTreeMap, HashMap};
+
+use model::{Host, Instance, InstanceId};
+
+use crate::fields::{Field, Shape, environment};
+use crate::problem::{Collector, excerpt};
+
+pub(super) static INSTANCE: Shape = Shape {
+    name: "instance",
+    keys: &["id", "host", "rootdir", "address", "labels", "env"],
+    aliases: &[],
+    unsupported: &[],
+};
+
+/// What instances take from their group.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    pub(super) rootdir: String,
+    pub(super) env: BTreeMap<String, String>,
+}
+
+pub(super) fn parse_all(
+    field: Field<'_>,
+    inherited: &Inherited,
+    problems: &mut Collector,
+) -> Vec<Instance> {
+    let items = field.items("instances", problems);
+    if items.is_empty() && matches!(field.node.value, crate::yaml::Value::Sequence(_)) {
+        problems.error(field.at(), "a group needs at least one instance");
+    }
+    let mut instances: Vec<Instance> = Vec::new();
+    let mut lines = HashMap::new();
+    let mut places = HashMap::new();
+    for item in items {
+        let Some(instance) = parse(item, inherited, problems) else {
+            continue;
+        };
+        let place = (instance.host.clone(), instance.rootdir.clone());
+        if let Some(first) = lines.insert(instance.id.clone(), item.at().line) {
+            let message = format!(
+                "the instance `{}` is given twice, first on line {first}",
+                instance.id
+            );
+            problems.error(item.at(), message);
+        } else if let Some(other) = places.insert(place, instance.id.clone()) {
+            let message = format!(
+                "`{other}` and `{}` share the rootdir `{}` on one host",
+                instance.id,
+                excerpt(&instance.rootdir)
+            );
+            let hint = "give each instance a `rootdir` of its own";
+            problems.error_with_hint(item.at(), message, hint);
+        }
+        instances.push(instance);
+    }
+    instances
+}
+
+fn parse(item: Field<'_>, inherited: &Inherited, problems: &mut Collector) -> Option<Instance> {
+    let fields = item.fields(&INSTANCE, problems)?;
+    let id = fields
+        .required("id", problems)
+        .and_then(|field| field.parsed(str::parse::<InstanceId>, problems));
+    let host = fields
+        .required("host", problems)
+        .and_then(|field| host(field, problems));
+    let own_rootdir = fields
+        .get("rootdir")
+        .map_or(Some(inherited.rootdir.clone()), |field| {
+            rootdir(field, problems)
+        });
+    let address = match fields.get("address") {
+        Some(field) => address(field, problems).map(Some),
+        None => Some(None),
+    };
+    let labels = fields
+        .get("labels")
+        .map(|field| labels(field, problems))
+        .unwrap_or_default();
+    let mut env = inherited.env.clone();
+    env.extend(environment(fields.get("env"), problems));
+    Some(Instance {
+        id: id?,
+        host: host?,
+        rootdir: own_rootdir?,
+        address: address?,
+        labels,
+        env,
+    })
+}
+
+fn host(field: Field<'_>, problems: &mut Collector) -> Option<Host> {
+    let text = field.text(problems)?;
+    if text == "local:" {
+        return Some(Host::Local);
+    }
+    if text.starts_with("ssh://") || text.starts_with("agent:") {
+        let message = format!(
+            "the host `{}` is not supported by this version of cutover",
+            excerpt(text)
+        );
+        problems.error_with_hint(field.at(), message, "use `local:`, this machine");
+    } else {
+        let message = format!("`host`: expected `local:`, found text `{}`", excerpt(text));
+        problems.error_with_suggestion(field.at(), message, text, &["local:"]);
+    }
+    None
+}
+
+/// Reads an absolute folder, without the slashes at its end.
+pub(super) fn rootdir(field: Field<'_>, problems: &mut Collector) -> Option<String> {
+    let text = field.text(problems)?;
+    if !text.starts_with('/') {
+        let message = format!(
+            "`{}`: expected an absolute path, found text `{}`",
+            field.name,
+            excerpt(text)
+        );
+        let hint = format!(
+            "begin the path with `/`, for example `/opt/{}`",
+            excerpt(text.trim_start_matches("./"))
+        );
+        problems.error_with_hint(field.at(), message, hint);
+        return None;
+    }
+    let trimmed = text.trim_end_matches('/');
+    if trimmed.is_empty() || trimmed.split('/').any(|part| part == "..") {
+        let message = format!(
+            "`{}`: expected a folder of its own, found text `{}`",
+            field.name,
+            excerpt(text)
+        );
+        problems.error(field.at(), message);
+        return None;
+    }
+    Some(trimmed.to_owned())
+}
+
+fn address(field: Field<'_>, problems: &mut Collector) -> Option<String> {
+    let text = field.text(problems)?;
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    let is_host = |host: &str| {
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        match bracketed {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && !host.contains([':', '/', '@', '[', ']'])
+                    && !host.contains(char::is_whitespace)
+            }
+        }
+    };
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && is_port(port) => Some(text.to_owned()),
+        _ => {
+            field.mismatch(
+                "`HOST:PORT` such as `10.0.0.2:8081` or `[::1]:8081`",
+                problems,
+            );
+            None
+        }
+    }
+}
+
+/// Reads labels. A release plan separates them by commas, so a label has none.
+fn labels(field: Field<'_>, problems: &mut Collector) -> Vec<String> {
+    let mut labels = Vec::new();
+    for item in field.items("labels", problems) {
+        match item.text(problems) {
+            Some(label) if label.contains(',') => {
+                problems.error(
+                    item.at(),
+                    format!("the label `{}` contains a comma", excerpt(label)),
+                );
+            }
+            Some(label) => labels.push(label.to_owned()),
+            None => {}
+        }
+    }
+    labels
+}

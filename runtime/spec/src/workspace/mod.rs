@@ -1,0 +1,31 @@
+//! The workspace file, `cutover.yaml`: the journal, the plugins with their grants, and the groups of instances.
+//!
+//! [`parse`] gives a [`Workspace`] in which every reference has been checked. Finding and reading the file is the
+//! caller's, and so is resolving the file's relative paths.
+
+mod file;
+mod group;
+mod instance;
+mod plugin;
+mod strategy;
+
+pub use file::{JournalLocation, UnknownGroup, Workspace, parse};
+pub use group::Group;
+pub use plugin::{Access, Directory, Grants, Plugin, Secret, SecretSource};
+
+/// Every kind of mapping in a workspace file, for the test that holds the schema against it.
+#[cfg(test)]
+pub(crate) fn shapes() -> Vec<&'static crate::fields::Shape> {
+    vec![
+        &file::WORKSPACE,
+        &file::APPLICATION,
+        &group::GROUP,
+        &group::BALANCER,
+        &instance::INSTANCE,
+        &plugin::PLUGIN,
+        &plugin::GRANTS,
+        &plugin::DIRECTORY,
+        &strategy::STRATEGY,
+        &crate::hooks::FORM_SCRIPT,
+    ]
+}

@@ -1,0 +1,260 @@
+//! The plugins of a workspace and what each is granted.
+//!
+//! A directory is granted as `PATH`, as `NAME: PATH`, or with its access as `{name, path, access}`; a secret as
+//! `NAME` (the environment variable of that name) or as `NAME: env:VARIABLE` or `NAME: file:PATH`.
+
+use model::PluginName;
+
+use crate::fields::{Field, Shape, is_variable_name};
+use crate::problem::{Collector, excerpt};
+use crate::yaml::Value;
+
+pub(super) static PLUGIN: Shape = Shape {
+    name: "plugin",
+    keys: &["component", "grants"],
+    aliases: &[],
+    unsupported: &[],
+};
+
+pub(super) static GRANTS: Shape = Shape {
+    name: "grants",
+    keys: &["sockets", "http", "directories", "secrets", "programs"],
+    aliases: &[],
+    unsupported: &[],
+};
+
+pub(super) static DIRECTORY: Shape = Shape {
+    name: "directory",
+    keys: &["name", "path", "access"],
+    aliases: &[],
+    unsupported: &[],
+};
+
+/// A WebAssembly component that the workspace uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plugin {
+    pub name: PluginName,
+    /// A path relative to the workspace file, a URL, or the bare name of a first-party plugin.
+    pub component: String,
+    pub grants: Grants,
+    /// Line of the plugin's name.
+    pub line: usize,
+}
+
+/// What the operator allows a plugin. Nothing is allowed that is not listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// `tcp:HOST:PORT` or `unix:/PATH`.
+    pub sockets: Vec<String>,
+    /// Origins, with their scheme.
+    pub http: Vec<String>,
+    pub directories: Vec<Directory>,
+    pub secrets: Vec<Secret>,
+    pub programs: Vec<String>,
+}
+
+/// A folder that a plugin may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Directory {
+    /// How the plugin calls it.
+    pub name: String,
+    /// Relative to the workspace file when not absolute.
+    pub path: String,
+    pub access: Access,
+}
+
+/// What may be done in a folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Access {
+    #[default]
+    Read,
+    ReadWrite,
+}
+
+/// A secret that the host uses for a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// How the plugin calls it.
+    pub name: String,
+    pub source: SecretSource,
+}
+
+/// Where the host finds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// An environment variable of the conductor.
+    Variable(String),
+    /// A file, relative to the workspace file when not absolute.
+    File(String),
+}
+
+pub(super) fn parse(field: Field<'_>, problems: &mut Collector) -> Option<Plugin> {
+    let fields = field.fields(&PLUGIN, problems)?;
+    let name = field.name_as::<PluginName>(problems);
+    let component = fields
+        .required("component", problems)
+        .and_then(|field| field.text(problems));
+    let grants = fields
+        .get("grants")
+        .map_or(Some(Grants::default()), |field| grants(field, problems));
+    Some(Plugin {
+        name: name?,
+        component: component?.to_owned(),
+        grants: grants?,
+        line: field.name_at.line,
+    })
+}
+
+fn grants(field: Field<'_>, problems: &mut Collector) -> Option<Grants> {
+    let fields = field.fields(&GRANTS, problems)?;
+    let mut items = |name, what| {
+        fields
+            .get(name)
+            .map(|field| field.items(what, problems))
+            .unwrap_or_default()
+    };
+    let sockets = items("sockets", "addresses");
+    let http = items("http", "origins");
+    let directories = items("directories", "folders");
+    let secrets = items("secrets", "secrets");
+    let programs = items("programs", "programs");
+    Some(Grants {
+        sockets: prefixed(
+            &sockets,
+            &["tcp:", "unix:/"],
+            "`tcp:HOST:PORT` or `unix:/PATH`",
+            problems,
+        ),
+        http: prefixed(
+            &http,
+            &["https://", "http://"],
+            "an origin such as `https://api.example.com`",
+            problems,
+        ),
+        directories: directories
+            .into_iter()
+            .filter_map(|item| directory(item, problems))
+            .collect(),
+        secrets: secrets
+            .into_iter()
+            .filter_map(|item| secret(item, problems))
+            .collect(),
+        programs: programs
+            .into_iter()
+            .filter_map(|item| item.text(problems))
+            .map(str::to_owned)
+            .collect(),
+    })
+}
+
+fn prefixed(
+    items: &[Field<'_>],
+    prefixes: &[&str],
+    expected: &str,
+    problems: &mut Collector,
+) -> Vec<String> {
+    let mut texts = Vec::new();
+    for item in items {
+        match item.text(problems) {
+            Some(text) if prefixes.iter().any(|prefix| text.starts_with(prefix)) => {
+                texts.push(text.to_owned());
+            }
+            Some(_) => item.mismatch(expected, problems),
+            None => {}
+        }
+    }
+    texts
+}
+
+fn directory(item: Field<'_>, problems: &mut Collector) -> Option<Directory> {
+    if let Some(pair) = single_pair(item).filter(|pair| !DIRECTORY.keys.contains(&pair.name)) {
+        let path = pair.text(problems)?.to_owned();
+        return Some(Directory {
+            name: pair.name.to_owned(),
+            path,
+            access: Access::default(),
+        });
+    }
+    if matches!(item.node.value, Value::Mapping(_)) {
+        let fields = item.fields(&DIRECTORY, problems)?;
+        let path = fields
+            .required("path", problems)
+            .and_then(|field| field.text(problems));
+        let name = match fields.get("name") {
+            Some(field) => field.text(problems),
+            None => path,
+        };
+        let access = match fields.get("access") {
+            Some(field) => field.word(
+                &[("read", Access::Read), ("read-write", Access::ReadWrite)],
+                problems,
+            ),
+            None => Some(Access::default()),
+        };
+        return Some(Directory {
+            name: name?.to_owned(),
+            path: path?.to_owned(),
+            access: access?,
+        });
+    }
+    let path = item.text(problems)?;
+    Some(Directory {
+        name: path.to_owned(),
+        path: path.to_owned(),
+        access: Access::default(),
+    })
+}
+
+fn secret(item: Field<'_>, problems: &mut Collector) -> Option<Secret> {
+    let Some(pair) = single_pair(item) else {
+        let Value::Scalar { .. } = item.node.value else {
+            item.mismatch(
+                "`NAME`, `NAME: env:VARIABLE` or `NAME: file:PATH`",
+                problems,
+            );
+            return None;
+        };
+        let name = item.text(problems)?;
+        if !is_variable_name(name) {
+            let message = format!(
+                "`{}` is not a name of an environment variable",
+                excerpt(name)
+            );
+            problems.error_with_hint(
+                item.at(),
+                message,
+                format!("write `{}: env:VARIABLE`", excerpt(name)),
+            );
+            return None;
+        }
+        return Some(Secret {
+            name: name.to_owned(),
+            source: SecretSource::Variable(name.to_owned()),
+        });
+    };
+    let text = pair.text(problems)?;
+    let variable = text
+        .strip_prefix("env:")
+        .filter(|name| is_variable_name(name));
+    let file = text.strip_prefix("file:").filter(|path| !path.is_empty());
+    let source = match (variable, file) {
+        (Some(name), _) => SecretSource::Variable(name.to_owned()),
+        (None, Some(path)) => SecretSource::File(path.to_owned()),
+        (None, None) => {
+            pair.mismatch("`env:VARIABLE` or `file:PATH`", problems);
+            return None;
+        }
+    };
+    Some(Secret {
+        name: pair.name.to_owned(),
+        source,
+    })
+}
+
+/// The pair of a mapping that has just one.
+fn single_pair(item: Field<'_>) -> Option<Field<'_>> {
+    match &item.node.value {
+        Value::Mapping(entries) if entries.len() == 1 => entries.first().map(Field::of),
+        _ => None,
+    }
+}

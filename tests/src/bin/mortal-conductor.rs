@@ -1,0 +1,82 @@
+//! A conductor that kills itself when a record of its release has become durable, before any action that the record
+//! authorises: `mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER`. It ends well when the release does.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use conductor::{Conductor, DeployRequest, Observer, Options, Plugins};
+use engine::State;
+use model::{InstanceId, LifecycleEvent, Record, ReleaseStatus, Version};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Dies when a record with this number has been appended.
+struct Mortal {
+    last: u64,
+}
+
+impl Observer for Mortal {
+    fn records(&self, _: &State, records: &[Record]) {
+        if records.iter().any(|record| record.seq >= self.last) {
+            // As the kernel would: nothing of this process runs after it.
+            let _ = std::process::Command::new("kill")
+                .args(["-KILL", &std::process::id().to_string()])
+                .status();
+            std::thread::park();
+        }
+    }
+
+    fn waiting(&self, _: &InstanceId, _: LifecycleEvent, _: &str) {}
+
+    fn output(&self, _: &InstanceId, _: LifecycleEvent, _: &[u8]) {}
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<(), Failure> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [file, group, package, version, last, cutover] = arguments.as_slice() else {
+        return Err(
+            "usage: mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER".into(),
+        );
+    };
+    let folder = std::path::absolute(Path::new(file))?
+        .parent()
+        .map(Path::to_owned)
+        .unwrap_or_default();
+    let workspace = spec::workspace::parse(&std::fs::read_to_string(file)?, Path::new(file))?.value;
+    let state: PathBuf = folder.join(".cutover");
+    let host = plugin_host::Host::new(plugin_host::HostOptions::new(state.join("compiled")))?;
+    let agent = [cutover.as_str(), "agent", "run"].map(Into::into).to_vec();
+    let conductor = Conductor::new(Options {
+        plugins: Plugins::new(host, &workspace, folder),
+        workspace,
+        journal: journal::Journal::open(&state.join("journal.db"))?,
+        fleet: Arc::new(fleet::LocalFleet::new(agent)),
+        state,
+        operator: "mortal@test".to_owned(),
+    });
+    let planned = conductor
+        .plan_deploy(DeployRequest {
+            group: group.parse()?,
+            package: package.clone(),
+            version: Some(Version::parse(version)?),
+            digest: None,
+            comment: String::new(),
+        })
+        .await?;
+    let running = conductor.open(planned)?;
+    let (_commands, listening) = tokio::sync::mpsc::channel(1);
+    let state = running
+        .drive(
+            Arc::new(Mortal {
+                last: last.parse()?,
+            }),
+            listening,
+        )
+        .await?;
+    if state.status == ReleaseStatus::Succeeded {
+        Ok(())
+    } else {
+        Err(state.status.to_string().into())
+    }
+}

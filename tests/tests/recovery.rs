@@ -1,0 +1,303 @@
+//! A release survives the death of its conductor at every record, and at any moment while hooks run.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cutover_tests::{Site, target_folder, until};
+
+/// What each instance saw, in its order.
+fn by_instance(trace: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in trace {
+        let (instance, rest) = line.split_once(' ').unwrap();
+        seen.entry(instance.to_owned())
+            .or_default()
+            .push(rest.to_owned());
+    }
+    seen
+}
+
+fn prepared(instances: usize, hook: &str) -> Site {
+    let strategy = "        strategy: {type: rolling, concurrency: 2}\n";
+    let site = Site::with_instances(instances, strategy);
+    site.traced_package("v1", "1.0.0", "");
+    site.traced_package("v2", "1.1.0", hook);
+    site.cutover(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v1",
+        "--version",
+        "1.0.0",
+    ])
+    .ok();
+    let _ = site.take_trace();
+    site
+}
+
+fn undisturbed(instances: usize) -> BTreeMap<String, Vec<String>> {
+    let site = prepared(instances, "");
+    site.cutover(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v2",
+        "--version",
+        "1.1.0",
+    ])
+    .ok();
+    by_instance(&site.take_trace())
+}
+
+/// The conductor kills itself as soon as record N is durable, before any action that it authorises; `resume` has to
+/// find what is missing.
+#[test]
+fn a_conductor_killed_after_any_record_is_resumed_without_a_trace_of_it() {
+    let expected = undisturbed(2);
+    let mut position = 1;
+    loop {
+        let site = prepared(2, "");
+        let status = Command::new(target_folder().join("mortal-conductor"))
+            .current_dir(site.path("."))
+            .args([
+                "cutover.yaml",
+                "shop/web",
+                "v2",
+                "1.1.0",
+                &position.to_string(),
+            ])
+            .arg(target_folder().join("cutover"))
+            .stdin(Stdio::null())
+            .status()
+            .unwrap();
+        if status.success() {
+            break;
+        }
+        let release = site
+            .cutover(&["ls", "--limit", "1", "--output", "json"])
+            .ok()
+            .json()["releases"][0]
+            .clone();
+        assert_eq!(
+            release["status"], "INTERRUPTED",
+            "killed after record {position}"
+        );
+
+        site.cutover(&["resume", release["id"].as_str().unwrap()])
+            .ok();
+
+        assert_eq!(
+            by_instance(&site.take_trace()),
+            expected,
+            "killed after record {position}"
+        );
+        assert_eq!(site.report()["status"], "SUCCEEDED");
+        position += 1;
+    }
+    assert!(position > 20, "the release has only {position} records");
+}
+
+/// The real program, killed at moments that a seed chooses, again and again, while hooks take their time.
+#[test]
+fn the_program_killed_at_random_while_hooks_run_repeats_and_skips_nothing() {
+    let expected = undisturbed(3);
+    for seed in 0..4_u64 {
+        let site = prepared(3, "sleep 0.03");
+        let mut random = Random(seed * 7919 + 1);
+        let mut child = site.start(&[
+            "deploy",
+            "shop/web",
+            "--package",
+            "v2",
+            "--version",
+            "1.1.0",
+        ]);
+        until("the release is open", || {
+            child.try_wait().unwrap().is_some()
+                || site.report_of_newest()["deployments"][0]["revision"]["version"] == "1.1.0"
+        });
+        let mut kills = 0;
+        loop {
+            std::thread::sleep(Duration::from_millis(random.below(220)));
+            let ended = child.try_wait().unwrap();
+            if let Some(status) = ended {
+                assert!(status.success(), "seed {seed}: {status}");
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            let id = site.report_of_newest()["id"].as_str().unwrap().to_owned();
+            if site.report_of_newest()["status"] == "SUCCEEDED" {
+                break;
+            }
+            child = site.start(&["resume", &id]);
+        }
+
+        assert_eq!(
+            by_instance(&site.take_trace()),
+            expected,
+            "seed {seed} with {kills} kills"
+        );
+        assert_eq!(site.report()["status"], "SUCCEEDED");
+    }
+}
+
+/// A hook that is running when its conductor dies is not started again: its outcome is asked for.
+#[test]
+fn a_hook_outlives_its_conductor_and_its_outcome_is_taken() {
+    let site = prepared(
+        1,
+        "[ \"$LIFECYCLE_EVENT\" != ApplicationStart ] || { touch started; while [ ! -e ../../../go ]; do sleep 0.01; done; }",
+    );
+    let mut child = site.start(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v2",
+        "--version",
+        "1.1.0",
+    ]);
+    until("the hook runs", || {
+        let trace = std::fs::read_to_string(site.path("trace")).unwrap_or_default();
+        trace.contains("ApplicationStart")
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    site.write("web-1/go", "");
+
+    let id = site.report_of_newest()["id"].as_str().unwrap().to_owned();
+    site.cutover(&["resume", &id]).ok();
+
+    let starts = site
+        .take_trace()
+        .iter()
+        .filter(|line| line.contains("ApplicationStart"))
+        .count();
+    assert_eq!(starts, 1);
+}
+
+#[test]
+fn an_interrupted_release_says_so_holds_its_group_and_can_be_stopped() {
+    let site = prepared(
+        1,
+        "[ \"$LIFECYCLE_EVENT\" != ApplicationStart ] || exec sleep 60",
+    );
+    let mut child = site.start(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v2",
+        "--version",
+        "1.1.0",
+    ]);
+    until("the hook runs", || {
+        std::fs::read_to_string(site.path("trace"))
+            .unwrap_or_default()
+            .contains("ApplicationStart")
+    });
+
+    let busy = site.cutover(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v1",
+        "--version",
+        "2.0.0",
+    ]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let release = site.report_of_newest();
+    let id = release["id"].as_str().unwrap().to_owned();
+    let still_busy = site.cutover(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v1",
+        "--version",
+        "2.0.0",
+    ]);
+    let refused = site.cutover(&["stop", &id]);
+    let stopped = site.cutover(&["stop", &id, "--yes"]).ok();
+
+    assert_eq!(busy.code, 6, "{}", busy.stderr);
+    assert!(
+        busy.stderr.contains(&id),
+        "it names the holder: {}",
+        busy.stderr
+    );
+    assert_eq!(release["status"], "INTERRUPTED");
+    assert!(
+        release["waiting_for"]
+            .as_str()
+            .unwrap()
+            .contains("cutover resume")
+    );
+    assert_eq!(still_busy.code, 6);
+    assert_eq!(refused.code, 2);
+    assert!(stopped.stdout.starts_with("STOPPED"), "{}", stopped.stdout);
+    let _ = Command::new("pkill")
+        .args(["-f", &site.path("").display().to_string()])
+        .status();
+}
+
+#[test]
+fn control_c_leaves_at_once_and_tells_how_to_go_on() {
+    let site = prepared(
+        1,
+        "[ \"$LIFECYCLE_EVENT\" != ApplicationStart ] || sleep 0.5",
+    );
+    let child = site
+        .command(&[
+            "deploy",
+            "shop/web",
+            "--package",
+            "v2",
+            "--version",
+            "1.1.0",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("the hook runs", || {
+        std::fs::read_to_string(site.path("trace"))
+            .unwrap_or_default()
+            .contains("ApplicationStart")
+    });
+
+    let killed = Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(killed.success());
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("cutover resume"), "{stderr}");
+    let id = site.report_of_newest()["id"].as_str().unwrap().to_owned();
+    site.cutover(&["resume", &id]).ok();
+    assert_eq!(
+        site.take_trace()
+            .iter()
+            .filter(|line| line.contains("ApplicationStart"))
+            .count(),
+        1
+    );
+}
+
+/// Numbers that a seed determines (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
