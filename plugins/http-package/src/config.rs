@@ -1,0 +1,194 @@
+//! Mirrors and headers.
+
+use cutover_plugin_sdk::{Diagnostic, Download, Header};
+use serde::Deserialize;
+
+use crate::web_address::WebAddress;
+
+/// The configuration. All of it may be absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    #[serde(default)]
+    mirrors: Vec<Mirror>,
+    #[serde(default)]
+    headers: Vec<HeaderRule>,
+}
+
+/// A second place for all packages below a URL. It is asked before the place that the reference names.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mirror {
+    /// The beginning of the references that it holds, with a slash at its end.
+    of: String,
+    /// What stands in its place.
+    at: String,
+}
+
+/// A header that is sent to all URLs below one.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeaderRule {
+    /// The beginning of the URLs, with a slash at its end.
+    url: String,
+    name: String,
+    /// May hold `{{secret:NAME}}`, which the host fills in.
+    value: String,
+}
+
+impl Config {
+    /// Where a package can be had, in order of preference: mirrors as listed, then the reference itself.
+    pub(crate) fn downloads(&self, url: &str) -> Vec<Download> {
+        let mirrored = self
+            .mirrors
+            .iter()
+            .filter_map(|mirror| Some(format!("{}{}", mirror.at, url.strip_prefix(&mirror.of)?)));
+        mirrored
+            .chain([url.to_owned()])
+            .map(|url| Download {
+                headers: self.headers_for(&url),
+                ..Download::of(url)
+            })
+            .collect()
+    }
+
+    fn headers_for(&self, url: &str) -> Vec<Header> {
+        self.headers
+            .iter()
+            .filter(|rule| url.starts_with(&rule.url))
+            .map(|rule| Header {
+                name: rule.name.clone(),
+                value: rule.value.clone(),
+            })
+            .collect()
+    }
+
+    pub(crate) fn check(&self) -> Vec<Diagnostic> {
+        let mut findings = Vec::new();
+        for (index, mirror) in self.mirrors.iter().enumerate() {
+            findings.extend(prefix_finding(&format!("/mirrors/{index}/of"), &mirror.of));
+            findings.extend(prefix_finding(&format!("/mirrors/{index}/at"), &mirror.at));
+        }
+        for (index, rule) in self.headers.iter().enumerate() {
+            findings.extend(prefix_finding(&format!("/headers/{index}/url"), &rule.url));
+            if rule.name.is_empty()
+                || !rule
+                    .name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+            {
+                let message = format!("`{}` is no header name", rule.name);
+                findings.push(Diagnostic::error(
+                    &format!("/headers/{index}/name"),
+                    &message,
+                ));
+            }
+            let place = format!("/headers/{index}/value");
+            if rule.value.chars().any(char::is_control) {
+                findings.push(Diagnostic::error(&place, "a header value is one line"));
+            }
+            if rule.value.contains("{{secret:") && rule.url.starts_with("http://") {
+                findings.push(Diagnostic::warning(
+                    &place,
+                    "the secret would travel unencrypted",
+                ));
+            }
+        }
+        findings
+    }
+}
+
+/// Without the slash, `https://packages.example` would also stand for `https://packages.example.net`.
+fn prefix_finding(place: &str, prefix: &str) -> Option<Diagnostic> {
+    match WebAddress::parse(prefix) {
+        Err(failure) => Some(Diagnostic::error(place, &failure.message)),
+        Ok(address) if !address.path().ends_with('/') || !prefix.ends_with('/') => Some(
+            Diagnostic::error(place, &format!("`{prefix}` must end with `/`")),
+        ),
+        Ok(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover_plugin_sdk::{Severity, parse_config};
+
+    use super::*;
+
+    const CONFIG: &str = r#"{
+        "mirrors": [
+            {"of": "https://packages.example/", "at": "https://near.example/packages/"},
+            {"of": "https://elsewhere.example/", "at": "https://near.example/elsewhere/"}
+        ],
+        "headers": [
+            {"url": "https://near.example/", "name": "Authorization", "value": "Bearer {{secret:near}}"}
+        ]
+    }"#;
+
+    #[test]
+    fn mirrors_come_first_and_headers_go_where_they_belong() {
+        let config: Config = parse_config(CONFIG).unwrap();
+
+        let downloads = config.downloads("https://packages.example/app-1.2.0.zip");
+
+        let found: Vec<_> = downloads
+            .iter()
+            .map(|d| (d.url.as_str(), d.headers.len()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("https://near.example/packages/app-1.2.0.zip", 1),
+                ("https://packages.example/app-1.2.0.zip", 0),
+            ]
+        );
+        assert_eq!(downloads[0].headers[0].value, "Bearer {{secret:near}}");
+    }
+
+    #[test]
+    fn without_a_configuration_the_reference_is_the_only_place() {
+        let config: Config = parse_config("{}").unwrap();
+
+        let downloads = config.downloads("https://packages.example/app.zip");
+
+        assert_eq!(
+            downloads,
+            [Download::of("https://packages.example/app.zip")]
+        );
+    }
+
+    fn check(config: &str, expected: &[(&str, Severity)]) {
+        let config: Config = parse_config(config).unwrap();
+
+        let findings = config.check();
+
+        let found: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.path.as_str(), finding.severity))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn finds_what_would_go_to_the_wrong_place() {
+        check(CONFIG, &[]);
+        check(
+            r#"{"mirrors": [{"of": "https://packages.example", "at": "https://u:p@near.example/"}]}"#,
+            &[
+                ("/mirrors/0/of", Severity::Error),
+                ("/mirrors/0/at", Severity::Error),
+            ],
+        );
+        check(
+            r#"{"headers": [{"url": "http://h/", "name": "X Y", "value": "a\nb"}]}"#,
+            &[
+                ("/headers/0/name", Severity::Error),
+                ("/headers/0/value", Severity::Error),
+            ],
+        );
+        check(
+            r#"{"headers": [{"url": "http://h/", "name": "X", "value": "{{secret:s}}"}]}"#,
+            &[("/headers/0/value", Severity::Warning)],
+        );
+    }
+}
