@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 
-use cutover_tests::{Clients, HaProxy, Site, copy_folder, free_ports, target_folder};
+use cutover_tests::{Answer, Clients, HaProxy, Site, copy_folder, free_ports, target_folder};
 
 /// Three instances of the example's service behind HAProxy, with version 1.0.0 deployed.
 struct Shop {
@@ -80,6 +80,17 @@ impl Shop {
         )
     }
 
+    fn upgrade(&self, version: &str) -> Answer {
+        self.site.cutover(&[
+            "deploy",
+            "shop/web",
+            "--package",
+            version,
+            "--version",
+            version,
+        ])
+    }
+
     /// What the three servers are, as HAProxy itself says.
     fn states(&self) -> Vec<String> {
         let stat = self.haproxy.ask("show stat -1 4 -1");
@@ -108,16 +119,7 @@ fn no_request_fails_while_every_instance_is_upgraded_and_rolled_back() {
     let shop = Shop::over_tcp();
     let clients = Clients::start(4, shop.haproxy.front);
 
-    shop.site
-        .cutover(&[
-            "deploy",
-            "shop/web",
-            "--package",
-            "1.1.0",
-            "--version",
-            "1.1.0",
-        ])
-        .ok();
+    shop.upgrade("1.1.0").ok();
     let upgraded = shop.states();
     shop.site.cutover(&["rollback", "shop/web"]).ok();
 
@@ -163,14 +165,7 @@ fn without_draining_requests_do_fail() {
 fn an_instance_that_fails_its_validation_stays_out_of_the_balancer() {
     let shop = Shop::over_tcp();
 
-    let answer = shop.site.cutover(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "2.0.0",
-        "--version",
-        "2.0.0",
-    ]);
+    let answer = shop.upgrade("2.0.0");
 
     assert_eq!(answer.code, 4, "{}", answer.stderr);
     assert!(
@@ -196,22 +191,13 @@ fn servers_are_found_by_address_over_a_unix_socket() {
         |site, _| format!("unix:{}", site.path("haproxy.sock").display()),
     );
 
-    shop.site
-        .cutover(&[
-            "deploy",
-            "shop/web",
-            "--package",
-            "1.1.0",
-            "--version",
-            "1.1.0",
-        ])
-        .ok();
+    shop.upgrade("1.1.0").ok();
 
     assert_eq!(shop.states(), ["UP", "UP", "UP"]);
 }
 
 #[test]
-fn an_unknown_backend_fails_the_first_instance_with_what_haproxy_said() {
+fn an_unknown_backend_is_refused_before_anything_changes() {
     let shop = Shop::over_tcp();
     let text = std::fs::read_to_string(shop.site.path("cutover.yaml")).unwrap();
     shop.site.write(
@@ -219,16 +205,11 @@ fn an_unknown_backend_fails_the_first_instance_with_what_haproxy_said() {
         &text.replace("backend: shop", "backend: shpo"),
     );
 
-    let answer = shop.site.cutover(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "1.1.0",
-        "--version",
-        "1.1.0",
-    ]);
+    let checked = shop.site.cutover(&["check"]);
+    let answer = shop.upgrade("1.1.0");
 
-    assert_eq!(answer.code, 4, "{}", answer.stderr);
+    assert_eq!((checked.code, answer.code), (3, 3), "{}", answer.stderr);
+    assert!(checked.stdout.contains("shpo"), "{}", checked.stdout);
     assert!(answer.stderr.contains("shpo"), "{}", answer.stderr);
     assert_eq!(shop.states(), ["UP", "UP", "UP"], "nothing was taken out");
 }
@@ -237,30 +218,23 @@ fn an_unknown_backend_fails_the_first_instance_with_what_haproxy_said() {
 fn an_ungranted_address_is_refused_with_the_line_that_grants_it() {
     let shop = Shop::over_tcp();
     let text = std::fs::read_to_string(shop.site.path("cutover.yaml")).unwrap();
-    let ungranted: String = text
-        .lines()
-        .filter(|line| !line.contains("grants:"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    shop.site.write("cutover.yaml", &ungranted);
-
-    let answer = shop.site.cutover(&["check"]);
-
-    assert!(
-        answer.stdout.contains("not granted"),
-        "{}\n{}",
-        answer.stdout,
-        answer.stderr
+    let ungranted = text.lines().filter(|line| !line.contains("grants:"));
+    shop.site.write(
+        "cutover.yaml",
+        &ungranted
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
     );
-    let deployed = shop.site.cutover(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "1.1.0",
-        "--version",
-        "1.1.0",
-    ]);
-    assert_ne!(deployed.code, 0);
-    assert!(deployed.stderr.contains("grants"), "{}", deployed.stderr);
+    let grant = format!(
+        "plugins.haproxy.grants.sockets: [\"tcp:{}\"]",
+        shop.haproxy.socket
+    );
+
+    let checked = shop.site.cutover(&["check"]);
+    let answer = shop.upgrade("1.1.0");
+
+    assert_eq!((checked.code, answer.code), (3, 3), "{}", answer.stderr);
+    assert!(checked.stdout.contains(&grant), "{}", checked.stdout);
+    assert!(answer.stderr.contains(&grant), "{}", answer.stderr);
     assert_eq!(shop.states(), ["UP", "UP", "UP"]);
 }

@@ -136,6 +136,8 @@ fn a_dry_run_shows_every_step_and_touches_nothing() {
             "shop/web",
             "--package",
             "v1",
+            "--version",
+            "1.0.0",
             "--dry-run",
             "--output",
             "json",

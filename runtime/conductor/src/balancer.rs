@@ -1,10 +1,12 @@
 //! Blocking and allowing traffic through a load-balancer plugin.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::Action;
 use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};
-use model::{Cause, Ending, Instance, ReleaseId, Timestamp};
+use model::{Cause, Ending, Instance, PluginName, ReleaseId, Timestamp};
 use plugin_host::load_balancer::{self, Member, Outcome, Pool};
 use plugin_host::{Attribute, CallError, FailureClass, OpContext, Plugin};
 use sha2::{Digest as _, Sha256};
@@ -33,6 +35,7 @@ pub(crate) async fn reach(
         Ok(member) => member,
         Err(reason) => return failed(Cause::Invalid, reason),
     };
+    let turn = conductor.turns.of(&balancer.plugin, &balancer.config);
     let mut operation = Operation::new(goal, now(), balancer.timeout);
     let exchange = Exchange {
         plugin: &plugin,
@@ -44,7 +47,14 @@ pub(crate) async fn reach(
     };
     let mut call = Call::Change;
     loop {
-        let answer = exchange.call(&call, balancer.timeout).await;
+        let answer = {
+            // A plugin may read, change and write back: two changes of one pool at a time could lose one of them.
+            let _turn = match call {
+                Call::Change | Call::Poll { .. } => Some(turn.lock().await),
+                Call::Read => None,
+            };
+            exchange.call(&call, balancer.timeout).await
+        };
         match operation.answer(now(), &call, answer) {
             Next::Done { note } => {
                 return Ending::Succeeded {
@@ -66,6 +76,22 @@ pub(crate) async fn reach(
                 call = next;
             }
         }
+    }
+}
+
+/// Whose turn it is to change a pool: one lock for each plugin and configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    locks: Mutex<HashMap<(PluginName, String), Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Turns {
+    fn of(&self, plugin: &PluginName, config: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks
+            .entry((plugin.clone(), config.to_owned()))
+            .or_default()
+            .clone()
     }
 }
 

@@ -15,6 +15,7 @@ use plugin_host::{CallError, OpContext};
 use spec::Problems;
 use spec::workspace::{Group, UnknownGroup, Workspace};
 
+use crate::balancer::Turns;
 use crate::drive::{Running, now};
 use crate::fetch::{self, FetchError, Place};
 use crate::logs::Logs;
@@ -34,6 +35,7 @@ pub struct Conductor {
     pub(crate) plugins: Arc<Plugins>,
     pub(crate) packages: Packages,
     pub(crate) logs: Logs,
+    pub(crate) turns: Arc<Turns>,
     workspace: Arc<Workspace>,
     operator: String,
 }
@@ -177,6 +179,7 @@ impl Conductor {
             plugins: Arc::new(options.plugins),
             packages: Packages::new(options.state.join("packages")),
             logs: Logs::new(options.state.join("logs")),
+            turns: Arc::default(),
             workspace: Arc::new(options.workspace),
             operator: options.operator,
         }
