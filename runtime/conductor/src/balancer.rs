@@ -79,14 +79,16 @@ pub(crate) async fn reach(
     }
 }
 
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// Whose turn it is to change a pool: one lock for each plugin and configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
-    locks: Mutex<HashMap<(PluginName, String), Arc<tokio::sync::Mutex<()>>>>,
+    locks: Mutex<HashMap<(PluginName, String), Turn>>,
 }
 
 impl Turns {
-    fn of(&self, plugin: &PluginName, config: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn of(&self, plugin: &PluginName, config: &str) -> Turn {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks
             .entry((plugin.clone(), config.to_owned()))

@@ -153,7 +153,7 @@ impl Running {
                     all.actions.extend(output.actions);
                 }
                 Err(refusal) if is_command => {
-                    tracing::warn!(%refusal, "an operator's command came too late")
+                    tracing::warn!(%refusal, "an operator's command came too late");
                 }
                 Err(refusal) => return Err(refusal.into()),
             }

@@ -204,9 +204,11 @@ fn download(place: &Place, draft: &Draft) -> Result<Digest, FetchError> {
     loop {
         match attempt(&agent, place, draft) {
             Err(FetchError::Download { source, .. }) if tried < TRIES && is_transient(&source) => {
-                tried += 1
+                tried += 1;
             }
-            Err(FetchError::BrokenOff { .. }) if tried < TRIES => tried += 1,
+            Err(FetchError::BrokenOff { .. }) if tried < TRIES => {
+                tried += 1;
+            }
             done => return done,
         }
     }

@@ -4,7 +4,9 @@
 //! know; [`Conductor::open`] takes the group and [`Running::drive`] runs the release to its end, as does
 //! [`Conductor::resume`] after a crash. Deliberately absent: what comes next (the engine's), and printing.
 
+mod appspec;
 mod balancer;
+mod conductor;
 mod drive;
 mod environment;
 mod fetch;
@@ -14,11 +16,13 @@ mod perform;
 mod plan;
 mod plugins;
 pub mod preflight;
+mod source;
 mod version;
 
+pub use conductor::{Conductor, Options};
 pub use drive::{Command, DriveError, Observer, Running, Silent};
 pub use fetch::FetchError;
 pub use logs::{Log, Logs};
-pub use plan::{Conductor, DeployRequest, Options, PlanError, Planned, RollbackRequest, chain};
+pub use plan::{DeployRequest, PlanError, Planned, RollbackRequest, chain};
 pub use plugins::{PluginError, Plugins, implements};
 pub use preflight::PreflightError;

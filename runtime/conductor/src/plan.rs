@@ -1,56 +1,28 @@
 //! Planning: everything that a release needs to know, gathered and checked before anything changes.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use engine::{DeploymentState, Engine, Input, State};
-use journal::{Filter, Holder, Journal, OpenError, Owner};
+use engine::{DeploymentState, State};
+use journal::{Holder, Owner};
 use model::{
-    AppSpec, Deployment, DeploymentId, Digest, Direction, Fact, GroupRef, InstanceId, Package,
-    Record, Release, ReleaseId, ReleaseStatus, Revision, Target, Version,
+    Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, Release, ReleaseId,
+    ReleaseStatus, Revision, Target, Version,
 };
-use plugin_host::package_source::FetchPlan;
-use plugin_host::{CallError, OpContext};
+use plugin_host::CallError;
 use spec::Problems;
-use spec::workspace::{Group, UnknownGroup, Workspace};
+use spec::workspace::{Group, UnknownGroup};
 
-use crate::balancer::Turns;
-use crate::drive::{Running, now};
-use crate::fetch::{self, FetchError, Place};
-use crate::logs::Logs;
-use crate::packages::{Packages, Stored};
-use crate::plugins::{PluginError, Plugins};
+use crate::Conductor;
+use crate::appspec::read_appspec;
+use crate::fetch::FetchError;
+use crate::plugins::PluginError;
 use crate::preflight::{self, PreflightError};
+use crate::source::absolute;
 use crate::version;
 
 /// How many deployments of a group's history are looked through for one to take back.
 const HISTORY: usize = 1000;
-
-/// Drives releases. Cheap to clone; clones are one and the same conductor.
-#[derive(Clone)]
-pub struct Conductor {
-    pub(crate) journal: Journal,
-    pub(crate) fleet: Arc<dyn fleet::Fleet>,
-    pub(crate) plugins: Arc<Plugins>,
-    pub(crate) packages: Packages,
-    pub(crate) logs: Logs,
-    pub(crate) turns: Arc<Turns>,
-    workspace: Arc<Workspace>,
-    operator: String,
-}
-
-/// What a conductor works with.
-pub struct Options {
-    pub workspace: Workspace,
-    pub journal: Journal,
-    pub fleet: Arc<dyn fleet::Fleet>,
-    pub plugins: Plugins,
-    /// Folder for packages and logs, beside the journal.
-    pub state: PathBuf,
-    /// Who gives the orders, `user@host`.
-    pub operator: String,
-}
 
 /// A deployment that is asked for.
 #[derive(Debug, Clone)]
@@ -171,38 +143,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 impl Conductor {
-    #[must_use]
-    pub fn new(options: Options) -> Self {
-        Self {
-            journal: options.journal,
-            fleet: options.fleet,
-            plugins: Arc::new(options.plugins),
-            packages: Packages::new(options.state.join("packages")),
-            logs: Logs::new(options.state.join("logs")),
-            turns: Arc::default(),
-            workspace: Arc::new(options.workspace),
-            operator: options.operator,
-        }
-    }
-
-    /// The journal.
-    #[must_use]
-    pub fn journal(&self) -> &Journal {
-        &self.journal
-    }
-
-    /// What hooks printed.
-    #[must_use]
-    pub fn logs(&self) -> &Logs {
-        &self.logs
-    }
-
-    /// The plugins.
-    #[must_use]
-    pub fn plugins(&self) -> &Plugins {
-        &self.plugins
-    }
-
     /// Fetches and checks a package and plans its deployment. Nothing changes on any instance.
     ///
     /// # Errors
@@ -315,107 +255,6 @@ impl Conductor {
         })
     }
 
-    /// Takes the group and opens the release. From here on it is in the journal.
-    ///
-    /// # Errors
-    /// [`PlanError::Busy`] when another release holds the group.
-    pub fn open(&self, planned: Planned) -> Result<Running, PlanError> {
-        let at = now();
-        let group = planned.deployment.group.clone();
-        let facts = [
-            Fact::ReleaseOpened(planned.release),
-            Fact::DeploymentOpened(Arc::new(planned.deployment)),
-        ];
-        let records = facts
-            .into_iter()
-            .zip(0..)
-            .map(|(fact, seq)| Record { seq, at, fact })
-            .collect::<Vec<_>>();
-        let engine = Engine::from_records(&records)?;
-        let owner = Owner::current().map_err(PlanError::Owner)?;
-        let tenure = self
-            .journal
-            .open_release(records, &[group], &owner)
-            .map_err(|error| match error {
-                OpenError::Busy { group, holder } => PlanError::Busy { group, holder },
-                OpenError::Exists { release } => PlanError::Exists { release },
-                OpenError::Journal(error) => error.into(),
-            })?;
-        Ok(Running {
-            conductor: self.clone(),
-            tenure,
-            engine,
-            first: Input::Begin,
-        })
-    }
-
-    /// Takes up a release that is paused, interrupted, or whose conductor died.
-    ///
-    /// # Errors
-    /// [`PlanError::NotResumable`], [`PlanError::Driven`], or a plugin that is not the one it began with.
-    pub async fn resume(&self, release: &ReleaseId) -> Result<Running, PlanError> {
-        let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
-        let status = engine.state().status;
-        if status.is_terminal() {
-            return Err(PlanError::NotResumable {
-                release: release.clone(),
-                status,
-            });
-        }
-        for deployment in engine
-            .state()
-            .deployments
-            .iter()
-            .filter(|deployment| deployment.ended_at.is_none())
-        {
-            self.plugins.check_same(&deployment.plan.plugins).await?;
-        }
-        let tenure = self.take_over(release)?;
-        // Read again: until it was taken over somebody else might have written.
-        let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
-        let first = Input::Resume {
-            operator: self.operator.clone(),
-        };
-        Ok(Running {
-            conductor: self.clone(),
-            tenure,
-            engine,
-            first,
-        })
-    }
-
-    /// Ends a release that is paused or interrupted, and frees its groups.
-    ///
-    /// # Errors
-    /// [`PlanError::Driven`] while a conductor is at work on it, [`PlanError::Refusal`] when it has ended.
-    pub async fn stop(&self, release: &ReleaseId) -> Result<State, PlanError> {
-        let tenure = self.take_over(release)?;
-        let mut engine = Engine::from_records(&self.journal.records(release, 0)?)?;
-        let mut records = Vec::new();
-        if engine.state().status.is_active() {
-            let reason = "the conductor died".to_owned();
-            records.extend(engine.handle(now(), Input::Interrupt { reason })?.records);
-        }
-        records.extend(engine.handle(now(), Input::Stop)?.records);
-        self.journal.append(&tenure, records).await?;
-        Ok(engine.state().clone())
-    }
-
-    fn take_over(&self, release: &ReleaseId) -> Result<journal::Tenure, PlanError> {
-        let owner = Owner::current().map_err(PlanError::Owner)?;
-        self.journal
-            .take_over(release, &owner, now())
-            .map_err(|error| match error {
-                journal::Error::Owned { release, owner, .. } => {
-                    PlanError::Driven { release, owner }
-                }
-                journal::Error::Ended { release, status } => {
-                    PlanError::NotResumable { release, status }
-                }
-                other => other.into(),
-            })
-    }
-
     fn check_free(&self, group: &GroupRef) -> Result<(), PlanError> {
         match self.journal.holder(group)? {
             Some(holder) => Err(PlanError::Busy {
@@ -504,163 +343,4 @@ impl Conductor {
         }
         Ok(None)
     }
-
-    /// The package as the conductor stores it, fetched again from the recorded source when it is gone.
-    pub(crate) async fn stored(&self, package: &Package) -> Result<Stored, PlanError> {
-        let revision = &package.revision;
-        if let Some(stored) = self.packages.find(&revision.digest) {
-            return Ok(stored);
-        }
-        let source = self
-            .resolve(package.deployment.as_str(), &revision.source)
-            .await?;
-        self.fetch(&source.pinned, source.places, Some(revision.digest.clone()))
-            .await
-    }
-
-    async fn fetch(
-        &self,
-        pinned: &str,
-        places: Vec<Place>,
-        expected: Option<Digest>,
-    ) -> Result<Stored, PlanError> {
-        let (packages, pinned) = (self.packages.clone(), pinned.to_owned());
-        let stored = tokio::task::spawn_blocking(move || {
-            fetch::fetch(&packages, &pinned, &places, expected.as_ref())
-        })
-        .await;
-        match stored {
-            Ok(stored) => Ok(stored?),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-    }
-
-    /// Asks the package source where a package is.
-    async fn resolve(&self, run: &str, reference: &str) -> Result<Source, PlanError> {
-        let scheme = reference
-            .split_once(':')
-            .map_or("file", |(scheme, _)| scheme);
-        let plugin = self.plugins.source(scheme).await?;
-        let failed = |source: CallError| PlanError::Source {
-            plugin: plugin.name().to_string(),
-            reference: reference.to_owned(),
-            source: Box::new(source),
-        };
-        let context = OpContext {
-            run_id: run.to_owned(),
-            step_id: "package".to_owned(),
-            idempotency_key: format!("{run}.package"),
-            attempt: 1,
-            ..OpContext::default()
-        };
-        let resolved = plugin
-            .resolve(&context, "{}", reference)
-            .await
-            .map_err(failed)?;
-        let downloads = plugin
-            .plan_fetch(&context, "{}", &resolved.pinned)
-            .await
-            .map_err(failed)?;
-        let FetchPlan::Download(downloads) = downloads else {
-            return Err(PlanError::Streamed {
-                plugin: plugin.name().to_string(),
-            });
-        };
-        let mut places = Vec::new();
-        for download in downloads {
-            let headers = plugin.authorise(reference, &download).map_err(failed)?;
-            places.push(Place {
-                url: download.url,
-                headers,
-            });
-        }
-        let version = resolved
-            .version
-            .as_deref()
-            .and_then(|text| Version::parse(text).ok());
-        let digest = match resolved.digest {
-            Some(digest) if digest.algorithm == "sha256" => {
-                Digest::parse(&format!("sha256:{}", digest.hex)).ok()
-            }
-            _ => None,
-        };
-        Ok(Source {
-            pinned: resolved.pinned,
-            version,
-            digest,
-            places,
-        })
-    }
-
-    /// Every release, newest first.
-    ///
-    /// # Errors
-    /// What the journal says.
-    pub fn releases(&self, limit: usize) -> Result<Vec<journal::Summary>, PlanError> {
-        Ok(self.journal.releases(Filter::All, limit)?)
-    }
-}
-
-/// What a package source said of a reference.
-struct Source {
-    pinned: String,
-    version: Option<Version>,
-    digest: Option<Digest>,
-    places: Vec<Place>,
-}
-
-/// A package reference with its scheme; a path becomes absolute.
-fn absolute(package: &str) -> String {
-    let path = match package.split_once(':') {
-        Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
-        Some((scheme, rest)) if rest.starts_with("//") && !scheme.contains('/') => {
-            return package.to_owned();
-        }
-        _ => package,
-    };
-    let path = std::fs::canonicalize(path)
-        .or_else(|_| std::path::absolute(path))
-        .unwrap_or_else(|_| PathBuf::from(path));
-    format!("file://{}", path.display())
-}
-
-/// Reads and checks the package's appspec, with the group's form in the place of its hooks where there is one.
-fn read_appspec(
-    package: &str,
-    tree: &Path,
-    group: &Group,
-    warnings: &mut Vec<String>,
-) -> Result<AppSpec, PlanError> {
-    let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| PlanError::ReadAppSpec {
-        package: package.to_owned(),
-        source,
-    };
-    let path = spec::appspec::find(tree).map_err(|error| unreadable(Box::new(error)))?;
-    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(Box::new(error)))?;
-    // Messages name the file as the operator knows it, not where the store keeps it.
-    let shown = path
-        .strip_prefix(tree)
-        .map_or_else(|_| path.clone(), |name| Path::new(package).join(name));
-    let problems = |source: Problems| PlanError::AppSpec {
-        package: package.to_owned(),
-        source,
-    };
-    let parsed = spec::appspec::parse(&text, &shown).map_err(problems)?;
-    warnings.extend(parsed.warnings.iter().map(ToString::to_string));
-    let found = spec::appspec::check(&parsed.value, tree);
-    if found.has_errors() {
-        return Err(problems(found));
-    }
-    let mut appspec = parsed.value.appspec;
-    if let Some(form) = &group.form {
-        if !appspec.hooks.is_empty() {
-            warnings.push(format!(
-                "{} has scripts of its own (the form): the hooks of `{}` are not used",
-                group.reference,
-                shown.display()
-            ));
-        }
-        appspec.hooks.clone_from(form);
-    }
-    Ok(appspec)
 }

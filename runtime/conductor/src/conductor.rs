@@ -1,0 +1,176 @@
+//! The conductor: opening, resuming and stopping releases.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use engine::{Engine, Input, State};
+use journal::{Journal, OpenError, Owner, Tenure};
+use model::{Fact, Record, ReleaseId};
+use spec::workspace::Workspace;
+
+use crate::balancer::Turns;
+use crate::drive::{Running, now};
+use crate::logs::Logs;
+use crate::packages::Packages;
+use crate::plan::{PlanError, Planned};
+use crate::plugins::Plugins;
+
+/// Drives releases. Cheap to clone; clones are one and the same conductor.
+#[derive(Clone)]
+pub struct Conductor {
+    pub(crate) journal: Journal,
+    pub(crate) fleet: Arc<dyn fleet::Fleet>,
+    pub(crate) plugins: Arc<Plugins>,
+    pub(crate) packages: Packages,
+    pub(crate) logs: Logs,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) workspace: Arc<Workspace>,
+    pub(crate) operator: String,
+}
+
+/// What a conductor works with.
+pub struct Options {
+    pub workspace: Workspace,
+    pub journal: Journal,
+    pub fleet: Arc<dyn fleet::Fleet>,
+    pub plugins: Plugins,
+    /// Folder for packages and logs, beside the journal.
+    pub state: PathBuf,
+    /// Who gives the orders, `user@host`.
+    pub operator: String,
+}
+
+impl Conductor {
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            journal: options.journal,
+            fleet: options.fleet,
+            plugins: Arc::new(options.plugins),
+            packages: Packages::new(options.state.join("packages")),
+            logs: Logs::new(options.state.join("logs")),
+            turns: Arc::default(),
+            workspace: Arc::new(options.workspace),
+            operator: options.operator,
+        }
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What hooks printed.
+    #[must_use]
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// The plugins.
+    #[must_use]
+    pub fn plugins(&self) -> &Plugins {
+        &self.plugins
+    }
+
+    /// Takes the group and opens the release. From here on it is in the journal.
+    ///
+    /// # Errors
+    /// [`PlanError::Busy`] when another release holds the group.
+    pub fn open(&self, planned: Planned) -> Result<Running, PlanError> {
+        let at = now();
+        let group = planned.deployment.group.clone();
+        let facts = [
+            Fact::ReleaseOpened(planned.release),
+            Fact::DeploymentOpened(Arc::new(planned.deployment)),
+        ];
+        let records = facts
+            .into_iter()
+            .zip(0..)
+            .map(|(fact, seq)| Record { seq, at, fact })
+            .collect::<Vec<_>>();
+        let engine = Engine::from_records(&records)?;
+        let owner = Owner::current().map_err(PlanError::Owner)?;
+        let tenure = self
+            .journal
+            .open_release(records, &[group], &owner)
+            .map_err(|error| match error {
+                OpenError::Busy { group, holder } => PlanError::Busy { group, holder },
+                OpenError::Exists { release } => PlanError::Exists { release },
+                OpenError::Journal(error) => error.into(),
+            })?;
+        Ok(Running {
+            conductor: self.clone(),
+            tenure,
+            engine,
+            first: Input::Begin,
+        })
+    }
+
+    /// Takes up a release that is paused, interrupted, or whose conductor died.
+    ///
+    /// # Errors
+    /// [`PlanError::NotResumable`], [`PlanError::Driven`], or a plugin that is not the one it began with.
+    pub async fn resume(&self, release: &ReleaseId) -> Result<Running, PlanError> {
+        let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
+        let status = engine.state().status;
+        if status.is_terminal() {
+            return Err(PlanError::NotResumable {
+                release: release.clone(),
+                status,
+            });
+        }
+        for deployment in engine
+            .state()
+            .deployments
+            .iter()
+            .filter(|deployment| deployment.ended_at.is_none())
+        {
+            self.plugins.check_same(&deployment.plan.plugins).await?;
+        }
+        let tenure = self.take_over(release)?;
+        // Read again: until it was taken over somebody else might have written.
+        let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
+        let first = Input::Resume {
+            operator: self.operator.clone(),
+        };
+        Ok(Running {
+            conductor: self.clone(),
+            tenure,
+            engine,
+            first,
+        })
+    }
+
+    /// Ends a release that is paused or interrupted, and frees its groups.
+    ///
+    /// # Errors
+    /// [`PlanError::Driven`] while a conductor is at work on it, [`PlanError::Refusal`] when it has ended.
+    pub async fn stop(&self, release: &ReleaseId) -> Result<State, PlanError> {
+        let tenure = self.take_over(release)?;
+        let mut engine = Engine::from_records(&self.journal.records(release, 0)?)?;
+        let mut records = Vec::new();
+        if engine.state().status.is_active() {
+            let reason = "the conductor died".to_owned();
+            records.extend(engine.handle(now(), Input::Interrupt { reason })?.records);
+        }
+        records.extend(engine.handle(now(), Input::Stop)?.records);
+        self.journal.append(&tenure, records).await?;
+        Ok(engine.state().clone())
+    }
+
+    fn take_over(&self, release: &ReleaseId) -> Result<Tenure, PlanError> {
+        let owner = Owner::current().map_err(PlanError::Owner)?;
+        self.journal
+            .take_over(release, &owner, now())
+            .map_err(|error| match error {
+                journal::Error::Owned { release, owner, .. } => {
+                    PlanError::Driven { release, owner }
+                }
+                journal::Error::Ended { release, status } => {
+                    PlanError::NotResumable { release, status }
+                }
+                other => other.into(),
+            })
+    }
+}
