@@ -258,3 +258,59 @@ fn attempt(agent: &ureq::Agent, place: &Place, draft: &Draft) -> Result<Digest, 
         _ => Ok(finish(hasher)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package() -> (tempfile::TempDir, Packages, Place) {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("source");
+        std::fs::create_dir(&source).unwrap();
+        std::fs::write(source.join("appspec.yml"), "version: 0.0\nos: linux\n").unwrap();
+        let packages = Packages::new(folder.path().join("store"));
+        let place = Place {
+            url: format!("file://{}", source.display()),
+            headers: Vec::new(),
+        };
+        (folder, packages, place)
+    }
+
+    #[test]
+    fn a_folder_is_kept_under_the_digest_of_its_tree() {
+        let (_folder, packages, place) = package();
+
+        let stored = fetch(&packages, "source", &[place], None).unwrap();
+
+        assert_eq!(stored.digest, stored.tree_digest);
+        let found = packages.find(&stored.digest).unwrap();
+        assert!(found.tree.join("appspec.yml").exists());
+    }
+
+    #[test]
+    fn another_digest_than_the_expected_is_refused_and_nothing_is_kept() {
+        let (folder, packages, place) = package();
+        let expected = Digest::parse(&format!("sha256:{:064}", 1)).unwrap();
+
+        let error = fetch(&packages, "source", &[place], Some(&expected)).unwrap_err();
+
+        assert!(matches!(error, FetchError::WrongDigest { .. }), "{error}");
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("store"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn the_next_mirror_is_asked_when_one_has_nothing() {
+        let (folder, packages, place) = package();
+        let gone = Place {
+            url: format!("file://{}/gone", folder.path().display()),
+            headers: Vec::new(),
+        };
+
+        fetch(&packages, "source", &[gone, place], None).unwrap();
+    }
+}

@@ -172,3 +172,74 @@ impl fleet::LogSink for Sink {
         self.observer.output(&self.instance, self.event, bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fleet::LogSink;
+
+    use super::*;
+    use crate::Silent;
+
+    fn sink(path: &Path) -> Sink {
+        let instance = InstanceId::parse("web-1").unwrap();
+        Sink::new(
+            path.to_owned(),
+            instance,
+            LifecycleEvent::Install,
+            Arc::new(Silent),
+        )
+    }
+
+    #[test]
+    fn a_resumed_log_holds_every_byte_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d/web-1/Install.1.log");
+        sink(&path).append(0, b"one\ntw");
+
+        let resumed = sink(&path);
+        resumed.append(0, b"one\ntwo\n");
+        resumed.append(8, b"three\n");
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\nthree\n");
+        assert_eq!(resumed.position(), 14);
+    }
+
+    #[test]
+    fn a_silent_hook_leaves_no_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("Install.1.log");
+
+        let silent = sink(&path);
+
+        assert_eq!(silent.written(), None);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn logs_are_listed_in_the_order_of_events_and_attempts() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::new(folder.path().to_owned());
+        let deployment = DeploymentId::parse("r-1").unwrap();
+        for name in [
+            "web-1/ValidateService.1.log",
+            "web-1/Install.2.log",
+            "web-1/Install.1.log",
+            "web-1/notes.txt",
+        ] {
+            let path = folder.path().join("r-1").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+
+        let found = logs.of(&deployment).unwrap();
+
+        let found: Vec<_> = found
+            .iter()
+            .map(|log| (log.event.name(), log.attempt))
+            .collect();
+        assert_eq!(
+            found,
+            [("Install", 1), ("Install", 2), ("ValidateService", 1)]
+        );
+    }
+}

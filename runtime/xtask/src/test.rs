@@ -7,6 +7,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{demo, plugins};
 
+/// The version of cargo-deny whose verdict counts.
+const CARGO_DENY: &str = "0.20.2";
+
 /// Formats, lints, licences, plugins, and every test.
 pub(crate) fn run(root: &Path) -> Result<()> {
     ensure!(
@@ -36,20 +39,37 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 
 /// Checks licences, bans and sources. Advisories need the network, which tests may not use.
 fn deny(root: &Path) -> Result<()> {
-    let is_installed = Command::new("cargo")
-        .args(["deny", "--version"])
-        .output()
-        .is_ok_and(|out| out.status.success());
-    if !is_installed {
-        eprintln!(
-            "cargo-deny is not installed: licences are not checked; `cargo install cargo-deny` gets it"
+    let tools = root.join("target/tools");
+    let program = tools.join("bin/cargo-deny");
+    if !program.exists() {
+        eprintln!("installing cargo-deny {CARGO_DENY} into target/tools ...");
+        let installed = Command::new("cargo")
+            .current_dir(root)
+            .args([
+                "install",
+                "--quiet",
+                "--locked",
+                "--version",
+                CARGO_DENY,
+                "--root",
+            ])
+            .arg(&tools)
+            .arg("cargo-deny")
+            .status()
+            .is_ok_and(|status| status.success());
+        ensure!(
+            installed,
+            "cargo-deny cannot be installed: is there a way to the crate registry?"
         );
-        return Ok(());
     }
-    cargo(
-        root,
-        &["deny", "--offline", "check", "bans", "licenses", "sources"],
-    )
+    eprintln!("$ cargo deny check bans licenses sources");
+    let status = Command::new(&program)
+        .current_dir(root)
+        .args(["--offline", "check", "bans", "licenses", "sources"])
+        .status()
+        .context("run cargo-deny")?;
+    ensure!(status.success(), "cargo deny failed");
+    Ok(())
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
