@@ -40,7 +40,9 @@ const GROUPS: &str = "/etc/group";
 impl Account {
     /// Finds a user by its name.
     pub(crate) fn named(name: &str) -> Result<Self, Error> {
-        user_in(&read(USERS)?, &read(GROUPS)?, name).ok_or_else(|| Error::NoUser { name: name.to_owned() })
+        user_in(&read(USERS)?, &read(GROUPS)?, name).ok_or_else(|| Error::NoUser {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -52,7 +54,9 @@ pub(crate) fn group_named(name: &str) -> Result<Gid, Error> {
         .find(|fields| fields[0] == name)
         .and_then(|fields| id(fields[2]))
         .map(Gid::from_raw)
-        .ok_or_else(|| Error::NoGroup { name: name.to_owned() })
+        .ok_or_else(|| Error::NoGroup {
+            name: name.to_owned(),
+        })
 }
 
 fn read(path: &'static str) -> Result<String, Error> {
@@ -73,7 +77,13 @@ fn user_in(users: &str, groups: &str, name: &str) -> Option<Account> {
         }
     }
     let home = if user[5].is_empty() { "/" } else { user[5] };
-    Some(Account { name: name.to_owned(), uid, gid, groups: all, home: home.to_owned() })
+    Some(Account {
+        name: name.to_owned(),
+        uid,
+        gid,
+        groups: all,
+        home: home.to_owned(),
+    })
 }
 
 /// The colon-separated fields of a line; those that are not there are empty.
@@ -102,7 +112,13 @@ mod tests {
         let user = user_in(USERS, GROUPS, "deploy").unwrap();
 
         assert_eq!(user.uid.as_raw(), 1000);
-        assert_eq!(user.groups.iter().map(|gid| gid.as_raw()).collect::<Vec<_>>(), [1000, 4, 33]);
+        assert_eq!(
+            user.groups
+                .iter()
+                .map(|gid| gid.as_raw())
+                .collect::<Vec<_>>(),
+            [1000, 4, 33]
+        );
         assert_eq!(user.home, "/home/deploy");
     }
 

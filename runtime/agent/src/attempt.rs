@@ -78,19 +78,32 @@ struct Command {
 pub(crate) fn is_name(text: &str) -> bool {
     (1..=MAX_ID).contains(&text.len())
         && !text.starts_with(['.', '-'])
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 /// Checks the folder of an instance.
 pub(crate) fn root(rootdir: &str) -> Result<&Path, Error> {
     let path = Path::new(rootdir);
-    let plain = path.is_absolute() && !rootdir.contains('\0') && path.components().all(|part| part.as_os_str() != "..");
-    if plain { Ok(path) } else { Err(Error::Rootdir { rootdir: rootdir.to_owned() }) }
+    let plain = path.is_absolute()
+        && !rootdir.contains('\0')
+        && path.components().all(|part| part.as_os_str() != "..");
+    if plain {
+        Ok(path)
+    } else {
+        Err(Error::Rootdir {
+            rootdir: rootdir.to_owned(),
+        })
+    }
 }
 
 /// The id of the running kernel's boot, or an empty text, which never counts as the same boot.
 pub(crate) fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 impl Attempt {
@@ -101,7 +114,11 @@ impl Attempt {
         }
         let attempts = root(rootdir)?.join(".cutover/attempts");
         let dir = attempts.join(id);
-        Ok(Self { attempts, dir, id: id.to_owned() })
+        Ok(Self {
+            attempts,
+            dir,
+            id: id.to_owned(),
+        })
     }
 
     /// The attempt's folder.
@@ -118,34 +135,58 @@ impl Attempt {
     pub(crate) fn file(&self, run: &Run, boot: &str) -> Result<Option<OwnedFd>, Error> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let draft = self.attempts.join(format!(".draft-{}-{number}", std::process::id()));
+        let draft = self
+            .attempts
+            .join(format!(".draft-{}-{number}", std::process::id()));
 
         if let Err(source) = DirBuilder::new().mode(0o700).create(&draft) {
             if source.kind() != io::ErrorKind::NotFound {
-                return Err(Error::Io { doing: "create", path: draft, source });
+                return Err(Error::Io {
+                    doing: "create",
+                    path: draft,
+                    source,
+                });
             }
             make_attempts(&self.attempts)
                 .and_then(|()| DirBuilder::new().mode(0o700).create(&draft))
-                .map_err(|source| Error::Io { doing: "create", path: draft.clone(), source })?;
+                .map_err(|source| Error::Io {
+                    doing: "create",
+                    path: draft.clone(),
+                    source,
+                })?;
         }
-        let filed = self.fill(&draft, run, boot).and_then(|lock| match fs::rename(&draft, &self.dir) {
-            Ok(()) => Ok(Some(lock)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        });
+        let filed =
+            self.fill(&draft, run, boot)
+                .and_then(|lock| match fs::rename(&draft, &self.dir) {
+                    Ok(()) => Ok(Some(lock)),
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+                        ) =>
+                    {
+                        Ok(None)
+                    }
+                    Err(error) => Err(error),
+                });
         if !matches!(filed, Ok(Some(_))) {
             // A draft that stays is never taken for an attempt.
             let _ = fs::remove_dir_all(&draft);
         }
-        filed.map_err(|source| Error::Io { doing: "file the attempt", path: self.dir.clone(), source })
+        filed.map_err(|source| Error::Io {
+            doing: "file the attempt",
+            path: self.dir.clone(),
+            source,
+        })
     }
 
     fn fill(&self, draft: &Path, run: &Run, boot: &str) -> io::Result<OwnedFd> {
         let lock = private(&draft.join("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        let command = Command { boot: boot.to_owned(), run: run.clone() };
+        let command = Command {
+            boot: boot.to_owned(),
+            run: run.clone(),
+        };
         private(&draft.join("command.json"))?.write_all(&protocol::encode(&command))?;
         Ok(lock.into())
     }
@@ -169,7 +210,10 @@ impl Attempt {
         let last = self.dir.join("outcome.json");
         // Outside the folder, so that whoever watches that is woken once.
         let draft = self.attempts.join(format!(".outcome-{}", self.id));
-        if private(&draft).and_then(|mut file| file.write_all(&text)).is_ok() {
+        if private(&draft)
+            .and_then(|mut file| file.write_all(&text))
+            .is_ok()
+        {
             return fs::rename(draft, last);
         }
         // The disk is full, most likely. The request's file has room that is already ours.
@@ -195,11 +239,14 @@ impl Attempt {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => Err(error),
         };
-        let outcome = read.map_err(|error| error.to_string()).and_then(|_| {
-            protocol::decode(&text).map_err(|error| error.to_string())
-        });
+        let outcome = read
+            .map_err(|error| error.to_string())
+            .and_then(|_| protocol::decode(&text).map_err(|error| error.to_string()));
         Some(outcome.unwrap_or_else(|error| Outcome::Lost {
-            reason: format!("the outcome kept in `{}` cannot be read: {error}", path.display()),
+            reason: format!(
+                "the outcome kept in `{}` cannot be read: {error}",
+                path.display()
+            ),
         }))
     }
 
@@ -213,7 +260,11 @@ impl Attempt {
             Ok(lock) => lock,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let lost = format!("`{}` is not what an agent leaves", self.dir.display());
-                return Ok(if self.dir.exists() { Standing::Lost(lost) } else { Standing::Absent });
+                return Ok(if self.dir.exists() {
+                    Standing::Lost(lost)
+                } else {
+                    Standing::Absent
+                });
             }
             Err(error) => return Err(error),
         };
@@ -225,7 +276,8 @@ impl Attempt {
             return Ok(Standing::Ended);
         }
         if self.has_begun(boot) {
-            let reason = "the host or the agent's worker went down in the middle of the attempt".to_owned();
+            let reason =
+                "the host or the agent's worker went down in the middle of the attempt".to_owned();
             return Ok(Standing::Lost(reason));
         }
         // Taking over is not one step with the look above: look again with the lock in hand.
@@ -253,13 +305,22 @@ impl Attempt {
 }
 
 fn private(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Creates the folder of all attempts, its ancestors too, so that a crash leaves all of them or none that matter.
 /// Environments of hooks may hold secrets, so `.cutover` is for its owner alone.
 fn make_attempts(attempts: &Path) -> io::Result<()> {
-    let Some((state, root)) = attempts.parent().and_then(|state| Some((state, state.parent()?))) else {
+    let Some((state, root)) = attempts
+        .parent()
+        .and_then(|state| Some((state, state.parent()?)))
+    else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     fs::create_dir_all(root)?;
@@ -289,5 +350,11 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
 fn holder(lock: &File) -> Option<Pid> {
     let mut text = [0; 16];
     let length = lock.read_at(&mut text, 0).ok()?;
-    Pid::from_raw(std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()?)
+    Pid::from_raw(
+        std::str::from_utf8(&text[..length])
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?,
+    )
 }

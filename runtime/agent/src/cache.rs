@@ -47,7 +47,8 @@ pub(crate) struct Folder {
 
 /// Whether a package folder is there and whole.
 pub(crate) fn is_complete(rootdir: &str, cache: &str, boot: &str) -> bool {
-    Folder::at(rootdir, cache).is_ok_and(|folder| folder.path().is_dir() && folder.digest(boot).is_some())
+    Folder::at(rootdir, cache)
+        .is_ok_and(|folder| folder.path().is_dir() && folder.digest(boot).is_some())
 }
 
 impl Folder {
@@ -61,14 +62,24 @@ impl Folder {
         };
         let named = part("app-").zip(part("group-")).zip(part("deploy-"));
         match named {
-            Some(((app, group), deployment)) if parts.next().is_none() => Ok(Self { root, app, group, deployment }),
-            _ => Err(Error::Name { cache: cache.to_owned() }),
+            Some(((app, group), deployment)) if parts.next().is_none() => Ok(Self {
+                root,
+                app,
+                group,
+                deployment,
+            }),
+            _ => Err(Error::Name {
+                cache: cache.to_owned(),
+            }),
         }
     }
 
     /// The same group's folder of another deployment.
     pub(crate) fn of(&self, deployment: &str) -> Self {
-        Self { deployment: deployment.to_owned(), ..self.clone() }
+        Self {
+            deployment: deployment.to_owned(),
+            ..self.clone()
+        }
     }
 
     pub(crate) fn app(&self) -> &str {
@@ -89,17 +100,21 @@ impl Folder {
 
     /// The folder of the group's packages.
     pub(crate) fn group_path(&self) -> PathBuf {
-        self.root.join(format!("app-{}/group-{}", self.app, self.group))
+        self.root
+            .join(format!("app-{}/group-{}", self.app, self.group))
     }
 
     /// The package folder itself.
     pub(crate) fn path(&self) -> PathBuf {
-        self.group_path().join(format!("deploy-{}", self.deployment))
+        self.group_path()
+            .join(format!("deploy-{}", self.deployment))
     }
 
     fn marker_path(&self) -> PathBuf {
         let group = format!(".cutover/packages/app-{}/group-{}", self.app, self.group);
-        self.root.join(group).join(format!("deploy-{}.json", self.deployment))
+        self.root
+            .join(group)
+            .join(format!("deploy-{}.json", self.deployment))
     }
 
     /// The package folder, for use.
@@ -117,7 +132,9 @@ impl Folder {
 
     /// The digest that the folder was written with, if it is whole.
     pub(crate) fn digest(&self, boot: &str) -> Option<String> {
-        self.marker().filter(|marker| marker.holds(boot)).map(|marker| marker.digest)
+        self.marker()
+            .filter(|marker| marker.holds(boot))
+            .map(|marker| marker.digest)
     }
 
     /// When the folder was written, in milliseconds since the Unix epoch; 0 where that is not known.
@@ -155,7 +172,9 @@ impl Folder {
 
 impl Marker {
     fn holds(&self, boot: &str) -> bool {
-        self.boot.as_ref().is_none_or(|written_in| !boot.is_empty() && written_in == boot)
+        self.boot
+            .as_ref()
+            .is_none_or(|written_in| !boot.is_empty() && written_in == boot)
     }
 }
 
@@ -168,7 +187,15 @@ mod tests {
         for cache in ["app-a/group-g/deploy-d", "app-a.b/group-g_1/deploy-k7m2-1"] {
             assert!(Folder::at("/srv", cache).is_ok(), "{cache}");
         }
-        for cache in ["", "app-a/group-g", "app-a/group-g/deploy-", "app-../group-g/deploy-d/../x", "/etc", "app-a/group-g/deploy-d/x", "app-a/group-../deploy-d"] {
+        for cache in [
+            "",
+            "app-a/group-g",
+            "app-a/group-g/deploy-",
+            "app-../group-g/deploy-d/../x",
+            "/etc",
+            "app-a/group-g/deploy-d/x",
+            "app-a/group-../deploy-d",
+        ] {
             assert!(Folder::at("/srv", cache).is_err(), "{cache}");
         }
         assert!(Folder::at("srv", "app-a/group-g/deploy-d").is_err());
@@ -184,11 +211,23 @@ mod tests {
         let digest = "sha256:0".to_owned();
 
         assert!(!is_complete(rootdir, "app-a/group-g/deploy-d", "one"));
-        folder.mark(&Marker { digest: digest.clone(), written_ms: 1, boot: Some("one".to_owned()) }).unwrap();
+        folder
+            .mark(&Marker {
+                digest: digest.clone(),
+                written_ms: 1,
+                boot: Some("one".to_owned()),
+            })
+            .unwrap();
         assert!(is_complete(rootdir, "app-a/group-g/deploy-d", "one"));
         assert!(!is_complete(rootdir, "app-a/group-g/deploy-d", "two"));
         assert!(matches!(folder.open("two"), Err(Error::Torn { .. })));
-        folder.mark(&Marker { digest, written_ms: 1, boot: None }).unwrap();
+        folder
+            .mark(&Marker {
+                digest,
+                written_ms: 1,
+                boot: None,
+            })
+            .unwrap();
         assert!(is_complete(rootdir, "app-a/group-g/deploy-d", "two"));
     }
 }

@@ -97,7 +97,11 @@ impl Capture {
     /// The last line that is not blank since the agent's own, as far as it can be quoted.
     pub(crate) fn last_line(&self) -> Option<&str> {
         let open = self.line.trim();
-        let last = if open.is_empty() { self.last_line.as_str() } else { open };
+        let last = if open.is_empty() {
+            self.last_line.as_str()
+        } else {
+            open
+        };
         Some(last).filter(|line| !line.is_empty())
     }
 
@@ -114,8 +118,13 @@ impl Capture {
 
     fn quote(&mut self, line: &str) {
         let room = MAX_QUOTE.saturating_sub(self.line.chars().count());
-        let visible = if self.line.is_empty() { line.trim_start() } else { line };
-        self.line.extend(visible.chars().filter(|c| !c.is_control()).take(room));
+        let visible = if self.line.is_empty() {
+            line.trim_start()
+        } else {
+            line
+        };
+        self.line
+            .extend(visible.chars().filter(|c| !c.is_control()).take(room));
     }
 
     fn keep(&mut self, line: &str) {
@@ -130,7 +139,10 @@ impl Capture {
                 self.pending.push(b'\n');
             }
             self.column = 0;
-            let notice = format!("[output is cut here: {} MiB are kept of an attempt]\n", MAX_OUTPUT >> 20);
+            let notice = format!(
+                "[output is cut here: {} MiB are kept of an attempt]\n",
+                MAX_OUTPUT >> 20
+            );
             self.pending.extend_from_slice(notice.as_bytes());
             return;
         }
@@ -139,7 +151,10 @@ impl Capture {
         self.kept += kept.len() as u64;
         if !cut.is_empty() {
             self.line_is_cut = true;
-            let notice = format!(" [line is cut here: {} KiB are kept of a line]", MAX_LINE >> 10);
+            let notice = format!(
+                " [line is cut here: {} KiB are kept of a line]",
+                MAX_LINE >> 10
+            );
             self.pending.extend_from_slice(notice.as_bytes());
         }
     }
@@ -226,7 +241,10 @@ mod tests {
         });
 
         let lines: Vec<&str> = text.lines().collect();
-        assert!(lines[0].starts_with(&"x".repeat(MAX_LINE)) && lines[0].ends_with("[line is cut here: 16 KiB are kept of a line]"));
+        assert!(
+            lines[0].starts_with(&"x".repeat(MAX_LINE))
+                && lines[0].ends_with("[line is cut here: 16 KiB are kept of a line]")
+        );
         assert_eq!(&lines[1..], ["short", "<== end"]);
         assert_eq!(last.as_deref(), Some("short"));
     }
@@ -246,7 +264,8 @@ mod tests {
 
     #[test]
     fn quotes_are_short_and_printable() {
-        let (_, last) = log(|capture| capture.feed(format!("\x1b[31m{}\n  \n", "é".repeat(300)).as_bytes()));
+        let (_, last) =
+            log(|capture| capture.feed(format!("\x1b[31m{}\n  \n", "é".repeat(300)).as_bytes()));
 
         assert_eq!(last.map(|line| line.chars().count()), Some(200));
     }

@@ -22,7 +22,9 @@ struct Stat {
 impl Process {
     /// Sends a signal, unless the process has ended.
     pub(crate) fn signal(self, signal: Signal) {
-        let Some(pid) = Pid::from_raw(self.pid) else { return };
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
         // From here on the descriptor is the process; the look at its start makes sure that it is the one meant.
         if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
             && stat(self.pid).is_some_and(|stat| stat.process == self)
@@ -64,10 +66,18 @@ pub(crate) fn holders_of_pipe(inode: u64) -> Vec<String> {
     let target = format!("pipe:[{inode}]");
     let own = getpid().as_raw_pid();
     let holds = |pid: &i32| {
-        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        fds.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == Path::new(&target)))
+        let fds = fs::read_dir(format!("/proc/{pid}/fd"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        fds.into_iter()
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == Path::new(&target)))
     };
-    pids().filter(|pid| *pid != own).filter(holds).map(|pid| format!("{pid} (`{}`)", command_line(pid))).collect()
+    pids()
+        .filter(|pid| *pid != own)
+        .filter(holds)
+        .map(|pid| format!("{pid} (`{}`)", command_line(pid)))
+        .collect()
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -83,12 +93,25 @@ fn stat(pid: i32) -> Option<Stat> {
     let state = fields.next()?;
     let parent = fields.next()?.parse().ok()?;
     let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { process: Process { pid, started }, parent, is_dead: matches!(state, "Z" | "X" | "x") })
+    Some(Stat {
+        process: Process { pid, started },
+        parent,
+        is_dead: matches!(state, "Z" | "X" | "x"),
+    })
 }
 
 fn command_line(pid: i32) -> String {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).replace('\0', " ");
-    let text: String = text.trim().chars().filter(|c| !c.is_control()).take(80).collect();
-    if text.is_empty() { "?".to_owned() } else { text }
+    let text: String = text
+        .trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(80)
+        .collect();
+    if text.is_empty() {
+        "?".to_owned()
+    } else {
+        text
+    }
 }

@@ -1,7 +1,6 @@
 //! Following an attempt: its log as it grows.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::attempt::Attempt;
@@ -24,29 +23,32 @@ pub(crate) struct Follow {
 
 impl Follow {
     pub(crate) fn new(attempt: Attempt, run: Run, watch: i32) -> Self {
-        Self { attempt, offset: run.log_from, run, watch, launches: 0, log: None }
+        Self {
+            attempt,
+            offset: run.log_from,
+            run,
+            watch,
+            launches: 0,
+            log: None,
+        }
     }
 
-    /// The next part of the log that has not been handed out, with its position.
-    pub(crate) fn next_chunk(&mut self) -> io::Result<Option<(u64, String)>> {
+    /// The next part of the log that has not been handed out, with its position. A log that cannot be read has none:
+    /// the outcome counts without it.
+    pub(crate) fn next_chunk(&mut self) -> Option<(u64, String)> {
         if self.log.is_none() {
-            match File::open(self.attempt.log()) {
-                Ok(log) => self.log = Some(log),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(error) => return Err(error),
-            }
+            self.log = File::open(self.attempt.log()).ok();
         }
-        let Some(log) = &self.log else { return Ok(None) };
         let mut bytes = vec![0; MAX_CHUNK];
-        let length = log.read_at(&mut bytes, self.offset)?;
+        let length = self.log.as_ref()?.read_at(&mut bytes, self.offset).ok()?;
         bytes.truncate(length);
         if bytes.is_empty() {
-            return Ok(None);
+            return None;
         }
         let text = whole_characters(bytes);
         let at = self.offset;
         self.offset += text.len() as u64;
-        Ok(Some((at, text)))
+        Some((at, text))
     }
 }
 

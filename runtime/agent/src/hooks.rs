@@ -47,8 +47,13 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Runs the scripts in order until one fails.
 pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Done, Failure> {
     check_environment(&hooks.env)?;
-    let accounts: Vec<Option<Account>> = hooks.scripts.iter().map(account).collect::<Result<_, _>>()?;
-    let broken = |error: io::Error| Failure::new(Cause::Invalid, format!("prepare to run scripts: {error}"));
+    let accounts: Vec<Option<Account>> = hooks
+        .scripts
+        .iter()
+        .map(account)
+        .collect::<Result<_, _>>()?;
+    let broken =
+        |error: io::Error| Failure::new(Cause::Invalid, format!("prepare to run scripts: {error}"));
     let events = ChildEvents::install().map_err(broken)?;
     let mut done = Done::default();
 
@@ -56,7 +61,11 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
         let title = script::title(&script.run);
         let program = script::resolve(&script.run, package)?;
         // What earlier scripts started and left running is none of this script's business.
-        let earlier = if done.exit_code.is_some() { descendants(&BTreeSet::new()) } else { BTreeSet::new() };
+        let earlier = if done.exit_code.is_some() {
+            descendants(&BTreeSet::new())
+        } else {
+            BTreeSet::new()
+        };
         let started = Instant::now();
         log.say(&format!("==> {title}"));
 
@@ -64,11 +73,22 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
         let (child, output) = start(&program, package, &environment, account.as_ref())
             .map_err(|error| program.not_started(&title, &error))?;
         let timeout = Duration::from_millis(script.timeout_ms).min(MAX_TIMEOUT);
-        let mut watch = Watch { child, output: Some(output), status: None, earlier, events: &events, log };
+        let mut watch = Watch {
+            child,
+            output: Some(output),
+            status: None,
+            earlier,
+            events: &events,
+            log,
+        };
         let end = watch.until_end(started, timeout).map_err(broken)?;
 
         let last_line = log.last_line().map(str::to_owned);
-        log.say(&format!("<== {} in {:.3}s", end.mark(), started.elapsed().as_secs_f64()));
+        log.say(&format!(
+            "<== {} in {:.3}s",
+            end.mark(),
+            started.elapsed().as_secs_f64()
+        ));
         match end.failure(&title, timeout) {
             None => done.exit_code = Some(0),
             Some(mut failure) => {
@@ -87,9 +107,15 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
 }
 
 fn check_environment(env: &[(String, String)]) -> Result<(), Failure> {
-    match env.iter().find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0')) {
+    match env
+        .iter()
+        .find(|(key, value)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0'))
+    {
         Some((key, _)) => {
-            let reason = format!("the environment variable `{}` cannot be set", key.escape_debug());
+            let reason = format!(
+                "the environment variable `{}` cannot be set",
+                key.escape_debug()
+            );
             Err(Failure::new(Cause::Invalid, reason))
         }
         None => Ok(()),
@@ -97,13 +123,22 @@ fn check_environment(env: &[(String, String)]) -> Result<(), Failure> {
 }
 
 fn account(script: &Script) -> Result<Option<Account>, Failure> {
-    let Some(name) = &script.runas else { return Ok(None) };
+    let Some(name) = &script.runas else {
+        return Ok(None);
+    };
     let title = script::title(&script.run);
     let account = Account::named(name).map_err(|error| {
-        Failure::new(Cause::Invalid, format!("run `{title}` as `{name}`: {}", crate::serve::chain(&error)))
+        Failure::new(
+            Cause::Invalid,
+            format!(
+                "run `{title}` as `{name}`: {}",
+                crate::reason::chain(&error)
+            ),
+        )
     })?;
     if account.uid != geteuid() && !geteuid().is_root() {
-        let reason = format!("run `{title}` as `{name}`: the agent is not root and cannot change the user");
+        let reason =
+            format!("run `{title}` as `{name}`: the agent is not root and cannot change the user");
         return Err(Failure::new(Cause::Invalid, reason));
     }
     Ok(Some(account))
@@ -111,7 +146,11 @@ fn account(script: &Script) -> Result<Option<Account>, Failure> {
 
 fn environment(given: &[(String, String)], account: Option<&Account>) -> Vec<(OsString, OsString)> {
     let mut environment = vec![(OsString::from("PATH"), OsString::from(DEFAULT_PATH))];
-    environment.extend(KEPT_ENV.iter().filter_map(|key| Some((OsString::from(key), std::env::var_os(key)?))));
+    environment.extend(
+        KEPT_ENV
+            .iter()
+            .filter_map(|key| Some((OsString::from(key), std::env::var_os(key)?))),
+    );
     if let Some(account) = account {
         environment.push(("HOME".into(), account.home.clone().into()));
         environment.push(("USER".into(), account.name.clone().into()));
@@ -132,9 +171,17 @@ fn start(
     fcntl_setfl(&reader, OFlags::NONBLOCK)?;
     let spawn = |words: &[OsString]| -> io::Result<u32> {
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir(package).process_group(0);
-        command.env_clear().envs(environment.iter().map(|(key, value)| (key, value)));
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer.try_clone()?);
+        command
+            .args(&words[1..])
+            .current_dir(package)
+            .process_group(0);
+        command
+            .env_clear()
+            .envs(environment.iter().map(|(key, value)| (key, value)));
+        command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer.try_clone()?);
         // Without a change of the user this is one posix_spawn.
         if let Some(account) = account.filter(|account| account.uid != geteuid()) {
             os::run_as(&mut command, account);
@@ -142,10 +189,15 @@ fn start(
         Ok(command.spawn()?.id())
     };
     let id = match (spawn(&program.words), program.read_by_shell()) {
-        (Err(error), Some(shell)) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => spawn(&shell.words)?,
+        (Err(error), Some(shell)) if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+            spawn(&shell.words)?
+        }
         (result, _) => result?,
     };
-    let pid = i32::try_from(id).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    let pid = i32::try_from(id)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidData)?;
     Ok((pid, reader))
 }
 
@@ -174,15 +226,24 @@ impl End {
                 (Some(0), _) => None,
                 (Some(code), _) => {
                     let reason = format!("`{title}` exited with {code}");
-                    Some(Failure { exit_code: Some(code), ..Failure::new(Cause::ScriptFailed, reason) })
+                    Some(Failure {
+                        exit_code: Some(code),
+                        ..Failure::new(Cause::ScriptFailed, reason)
+                    })
                 }
                 (None, signal) => {
                     let signal = signal_name(signal.unwrap_or_default());
-                    Some(Failure::new(Cause::ScriptFailed, format!("`{title}` was killed by {signal}")))
+                    Some(Failure::new(
+                        Cause::ScriptFailed,
+                        format!("`{title}` was killed by {signal}"),
+                    ))
                 }
             },
             End::TimedOut { left } => {
-                let mut reason = format!("`{title}` was ended because it took longer than {}", spoken(timeout));
+                let mut reason = format!(
+                    "`{title}` was ended because it took longer than {}",
+                    spoken(timeout)
+                );
                 if *left > 0 {
                     reason.push_str(&format!(", and {left} of its processes cannot be killed"));
                 }
@@ -197,7 +258,10 @@ impl End {
                 let reason = format!(
                     "`{title}` exited with 0 but {by} still holds its output; let it write to a file or /dev/null"
                 );
-                Some(Failure { exit_code: Some(0), ..Failure::new(Cause::OutputsLeftOpen, reason) })
+                Some(Failure {
+                    exit_code: Some(0),
+                    ..Failure::new(Cause::OutputsLeftOpen, reason)
+                })
             }
         }
     }
@@ -264,7 +328,9 @@ impl Watch<'_> {
             if now >= announced {
                 self.log.flush();
             }
-            if let (Phase::Running(_) | Phase::Draining(_), Some(status), None) = (phase, self.status, &self.output) {
+            if let (Phase::Running(_) | Phase::Draining(_), Some(status), None) =
+                (phase, self.status, &self.output)
+            {
                 return Ok(End::Exited(status));
             }
             phase = match phase {
@@ -278,7 +344,9 @@ impl Watch<'_> {
                     self.signal_all(Signal::KILL);
                     Phase::Killing(now + KILL_GRACE)
                 }
-                Phase::Terminating(_) if children_changed && descendants(&self.earlier).is_empty() => {
+                Phase::Terminating(_)
+                    if children_changed && descendants(&self.earlier).is_empty() =>
+                {
                     self.read_rest();
                     return Ok(End::TimedOut { left: 0 });
                 }
@@ -297,7 +365,11 @@ impl Watch<'_> {
             | Phase::Draining(until)
             | Phase::Terminating(until)
             | Phase::Killing(until)) = phase;
-            let until = if self.log.is_pending() { until.min(announced) } else { until };
+            let until = if self.log.is_pending() {
+                until.min(announced)
+            } else {
+                until
+            };
             children_changed = self.wait(until)?;
         }
     }
@@ -306,9 +378,16 @@ impl Watch<'_> {
     /// ended.
     fn wait(&mut self, until: Instant) -> io::Result<bool> {
         let left = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
+        let timeout = Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
         let mut fds = vec![PollFd::new(self.events, PollFlags::IN)];
-        fds.extend(self.output.iter().map(|output| PollFd::new(output, PollFlags::IN)));
+        fds.extend(
+            self.output
+                .iter()
+                .map(|output| PollFd::new(output, PollFlags::IN)),
+        );
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -359,7 +438,13 @@ impl Watch<'_> {
         if let Some(status) = failed {
             return Ok(End::Exited(status));
         }
-        let inode = self.output.as_ref().and_then(|output| fstat(output).ok()).map_or(0, |stat| stat.st_ino);
-        Ok(End::LeftOpen { holders: holders_of_pipe(inode) })
+        let inode = self
+            .output
+            .as_ref()
+            .and_then(|output| fstat(output).ok())
+            .map_or(0, |stat| stat.st_ino);
+        Ok(End::LeftOpen {
+            holders: holders_of_pipe(inode),
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! The agent: the small program on an instance that fetches packages, installs files and runs hooks.
 //!
 //! [`serve`] is the whole program: it answers the JSON lines of [`protocol`] on two pipes. The work itself is done
-//! by detached processes, one per attempt, that outlive both the connection and the agent ([`shim`](crate) in the
-//! source); what they did is on disk under `ROOTDIR/.cutover/attempts/`, so that an attempt is executed at most once
+//! by detached processes, one per attempt, that outlive both the connection and the agent (`shim.rs`);
+//! what they did is on disk under `ROOTDIR/.cutover/attempts/`, so that an attempt is executed at most once
 //! and its outcome can be asked for again. [`tree`] and [`unpack`] are shared with whoever prepares packages.
 //!
 //! Deliberately absent: async, threads, plans, batches, and any knowledge of what comes next.
@@ -18,6 +18,7 @@ mod hooks;
 mod install;
 mod os;
 pub mod protocol;
+mod reason;
 mod script;
 mod serve;
 mod shim;

@@ -47,7 +47,11 @@ pub(crate) fn exit(code: i32) -> ! {
 /// under its final number. For a child of [`fork`] that never touches the objects of its parent again.
 pub(crate) fn shed_descriptors(keep: OwnedFd) -> io::Result<OwnedFd> {
     const KEPT: RawFd = 3;
-    let null = File::options().read(true).write(true).open("/dev/null")?.into_raw_fd();
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?
+        .into_raw_fd();
     // Out of the way of the number that it gets, and nobody's to close twice.
     let copy = rustix::io::fcntl_dupfd_cloexec(&keep, KEPT + 1)?.into_raw_fd();
     drop(keep);
@@ -63,7 +67,12 @@ pub(crate) fn shed_descriptors(keep: OwnedFd) -> io::Result<OwnedFd> {
             return Err(io::Error::last_os_error());
         }
         // A kernel without the call leaves descriptors open that are closed on exec in any case.
-        libc::syscall(libc::SYS_close_range, KEPT as libc::c_uint + 1, libc::c_uint::MAX, 0);
+        libc::syscall(
+            libc::SYS_close_range,
+            KEPT as libc::c_uint + 1,
+            libc::c_uint::MAX,
+            0,
+        );
         Ok(OwnedFd::from_raw_fd(KEPT))
     }
 }
@@ -81,7 +90,11 @@ extern "C" fn on_child(_signal: libc::c_int) {
     // that was interrupted.
     unsafe {
         let errno = *libc::__errno_location();
-        libc::write(CHILD_EVENT.load(Ordering::Relaxed), one.as_ptr().cast(), one.len());
+        libc::write(
+            CHILD_EVENT.load(Ordering::Relaxed),
+            one.as_ptr().cast(),
+            one.len(),
+        );
         *libc::__errno_location() = errno;
     }
 }
@@ -99,7 +112,11 @@ impl ChildEvents {
             action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
             libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut())
         };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(Self { event }) }
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Self { event })
+        }
     }
 
     /// Forgets the events so far.

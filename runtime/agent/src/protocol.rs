@@ -372,7 +372,11 @@ struct Versioned<'a, T> {
 #[must_use]
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     // These types hold nothing that JSON cannot say, so there is no error to hand on.
-    let mut line = serde_json::to_vec(&Versioned { v: VERSION, body: message }).unwrap_or_default();
+    let mut line = serde_json::to_vec(&Versioned {
+        v: VERSION,
+        body: message,
+    })
+    .unwrap_or_default();
     line.push(b'\n');
     line
 }
@@ -382,13 +386,17 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// # Errors
 /// [`Garbage`] when the line is not a message of this version.
 pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Garbage> {
-    let garbage = |error: serde_json::Error| Garbage::NotAMessage { reason: error.to_string() };
+    let garbage = |error: serde_json::Error| Garbage::NotAMessage {
+        reason: error.to_string(),
+    };
     let mut value: serde_json::Value = serde_json::from_slice(line).map_err(garbage)?;
     let version = value
         .as_object_mut()
         .and_then(|object| object.remove("v"))
         .and_then(|version| version.as_u64())
-        .ok_or_else(|| Garbage::NotAMessage { reason: "it is not an object with a number `v`".to_owned() })?;
+        .ok_or_else(|| Garbage::NotAMessage {
+            reason: "it is not an object with a number `v`".to_owned(),
+        })?;
     if version != VERSION {
         return Err(Garbage::Version { version });
     }
@@ -403,7 +411,10 @@ mod tests {
     fn check(line: &str, expected: &str) {
         match decode::<Request>(line.as_bytes()) {
             Ok(request) => panic!("accepted as {request:?}"),
-            Err(error) => assert!(error.to_string().contains(expected), "`{error}` does not say `{expected}`"),
+            Err(error) => assert!(
+                error.to_string().contains(expected),
+                "`{error}` does not say `{expected}`"
+            ),
         }
     }
 
@@ -415,7 +426,10 @@ mod tests {
         check(r#"{"type":"cached"}"#, "a number `v`");
         check(r#"{"v":2,"type":"new"}"#, "version 2");
         check(r#"{"v":1,"type":"dance"}"#, "unknown variant `dance`");
-        check(r#"{"v":1,"type":"cached","ask":1,"rootdir":"/","caches":[],"x":1}"#, "unknown field `x`");
+        check(
+            r#"{"v":1,"type":"cached","ask":1,"rootdir":"/","caches":[],"x":1}"#,
+            "unknown field `x`",
+        );
         check(
             r#"{"v":1,"type":"run","attempt":"a","rootdir":"/","work":{"kind":"hooks","cache":"c","scripts":[],"nice":1}}"#,
             "unknown field `nice`",

@@ -40,12 +40,18 @@ pub(crate) fn resolve(run: &ScriptRun, package: &Path) -> Result<Program, Failur
     match run {
         ScriptRun::Location(location) => located(location, package),
         ScriptRun::Command(text) if text.trim().is_empty() || text.contains('\0') => {
-            Err(Failure::new(Cause::Invalid, "the command of a script is empty or holds a NUL"))
+            Err(Failure::new(
+                Cause::Invalid,
+                "the command of a script is empty or holds a NUL",
+            ))
         }
-        ScriptRun::Command(text) if names_a_file(text.trim(), package) => located(text.trim(), package),
-        ScriptRun::Command(text) => {
-            Ok(Program { words: vec![SHELL.into(), "-c".into(), text.into()], file: None })
+        ScriptRun::Command(text) if names_a_file(text.trim(), package) => {
+            located(text.trim(), package)
         }
+        ScriptRun::Command(text) => Ok(Program {
+            words: vec![SHELL.into(), "-c".into(), text.into()],
+            file: None,
+        }),
     }
 }
 
@@ -53,7 +59,10 @@ impl Program {
     /// What runs instead when the kernel says that the file is no program: the shell reads it.
     pub(crate) fn read_by_shell(&self) -> Option<Program> {
         let file = self.file.clone()?;
-        Some(Program { words: vec![SHELL.into(), file.into()], file: None })
+        Some(Program {
+            words: vec![SHELL.into(), file.into()],
+            file: None,
+        })
     }
 
     /// Says why the program could not be started.
@@ -61,7 +70,9 @@ impl Program {
         let interpreter = self.file.as_deref().and_then(interpreter);
         let reason = match (error.kind(), interpreter) {
             (io::ErrorKind::NotFound, Some(interpreter)) => {
-                format!("`{title}` cannot be executed: its interpreter `{interpreter}` is not on this instance")
+                format!(
+                    "`{title}` cannot be executed: its interpreter `{interpreter}` is not on this instance"
+                )
             }
             _ => format!("`{title}` cannot be executed: {error}"),
         };
@@ -76,12 +87,19 @@ fn names_a_file(text: &str, package: &Path) -> bool {
 /// The path in the package that a location names, if it is one. A leading `/` is the package's root.
 fn inside(location: &str) -> Option<PathBuf> {
     let path = Path::new(location.trim_start_matches('/'));
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let plain = path
+        .components()
+        .all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     (plain && !path.as_os_str().is_empty() && !location.contains('\0')).then(|| path.to_path_buf())
 }
 
 fn located(location: &str, package: &Path) -> Result<Program, Failure> {
-    let leaves = || Failure::new(Cause::Invalid, format!("`{location}` leads out of the package"));
+    let leaves = || {
+        Failure::new(
+            Cause::Invalid,
+            format!("`{location}` leads out of the package"),
+        )
+    };
     let file = package.join(inside(location).ok_or_else(leaves)?);
     let missing = |error: io::Error| {
         let reason = match error.kind() {
@@ -91,19 +109,28 @@ fn located(location: &str, package: &Path) -> Result<Program, Failure> {
         Failure::new(Cause::ScriptMissing, reason)
     };
     let real = file.canonicalize().map_err(missing)?;
-    if !package.canonicalize().is_ok_and(|package| real.starts_with(package)) {
+    if !package
+        .canonicalize()
+        .is_ok_and(|package| real.starts_with(package))
+    {
         return Err(leaves());
     }
     let metadata = real.metadata().map_err(missing)?;
     if !metadata.is_file() {
-        return Err(Failure::new(Cause::ScriptMissing, format!("`{location}` is not a file")));
+        return Err(Failure::new(
+            Cause::ScriptMissing,
+            format!("`{location}` is not a file"),
+        ));
     }
     let mode = metadata.permissions().mode();
     if mode & 0o111 == 0 {
-        fs::set_permissions(&real, Permissions::from_mode(mode & 0o7777 | 0o111)).map_err(|error| {
-            let reason = format!("`{location}` is not executable and cannot be made so: {error}");
-            Failure::new(Cause::NotExecutable, reason)
-        })?;
+        fs::set_permissions(&real, Permissions::from_mode(mode & 0o7777 | 0o111)).map_err(
+            |error| {
+                let reason =
+                    format!("`{location}` is not executable and cannot be made so: {error}");
+                Failure::new(Cause::NotExecutable, reason)
+            },
+        )?;
     }
     if let Some(line) = first_line(&real)
         && line.starts_with("#!")
@@ -116,20 +143,30 @@ fn located(location: &str, package: &Path) -> Result<Program, Failure> {
         );
         return Err(Failure::new(Cause::NotExecutable, reason));
     }
-    Ok(Program { words: vec![file.clone().into()], file: Some(file) })
+    Ok(Program {
+        words: vec![file.clone().into()],
+        file: Some(file),
+    })
 }
 
 fn first_line(file: &Path) -> Option<String> {
     // The kernel reads no more than this of it either.
     let mut head = Vec::new();
-    File::open(file).ok()?.take(256).read_to_end(&mut head).ok()?;
+    File::open(file)
+        .ok()?
+        .take(256)
+        .read_to_end(&mut head)
+        .ok()?;
     let end = head.iter().position(|byte| *byte == b'\n')?;
     Some(String::from_utf8_lossy(&head[..end]).into_owned())
 }
 
 fn interpreter(file: &Path) -> Option<String> {
     let line = first_line(file)?;
-    line.strip_prefix("#!")?.split_whitespace().next().map(str::to_owned)
+    line.strip_prefix("#!")?
+        .split_whitespace()
+        .next()
+        .map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -155,7 +192,11 @@ mod tests {
             (Ok(program), Ok(path)) => assert_eq!(program.words, [package.path().join(path)]),
             (Err(failure), Err((cause, text))) => {
                 assert_eq!(failure.cause, cause);
-                assert!(failure.reason.contains(text), "`{}` does not say `{text}`", failure.reason);
+                assert!(
+                    failure.reason.contains(text),
+                    "`{}` does not say `{text}`",
+                    failure.reason
+                );
             }
             (found, expected) => panic!("{found:?} is not {expected:?}"),
         }
@@ -174,18 +215,36 @@ mod tests {
         check(location("bin/start it.sh"), Ok("bin/start it.sh"));
         check(location("/bin/start it.sh"), Ok("bin/start it.sh"));
         check(location("bin/in"), Ok("bin/in"));
-        check(location("bin/gone.sh"), Err((Cause::ScriptMissing, "`bin/gone.sh` is not in the package")));
+        check(
+            location("bin/gone.sh"),
+            Err((Cause::ScriptMissing, "`bin/gone.sh` is not in the package")),
+        );
         check(location("bin"), Err((Cause::ScriptMissing, "not a file")));
-        check(location("../bin/true"), Err((Cause::Invalid, "out of the package")));
-        check(location("bin/../../x"), Err((Cause::Invalid, "out of the package")));
-        check(location("bin/out"), Err((Cause::Invalid, "out of the package")));
+        check(
+            location("../bin/true"),
+            Err((Cause::Invalid, "out of the package")),
+        );
+        check(
+            location("bin/../../x"),
+            Err((Cause::Invalid, "out of the package")),
+        );
+        check(
+            location("bin/out"),
+            Err((Cause::Invalid, "out of the package")),
+        );
         check(location(""), Err((Cause::Invalid, "out of the package")));
     }
 
     #[test]
     fn windows_line_ends_are_called_by_their_name() {
-        check(location("bin/dos.sh"), Err((Cause::NotExecutable, "carriage return")));
-        check(command("bin/dos.sh"), Err((Cause::NotExecutable, "carriage return")));
+        check(
+            location("bin/dos.sh"),
+            Err((Cause::NotExecutable, "carriage return")),
+        );
+        check(
+            command("bin/dos.sh"),
+            Err((Cause::NotExecutable, "carriage return")),
+        );
     }
 
     #[test]
@@ -213,6 +272,9 @@ mod tests {
     fn titles_are_one_short_line() {
         assert_eq!(title(&location("bin/start.sh")), "bin/start.sh");
         assert_eq!(title(&command("echo a\necho b")), "echo a…");
-        assert_eq!(title(&command(&"é".repeat(100))), format!("{}…", "é".repeat(80)));
+        assert_eq!(
+            title(&command(&"é".repeat(100))),
+            format!("{}…", "é".repeat(80))
+        );
     }
 }

@@ -17,7 +17,8 @@ use crate::attempt::{self, Attempt, Standing};
 use crate::cache;
 use crate::follow::Follow;
 use crate::install;
-use crate::protocol::{self, Answer, Request, Run};
+use crate::protocol::{self, Answer, Outcome, Request, Run};
+use crate::reason::chain;
 use crate::shim;
 
 /// Nothing more is taken in while this many bytes wait to be written.
@@ -28,7 +29,10 @@ const PIPE_BUF: usize = 4096;
 
 /// How often an attempt is looked at whose worker cannot be watched. That is an attempt whose worker was killed before
 /// it could say its name, or is about to say it.
-const RECHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+const RECHECK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
 /// How many workers may die at birth before an attempt is refused.
 const MAX_LAUNCHES: u32 = 3;
@@ -62,7 +66,9 @@ pub enum Error {
 /// [`Error`] when the process has other threads, the input is not lines, or a basic system call fails.
 pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
     let failed = |doing| move |source| Error::Io { doing, source };
-    let count = fs::read_dir("/proc/self/task").map_err(failed("count the threads in `/proc/self/task`"))?.count();
+    let count = fs::read_dir("/proc/self/task")
+        .map_err(failed("count the threads in `/proc/self/task`"))?
+        .count();
     if count != 1 {
         return Err(Error::Threads { count });
     }
@@ -122,7 +128,10 @@ impl Front {
     fn run(&mut self, stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>) -> Result<(), Error> {
         loop {
             self.look_at_dirty();
-            let ready = self.wait(stdin, stdout).map_err(|source| Error::Io { doing: "wait for events", source })?;
+            let ready = self.wait(stdin, stdout).map_err(|source| Error::Io {
+                doing: "wait for events",
+                source,
+            })?;
             if ready.output && !self.write(stdout) {
                 return Ok(());
             }
@@ -146,15 +155,27 @@ impl Front {
     fn wait(&mut self, stdin: BorrowedFd<'_>, stdout: BorrowedFd<'_>) -> io::Result<Ready> {
         let none = PollFlags::empty();
         let taking = if self.has_room() { PollFlags::IN } else { none };
-        let giving = if self.output.is_empty() { none } else { PollFlags::OUT };
-        let timeout = if self.recheck.is_empty() { None } else { Some(&RECHECK) };
+        let giving = if self.output.is_empty() {
+            none
+        } else {
+            PollFlags::OUT
+        };
+        let timeout = if self.recheck.is_empty() {
+            None
+        } else {
+            Some(&RECHECK)
+        };
 
         let mut fds = vec![
             PollFd::from_borrowed_fd(stdin, taking),
             PollFd::from_borrowed_fd(stdout, giving),
             PollFd::new(&self.inotify, taking),
         ];
-        fds.extend(self.workers.iter().map(|worker| PollFd::new(&worker.pidfd, PollFlags::IN)));
+        fds.extend(
+            self.workers
+                .iter()
+                .map(|worker| PollFd::new(&worker.pidfd, PollFlags::IN)),
+        );
         let count = match poll(&mut fds, timeout) {
             Ok(count) => count,
             Err(Errno::INTR) => 0,
@@ -170,7 +191,9 @@ impl Front {
             input: is_ready[0],
             output: is_ready[1],
             folders: is_ready[2],
-            workers: (0..self.workers.len()).filter(|index| is_ready[index + 3]).collect(),
+            workers: (0..self.workers.len())
+                .filter(|index| is_ready[index + 3])
+                .collect(),
         })
     }
 
@@ -195,16 +218,31 @@ impl Front {
             Ok(0) => return Ok(false),
             Ok(length) => length,
             Err(Errno::INTR | Errno::AGAIN) => return Ok(true),
-            Err(errno) => return Err(Error::Io { doing: "read requests", source: errno.into() }),
+            Err(errno) => {
+                return Err(Error::Io {
+                    doing: "read requests",
+                    source: errno.into(),
+                });
+            }
         };
         let searched = self.input.len();
         self.input.extend_from_slice(&buffer[..length]);
-        let Some(last) = self.input[searched..].iter().rposition(|byte| *byte == b'\n') else {
-            return if self.input.len() > protocol::MAX_LINE { Err(Error::LineTooLong) } else { Ok(true) };
+        let Some(last) = self.input[searched..]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+        else {
+            return if self.input.len() > protocol::MAX_LINE {
+                Err(Error::LineTooLong)
+            } else {
+                Ok(true)
+            };
         };
         let rest = self.input.split_off(searched + last + 1);
         let lines = std::mem::replace(&mut self.input, rest);
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        for line in lines
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.trim_ascii().is_empty())
+        {
             self.request(line);
         }
         Ok(true)
@@ -215,26 +253,52 @@ impl Front {
             Ok(Request::Run(run)) => {
                 let attempt = run.attempt.clone();
                 if let Err(reason) = self.take_up(run) {
-                    self.answer(&Answer::Refused { attempt: Some(attempt), ask: None, reason });
+                    self.answer(&Answer::Refused {
+                        attempt: Some(attempt),
+                        ask: None,
+                        reason,
+                    });
                 }
             }
             Ok(Request::Cached(question)) => {
-                let complete = |cache: &String| cache::is_complete(&question.rootdir, cache, &self.boot);
-                let caches = question.caches.iter().filter(|cache| complete(cache)).cloned().collect();
-                self.answer(&Answer::Cached { ask: question.ask, caches });
+                let complete =
+                    |cache: &String| cache::is_complete(&question.rootdir, cache, &self.boot);
+                let caches = question
+                    .caches
+                    .iter()
+                    .filter(|cache| complete(cache))
+                    .cloned()
+                    .collect();
+                self.answer(&Answer::Cached {
+                    ask: question.ask,
+                    caches,
+                });
             }
             Ok(Request::Installed(question)) => {
-                let answer = match install::installed(&question.rootdir, &question.application, &question.group) {
-                    Ok(deployment) => Answer::Installed { ask: question.ask, deployment },
-                    Err(error) => {
-                        Answer::Refused { attempt: None, ask: Some(question.ask), reason: chain(&error) }
-                    }
+                let answer = match install::installed(
+                    &question.rootdir,
+                    &question.application,
+                    &question.group,
+                ) {
+                    Ok(deployment) => Answer::Installed {
+                        ask: question.ask,
+                        deployment,
+                    },
+                    Err(error) => Answer::Refused {
+                        attempt: None,
+                        ask: Some(question.ask),
+                        reason: chain(&error),
+                    },
                 };
                 self.answer(&answer);
             }
             Err(garbage) => {
                 let (attempt, ask) = addressees(line);
-                self.answer(&Answer::Refused { attempt, ask, reason: garbage.to_string() });
+                self.answer(&Answer::Refused {
+                    attempt,
+                    ask,
+                    reason: garbage.to_string(),
+                });
             }
         }
     }
@@ -246,9 +310,13 @@ impl Front {
     /// Begins an attempt or joins the one that is there.
     fn take_up(&mut self, run: Run) -> Result<(), String> {
         let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(|error| chain(&error))?;
-        let standing = attempt.standing(&self.boot).map_err(|error| error.to_string())?;
+        let standing = attempt
+            .standing(&self.boot)
+            .map_err(|error| error.to_string())?;
         let lock = match standing {
-            Standing::Absent => attempt.file(&run, &self.boot).map_err(|error| chain(&error))?,
+            Standing::Absent => attempt
+                .file(&run, &self.boot)
+                .map_err(|error| chain(&error))?,
             Standing::Unbegun(lock) => Some(lock),
             Standing::Ended | Standing::Held(_) | Standing::Lost(_) => None,
         };
@@ -257,7 +325,8 @@ impl Front {
         let watch = inotify::add_watch(&self.inotify, attempt.dir(), events)
             .map_err(|errno| format!("watch `{}`: {errno}", attempt.dir().display()))?;
 
-        self.follows.insert(id.clone(), Follow::new(attempt, run, watch));
+        self.follows
+            .insert(id.clone(), Follow::new(attempt, run, watch));
         match lock {
             Some(lock) => self.launch(&id, lock),
             None => {
@@ -269,7 +338,9 @@ impl Front {
 
     /// Starts a worker for an attempt whose lock is in hand.
     fn launch(&mut self, id: &str, lock: OwnedFd) -> Result<(), String> {
-        let Some(follow) = self.follows.get_mut(id) else { return Ok(()) };
+        let Some(follow) = self.follows.get_mut(id) else {
+            return Ok(());
+        };
         follow.launches += 1;
         let started = if follow.launches > MAX_LAUNCHES {
             Err(io::Error::other("it ends before it begins"))
@@ -279,7 +350,12 @@ impl Front {
         let worker = started.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
         match worker {
             Ok((pid, pidfd)) => {
-                self.workers.push(Worker { attempt: id.to_owned(), pid, pidfd, origin: Origin::Child });
+                self.workers.push(Worker {
+                    attempt: id.to_owned(),
+                    pid,
+                    pidfd,
+                    origin: Origin::Child,
+                });
                 Ok(())
             }
             Err(error) => {
@@ -287,6 +363,14 @@ impl Front {
                 Err(format!("start a worker for the attempt: {error}"))
             }
         }
+    }
+
+    fn lose(&mut self, id: &str, reason: String) {
+        self.forget(id);
+        self.answer(&Answer::Ended {
+            attempt: id.to_owned(),
+            outcome: Outcome::Lost { reason },
+        });
     }
 
     fn forget(&mut self, id: &str) {
@@ -332,24 +416,37 @@ impl Front {
         {
             if let Err(reason) = self.look_at(&id) {
                 self.forget(&id);
-                self.answer(&Answer::Refused { attempt: Some(id), ask: None, reason });
+                self.answer(&Answer::Refused {
+                    attempt: Some(id),
+                    ask: None,
+                    reason,
+                });
             }
         }
     }
 
     /// Reports what is to be reported of an attempt, at most one part of its log at a time.
     fn look_at(&mut self, id: &str) -> Result<(), String> {
-        let Some(follow) = self.follows.get_mut(id) else { return Ok(()) };
+        let Some(follow) = self.follows.get_mut(id) else {
+            return Ok(());
+        };
         // The log is read after the outcome was looked for: what it says then is all that it said before the outcome.
         let outcome = follow.attempt.outcome();
-        if let Some((offset, text)) = follow.next_chunk().map_err(|error| format!("read the log: {error}"))? {
-            self.answer(&Answer::Log { attempt: id.to_owned(), offset, text });
+        if let Some((offset, text)) = follow.next_chunk() {
+            self.answer(&Answer::Log {
+                attempt: id.to_owned(),
+                offset,
+                text,
+            });
             self.dirty.insert(id.to_owned());
             return Ok(());
         }
         if let Some(outcome) = outcome {
             self.forget(id);
-            self.answer(&Answer::Ended { attempt: id.to_owned(), outcome });
+            self.answer(&Answer::Ended {
+                attempt: id.to_owned(),
+                outcome,
+            });
             return Ok(());
         }
         if self.workers.iter().any(|worker| worker.attempt == id) {
@@ -360,27 +457,31 @@ impl Front {
 
     /// Deals with an attempt of which no worker is known.
     fn find_worker(&mut self, id: &str) -> Result<(), String> {
-        let Some(follow) = self.follows.get(id) else { return Ok(()) };
-        let standing = follow.attempt.standing(&self.boot).map_err(|error| error.to_string())?;
-        match standing {
-            Standing::Ended => {
+        let Some(follow) = self.follows.get(id) else {
+            return Ok(());
+        };
+        match follow.attempt.standing(&self.boot) {
+            Ok(Standing::Ended) => {
                 self.dirty.insert(id.to_owned());
             }
-            Standing::Lost(reason) => {
-                self.forget(id);
-                let outcome = protocol::Outcome::Lost { reason };
-                self.answer(&Answer::Ended { attempt: id.to_owned(), outcome });
-            }
-            Standing::Unbegun(lock) => self.launch(id, lock)?,
-            Standing::Absent => return Err("the attempt's folder was removed".to_owned()),
-            Standing::Held(pid) => {
-                let watched = pid.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)));
+            Ok(Standing::Lost(reason)) => self.lose(id, reason),
+            Ok(Standing::Absent) => self.lose(id, "the attempt's folder was removed".to_owned()),
+            Err(error) => self.lose(id, format!("the attempt's folder cannot be read: {error}")),
+            Ok(Standing::Unbegun(lock)) => self.launch(id, lock)?,
+            Ok(Standing::Held(pid)) => {
+                let watched =
+                    pid.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)));
                 // The process may have ended, and its number may have been given away, before it could be opened.
-                let holder = follow.attempt.standing(&self.boot).map_err(|error| error.to_string())?;
+                let holder = follow.attempt.standing(&self.boot);
                 match (watched, holder) {
-                    (Some((pid, pidfd)), Standing::Held(still)) if still == Some(pid) => {
+                    (Some((pid, pidfd)), Ok(Standing::Held(still))) if still == Some(pid) => {
                         let attempt = id.to_owned();
-                        self.workers.push(Worker { attempt, pid, pidfd, origin: Origin::Stranger });
+                        self.workers.push(Worker {
+                            attempt,
+                            pid,
+                            pidfd,
+                            origin: Origin::Stranger,
+                        });
                     }
                     _ => {
                         self.recheck.insert(id.to_owned());
@@ -395,17 +496,8 @@ impl Front {
 /// Whom a line that could not be read was about, as far as can be seen.
 fn addressees(line: &[u8]) -> (Option<String>, Option<u64>) {
     let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
-    (value["attempt"].as_str().map(str::to_owned), value["ask"].as_u64())
-}
-
-/// An error with its causes in one line: across the pipe there is no chain to walk.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
+    (
+        value["attempt"].as_str().map(str::to_owned),
+        value["ask"].as_u64(),
+    )
 }

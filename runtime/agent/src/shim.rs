@@ -42,7 +42,11 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure without an exit code.
     pub(crate) fn new(cause: Cause, reason: impl Into<String>) -> Self {
-        Self { cause, reason: reason.into(), exit_code: None }
+        Self {
+            cause,
+            reason: reason.into(),
+            exit_code: None,
+        }
     }
 }
 
@@ -69,7 +73,12 @@ fn work(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<()> {
             let mut log = Capture::new(log);
             let finished = catch_unwind(AssertUnwindSafe(|| perform(run, &mut log)));
             log.flush();
-            let bug = || Err(Failure::new(Cause::Invalid, "the agent's worker failed: this is a bug in cutover"));
+            let bug = || {
+                Err(Failure::new(
+                    Cause::Invalid,
+                    "the agent's worker failed: this is a bug in cutover",
+                ))
+            };
             outcome(finished.unwrap_or_else(|_| bug()), attempt)
         }
         Err(error) => {
@@ -88,15 +97,20 @@ fn work(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<()> {
 
 fn perform(run: &Run, log: &mut Capture) -> Result<Done, Failure> {
     let boot = attempt::boot();
-    let invalid = |error: crate::cache::Error| Failure::new(Cause::Invalid, crate::serve::chain(&error));
+    let invalid =
+        |error: crate::cache::Error| Failure::new(Cause::Invalid, crate::reason::chain(&error));
     match &run.work {
         Work::Fetch(work) => fetch::fetch(work, &run.rootdir, &boot, &run.attempt, log),
         Work::Hooks(work) => {
-            let package = Folder::at(&run.rootdir, &work.cache).and_then(|folder| folder.open(&boot)).map_err(invalid)?;
+            let package = Folder::at(&run.rootdir, &work.cache)
+                .and_then(|folder| folder.open(&boot))
+                .map_err(invalid)?;
             hooks::run(work, &package, log)
         }
         Work::Install(work) => {
-            let package = Folder::at(&run.rootdir, &work.cache).and_then(|folder| folder.open(&boot)).map_err(invalid)?;
+            let package = Folder::at(&run.rootdir, &work.cache)
+                .and_then(|folder| folder.open(&boot))
+                .map_err(invalid)?;
             install::install(work, &run.rootdir, &package, log)
         }
     }
@@ -106,7 +120,30 @@ fn outcome(finished: Result<Done, Failure>, attempt: &Attempt) -> (Outcome, Opti
     let path = attempt.log();
     let log = path.exists().then(|| path.to_string_lossy().into_owned());
     match finished {
-        Ok(Done { exit_code, note, afterwork }) => (Outcome::Succeeded { exit_code, log, note }, afterwork),
-        Err(Failure { cause, reason, exit_code }) => (Outcome::Failed { cause, reason, exit_code, log }, None),
+        Ok(Done {
+            exit_code,
+            note,
+            afterwork,
+        }) => (
+            Outcome::Succeeded {
+                exit_code,
+                log,
+                note,
+            },
+            afterwork,
+        ),
+        Err(Failure {
+            cause,
+            reason,
+            exit_code,
+        }) => (
+            Outcome::Failed {
+                cause,
+                reason,
+                exit_code,
+                log,
+            },
+            None,
+        ),
     }
 }

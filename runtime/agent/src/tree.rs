@@ -153,7 +153,9 @@ pub(crate) fn walk_from(root: &Path, start: &Path) -> Result<Vec<Node>, Error> {
             let entry = entry.map_err(failed("list", &dir))?;
             let node = node(root, folder.join(entry.file_name()))?;
             if nodes.len() == MAX_ENTRIES {
-                return Err(Error::TooManyEntries { path: root.to_path_buf() });
+                return Err(Error::TooManyEntries {
+                    path: root.to_path_buf(),
+                });
             }
             if node.kind == Kind::Directory {
                 folders.push(node.path.clone());
@@ -202,9 +204,12 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, Error> {
         let mut content = String::new();
         match &node.kind {
             Kind::Directory => fs::create_dir(&target).map_err(failed("create", &target))?,
-            Kind::Link(link) => symlink(link, &target).map_err(failed("create the link", &target))?,
+            Kind::Link(link) => {
+                symlink(link, &target).map_err(failed("create the link", &target))?;
+            }
             Kind::File => {
-                let (digest, bytes) = copy_file(&from.join(&node.path), &target, node.mode, &mut buffer)?;
+                let (digest, bytes) =
+                    copy_file(&from.join(&node.path), &target, node.mode, &mut buffer)?;
                 content = digest;
                 copied.files += 1;
                 copied.bytes += bytes;
@@ -213,7 +218,11 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, Error> {
         hasher.add(node, &content);
     }
     // Innermost first, and last of all: a folder may deny its owner to write.
-    for node in nodes.iter().rev().filter(|node| node.kind == Kind::Directory) {
+    for node in nodes
+        .iter()
+        .rev()
+        .filter(|node| node.kind == Kind::Directory)
+    {
         set_mode(&to.join(&node.path), node.mode)?;
     }
     set_mode(to, 0o755)?;
@@ -223,12 +232,21 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, Error> {
 
 fn copy_file(from: &Path, to: &Path, mode: u32, buffer: &mut [u8]) -> Result<(String, u64), Error> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let mut source =
-        OpenOptions::new().read(true).custom_flags(no_follow).open(from).map_err(failed("open", from))?;
-    let mut target =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(to).map_err(failed("create", to))?;
+    let mut source = OpenOptions::new()
+        .read(true)
+        .custom_flags(no_follow)
+        .open(from)
+        .map_err(failed("open", from))?;
+    let mut target = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .map_err(failed("create", to))?;
     let copied = hash_file(&mut source, &mut target, buffer, from, to)?;
-    target.set_permissions(Permissions::from_mode(mode)).map_err(failed("set the mode of", to))?;
+    target
+        .set_permissions(Permissions::from_mode(mode))
+        .map_err(failed("set the mode of", to))?;
     Ok(copied)
 }
 
@@ -256,7 +274,9 @@ fn hash_file(
             Err(error) => return Err(failed("read", from)(error)),
         };
         hasher.update(&buffer[..length]);
-        target.write_all(&buffer[..length]).map_err(failed("write", to))?;
+        target
+            .write_all(&buffer[..length])
+            .map_err(failed("write", to))?;
         bytes += length as u64;
     }
 }
@@ -303,7 +323,11 @@ fn bytes(path: &Path) -> &[u8] {
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
-    move |source| Error::Io { doing, path, source }
+    move |source| Error::Io {
+        doing,
+        path,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -317,7 +341,12 @@ mod tests {
         fs::write(dir.path().join("a-b"), "").unwrap();
         symlink("a/b", dir.path().join("link")).unwrap();
         symlink("../../a-b", dir.path().join("a/b/up")).unwrap();
-        for (path, mode) in [("a", 0o755), ("a/b", 0o755), ("a/b/file", 0o644), ("a-b", 0o755)] {
+        for (path, mode) in [
+            ("a", 0o755),
+            ("a/b", 0o755),
+            ("a/b/file", 0o644),
+            ("a-b", 0o755),
+        ] {
             set_mode(&dir.path().join(path), mode).unwrap();
         }
         dir
@@ -333,7 +362,10 @@ mod tests {
              l 777 6 a/b/up 9 ../../a-b\nl 777 4 link 3 a/b\n"
         );
 
-        assert_eq!(digest(dir.path()).unwrap(), format!("sha256:{}", hex(&Sha256::digest(text))));
+        assert_eq!(
+            digest(dir.path()).unwrap(),
+            format!("sha256:{}", hex(&Sha256::digest(text)))
+        );
     }
 
     #[test]
@@ -343,7 +375,11 @@ mod tests {
             |root| fs::write(root.join("a/b/file"), "Content").unwrap(),
             |root| set_mode(&root.join("a/b/file"), 0o755).unwrap(),
             |root| fs::rename(root.join("a-b"), root.join("a-c")).unwrap(),
-            |root| fs::remove_file(root.join("link")).and_then(|()| symlink("a", root.join("link"))).unwrap(),
+            |root| {
+                fs::remove_file(root.join("link"))
+                    .and_then(|()| symlink("a", root.join("link")))
+                    .unwrap();
+            },
             |root| fs::create_dir(root.join("new")).unwrap(),
         ];
         let before = digest(sample().path()).unwrap();
@@ -371,14 +407,32 @@ mod tests {
 
     #[test]
     fn links_stay_inside() {
-        let stays = [("link", "a"), ("link", "./a/b"), ("a/b/link", "../../c"), ("a/link", "..")];
-        let leaves = [("link", "/etc"), ("link", ".."), ("a/link", "../.."), ("link", "a/../.."), ("link", "a/../b"), ("link", "")];
+        let stays = [
+            ("link", "a"),
+            ("link", "./a/b"),
+            ("a/b/link", "../../c"),
+            ("a/link", ".."),
+        ];
+        let leaves = [
+            ("link", "/etc"),
+            ("link", ".."),
+            ("a/link", "../.."),
+            ("link", "a/../.."),
+            ("link", "a/../b"),
+            ("link", ""),
+        ];
 
         for (link, target) in stays {
-            assert!(link_stays_inside(Path::new(link), Path::new(target)), "{link} -> {target}");
+            assert!(
+                link_stays_inside(Path::new(link), Path::new(target)),
+                "{link} -> {target}"
+            );
         }
         for (link, target) in leaves {
-            assert!(!link_stays_inside(Path::new(link), Path::new(target)), "{link} -> {target}");
+            assert!(
+                !link_stays_inside(Path::new(link), Path::new(target)),
+                "{link} -> {target}"
+            );
         }
     }
 
@@ -386,10 +440,20 @@ mod tests {
     fn what_is_not_a_tree_is_refused_by_name() {
         let dir = sample();
         symlink("/etc/passwd", dir.path().join("a/out")).unwrap();
-        assert!(digest(dir.path()).unwrap_err().to_string().contains("a/out` leads out"));
+        assert!(
+            digest(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("a/out` leads out")
+        );
 
         let dir = sample();
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("sock")).unwrap();
-        assert!(digest(dir.path()).unwrap_err().to_string().contains("sock` is neither"));
+        assert!(
+            digest(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("sock` is neither")
+        );
     }
 }

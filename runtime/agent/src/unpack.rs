@@ -26,7 +26,10 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { bytes: 4 << 30, entries: tree::MAX_ENTRIES }
+        Self {
+            bytes: 4 << 30,
+            entries: tree::MAX_ENTRIES,
+        }
     }
 }
 
@@ -97,7 +100,9 @@ pub fn unpack_within(package: &Path, into: &Path, limits: Limits) -> Result<(), 
     let metadata = package.metadata().map_err(failed("look at", package))?;
     // An empty folder may have been made for this; a full one is not for mixing.
     match fs::remove_dir(into) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("unpack into", into)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("unpack into", into)(error));
+        }
         _ => {}
     }
     if metadata.is_dir() {
@@ -113,8 +118,15 @@ pub fn unpack_within(package: &Path, into: &Path, limits: Limits) -> Result<(), 
     tree::set_mode(into, 0o755)?;
     match kind(&head[..length]) {
         Ok(Kind::Tar) => Unpacking::new(into, limits).tar(file)?,
-        Ok(Kind::Gzip) => Unpacking::new(into, limits).tar(BufReader::new(MultiGzDecoder::new(file)))?,
-        Err(found) => return Err(Error::Unsupported { path: package.to_path_buf(), found }),
+        Ok(Kind::Gzip) => {
+            Unpacking::new(into, limits).tar(BufReader::new(MultiGzDecoder::new(file)))?;
+        }
+        Err(found) => {
+            return Err(Error::Unsupported {
+                path: package.to_path_buf(),
+                found,
+            });
+        }
     }
     strip_top(into)
 }
@@ -133,7 +145,11 @@ fn kind(head: &[u8]) -> Result<Kind, &'static str> {
         [0xfd, b'7', b'z', b'X', b'Z', ..] => Err("compressed with xz, which is not supported"),
         [b'B', b'Z', b'h', ..] => Err("compressed with bzip2, which is not supported"),
         [] => Err("empty"),
-        head if head.len() == 512 && (is_tar_header(head) || head.iter().all(|byte| *byte == 0)) => Ok(Kind::Tar),
+        head if head.len() == 512
+            && (is_tar_header(head) || head.iter().all(|byte| *byte == 0)) =>
+        {
+            Ok(Kind::Tar)
+        }
         _ => Err("not an archive"),
     }
 }
@@ -143,7 +159,17 @@ fn is_tar_header(head: &[u8]) -> bool {
         return true;
     }
     // The oldest form has no magic, but every header has a sum of its bytes, the sum's own taken as spaces.
-    let sum: u64 = head.iter().enumerate().map(|(at, byte)| u64::from(if (148..156).contains(&at) { b' ' } else { *byte })).sum();
+    let sum: u64 = head
+        .iter()
+        .enumerate()
+        .map(|(at, byte)| {
+            u64::from(if (148..156).contains(&at) {
+                b' '
+            } else {
+                *byte
+            })
+        })
+        .sum();
     let stored = String::from_utf8_lossy(&head[148..156]);
     u64::from_str_radix(stored.trim_matches([' ', '\0']), 8) == Ok(sum)
 }
@@ -170,22 +196,37 @@ struct Unpacking<'a> {
 
 impl<'a> Unpacking<'a> {
     fn new(into: &'a Path, limits: Limits) -> Self {
-        Self { into, limits, bytes: 0, entries: 0, folders: Vec::new() }
+        Self {
+            into,
+            limits,
+            bytes: 0,
+            entries: 0,
+            folders: Vec::new(),
+        }
     }
 
     fn tar(mut self, stream: impl Read) -> Result<(), Error> {
         // The stream itself is bounded too: an archive may consist of headers alone.
-        let bound = self.limits.bytes.saturating_add(self.limits.entries as u64 * 4096);
-        let mut archive = tar::Archive::new(Bounded { stream, left: bound });
+        let bound = self
+            .limits
+            .bytes
+            .saturating_add(self.limits.entries as u64 * 4096);
+        let mut archive = tar::Archive::new(Bounded {
+            stream,
+            left: bound,
+        });
         let mut offset = 0;
-        let entries = archive.entries().map_err(|source| Error::Damaged { offset, source })?;
+        let entries = archive
+            .entries()
+            .map_err(|source| Error::Damaged { offset, source })?;
         for entry in entries {
             let mut entry = entry.map_err(|source| self.damaged(offset, source))?;
             offset = entry.raw_file_position();
             self.member(&mut entry)?;
         }
         // Whatever follows is read as well: the checksum of a compressed stream is at its end.
-        io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|source| self.damaged(offset, source))?;
+        io::copy(&mut archive.into_inner(), &mut io::sink())
+            .map_err(|source| self.damaged(offset, source))?;
         for (folder, mode) in self.folders.iter().rev() {
             tree::set_mode(folder, *mode)?;
         }
@@ -193,11 +234,17 @@ impl<'a> Unpacking<'a> {
     }
 
     fn damaged(&self, offset: u64, source: io::Error) -> Error {
-        if source.kind() == io::ErrorKind::FileTooLarge { self.too_large() } else { Error::Damaged { offset, source } }
+        if source.kind() == io::ErrorKind::FileTooLarge {
+            self.too_large()
+        } else {
+            Error::Damaged { offset, source }
+        }
     }
 
     fn too_large(&self) -> Error {
-        Error::TooLarge { limit: format!("{} bytes", self.limits.bytes) }
+        Error::TooLarge {
+            limit: format!("{} bytes", self.limits.bytes),
+        }
     }
 
     fn member<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<(), Error> {
@@ -207,15 +254,25 @@ impl<'a> Unpacking<'a> {
         }
         let name = entry.path_bytes().into_owned();
         let name = Path::new(OsStr::from_bytes(&name));
-        let Some(path) = inside(name).map_err(|problem| refused(name, problem))? else { return Ok(()) };
+        let Some(path) = inside(name).map_err(|problem| refused(name, problem))? else {
+            return Ok(());
+        };
         self.entries += 1;
         if self.entries > self.limits.entries {
-            return Err(Error::TooLarge { limit: format!("{} members", self.limits.entries) });
+            return Err(Error::TooLarge {
+                limit: format!("{} members", self.limits.entries),
+            });
         }
-        let mode = entry.header().mode().map_err(|source| self.damaged(entry.raw_header_position(), source))? & 0o777;
+        let mode = entry
+            .header()
+            .mode()
+            .map_err(|source| self.damaged(entry.raw_header_position(), source))?
+            & 0o777;
         let target = self.place(name, &path)?;
         match kind {
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, &target, mode),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.file(entry, &target, mode)
+            }
             EntryType::Directory => self.folder(name, target, mode),
             EntryType::Symlink => {
                 let link = link_name(entry, name)?;
@@ -228,9 +285,15 @@ impl<'a> Unpacking<'a> {
             EntryType::Link => {
                 let link = link_name(entry, name)?;
                 let out = "is a link to something that is not a file of the package";
-                let original = inside(&link).ok().flatten().ok_or_else(|| refused(name, out))?;
+                let original = inside(&link)
+                    .ok()
+                    .flatten()
+                    .ok_or_else(|| refused(name, out))?;
                 let original = self.place(name, &original)?;
-                if !original.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+                if !original
+                    .symlink_metadata()
+                    .is_ok_and(|metadata| metadata.is_file())
+                {
                     return Err(refused(name, out));
                 }
                 if original == target {
@@ -265,7 +328,12 @@ impl<'a> Unpacking<'a> {
         Ok(place)
     }
 
-    fn file<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, target: &Path, mode: u32) -> Result<(), Error> {
+    fn file<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        target: &Path,
+        mode: u32,
+    ) -> Result<(), Error> {
         make_room(&entry_name(entry), target)?;
         let mut file = OpenOptions::new()
             .write(true)
@@ -301,7 +369,10 @@ impl<'a> Unpacking<'a> {
         match fs::create_dir(&target) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !target.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                if !target
+                    .symlink_metadata()
+                    .is_ok_and(|metadata| metadata.is_dir())
+                {
                     return Err(refused(name, "is a folder in the place of another member"));
                 }
             }
@@ -323,7 +394,10 @@ struct Bounded<R> {
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.stream.read(buffer)?;
-        self.left = self.left.checked_sub(length as u64).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.left = self
+            .left
+            .checked_sub(length as u64)
+            .ok_or(io::ErrorKind::FileTooLarge)?;
         Ok(length)
     }
 }
@@ -359,7 +433,9 @@ fn make_room(name: &Path, target: &Path) -> Result<(), Error> {
 }
 
 fn link_name<R: Read>(entry: &tar::Entry<'_, R>, name: &Path) -> Result<PathBuf, Error> {
-    let target = entry.link_name_bytes().ok_or_else(|| refused(name, "is a link without a target"))?;
+    let target = entry
+        .link_name_bytes()
+        .ok_or_else(|| refused(name, "is a link without a target"))?;
     let target = PathBuf::from(OsStr::from_bytes(&target));
     if target.as_os_str().len() > tree::MAX_PATH || target.as_os_str().as_bytes().contains(&0) {
         return Err(refused(name, "is a link whose target is not a path"));
@@ -372,26 +448,40 @@ fn entry_name<R: Read>(entry: &tar::Entry<'_, R>) -> PathBuf {
 }
 
 fn refused(name: &Path, problem: &'static str) -> Error {
-    Error::Member { member: name.display().to_string(), problem }
+    Error::Member {
+        member: name.display().to_string(),
+        problem,
+    }
 }
 
 /// Whether a name is that of an appspec in any dialect.
 fn is_appspec(name: &OsStr) -> bool {
     let name = name.to_string_lossy().to_ascii_lowercase();
-    ["appspec.yml", "appspec.yaml", "jdcloud-codedeploy.yml", "jdcloud-codedeploy.yaml"].contains(&name.as_str())
+    [
+        "appspec.yml",
+        "appspec.yaml",
+        "jdcloud-codedeploy.yml",
+        "jdcloud-codedeploy.yaml",
+    ]
+    .contains(&name.as_str())
 }
 
 /// Lifts the content of a lone top folder with an appspec to the top.
 fn strip_top(into: &Path) -> Result<(), Error> {
     let list = |dir: &Path| -> Result<Vec<fs::DirEntry>, Error> {
-        fs::read_dir(dir).and_then(Iterator::collect).map_err(failed("list", dir))
+        fs::read_dir(dir)
+            .and_then(Iterator::collect)
+            .map_err(failed("list", dir))
     };
     let top = list(into)?;
     let [top] = top.as_slice() else { return Ok(()) };
     if !top.file_type().is_ok_and(|kind| kind.is_dir()) || is_appspec(&top.file_name()) {
         return Ok(());
     }
-    if !list(&top.path())?.iter().any(|entry| is_appspec(&entry.file_name())) {
+    if !list(&top.path())?
+        .iter()
+        .any(|entry| is_appspec(&entry.file_name()))
+    {
         return Ok(());
     }
     // A link that goes above the folder leaves the package when that folder is the package.
@@ -408,5 +498,9 @@ fn strip_top(into: &Path) -> Result<(), Error> {
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
-    move |source| Error::Io { doing, path, source }
+    move |source| Error::Io {
+        doing,
+        path,
+        source,
+    }
 }

@@ -32,8 +32,16 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What is asked of a connection.
 pub(crate) enum Order {
-    Run { run: Run, log: Arc<dyn LogSink>, reply: oneshot::Sender<Ending> },
-    Cached { rootdir: String, caches: Vec<String>, reply: oneshot::Sender<Result<Vec<String>, Unreachable>> },
+    Run {
+        run: Run,
+        log: Arc<dyn LogSink>,
+        reply: oneshot::Sender<Ending>,
+    },
+    Cached {
+        rootdir: String,
+        caches: Vec<String>,
+        reply: oneshot::Sender<Result<Vec<String>, Unreachable>>,
+    },
 }
 
 /// An attempt without an ending.
@@ -143,10 +151,14 @@ impl Connection {
                     self.unwritten.drain(..length);
                     None
                 }
-                Input::Written(Err(error)) => Some(Over::Died(format!("the agent does not listen: {error}"))),
+                Input::Written(Err(error)) => {
+                    Some(Over::Died(format!("the agent does not listen: {error}")))
+                }
                 Input::Read(Ok(0)) => Some(Over::Died("the agent ended".to_owned())),
                 Input::Read(Ok(_)) => self.read_lines(&mut process.unread).err().map(Over::Died),
-                Input::Read(Err(error)) => Some(Over::Died(format!("the agent cannot be read: {error}"))),
+                Input::Read(Err(error)) => {
+                    Some(Over::Died(format!("the agent cannot be read: {error}")))
+                }
                 Input::Said(result) => {
                     process.note_last_words(result);
                     None
@@ -159,7 +171,14 @@ impl Connection {
     }
 
     async fn next_input(&mut self, process: &mut Process) -> Input {
-        let Process { stdin, stdout, stderr, unread, last_words, .. } = process;
+        let Process {
+            stdin,
+            stdout,
+            stderr,
+            unread,
+            last_words,
+            ..
+        } = process;
         unread.reserve(64 << 10);
         tokio::select! {
             result = stdout.read_buf(unread) => Input::Read(result),
@@ -182,14 +201,31 @@ impl Connection {
         match order {
             Order::Run { run, log, reply } => {
                 let id = run.attempt.clone();
-                let flight = Flight { run, log, reply, deaths: 0 };
+                let flight = Flight {
+                    run,
+                    log,
+                    reply,
+                    deaths: 0,
+                };
                 let line = flight.line();
                 self.flights.insert(id, flight);
                 line
             }
-            Order::Cached { rootdir, caches, reply } => {
+            Order::Cached {
+                rootdir,
+                caches,
+                reply,
+            } => {
                 self.asked += 1;
-                let question = Question { request: Cached { ask: self.asked, rootdir, caches }, reply, deaths: 0 };
+                let question = Question {
+                    request: Cached {
+                        ask: self.asked,
+                        rootdir,
+                        caches,
+                    },
+                    reply,
+                    deaths: 0,
+                };
                 let line = question.line();
                 self.questions.insert(self.asked, question);
                 line
@@ -212,12 +248,22 @@ impl Connection {
             *deaths += 1;
             *deaths >= limit
         };
-        for (_, flight) in self.flights.extract_if(.., |_, flight| given_up(&mut flight.deaths)) {
+        for (_, flight) in self
+            .flights
+            .extract_if(.., |_, flight| given_up(&mut flight.deaths))
+        {
             // Whoever asked may have stopped waiting.
-            let _ = flight.reply.send(Ending::Unreachable { reason: reason.to_owned() });
+            let _ = flight.reply.send(Ending::Unreachable {
+                reason: reason.to_owned(),
+            });
         }
-        for (_, question) in self.questions.extract_if(.., |_, question| given_up(&mut question.deaths)) {
-            let _ = question.reply.send(Err(Unreachable { reason: reason.to_owned() }));
+        for (_, question) in self
+            .questions
+            .extract_if(.., |_, question| given_up(&mut question.deaths))
+        {
+            let _ = question.reply.send(Err(Unreachable {
+                reason: reason.to_owned(),
+            }));
         }
     }
 
@@ -225,10 +271,15 @@ impl Connection {
     fn read_lines(&mut self, unread: &mut Vec<u8>) -> Result<(), String> {
         let Some(end) = unread.iter().rposition(|byte| *byte == b'\n') else {
             let is_bounded = unread.len() <= protocol::MAX_LINE;
-            return if is_bounded { Ok(()) } else { Err("the agent writes a line without an end".to_owned()) };
+            return if is_bounded {
+                Ok(())
+            } else {
+                Err("the agent writes a line without an end".to_owned())
+            };
         };
         for line in unread[..end].split(|byte| *byte == b'\n') {
-            let answer = protocol::decode(line).map_err(|error| format!("the agent is not understood: {error}"))?;
+            let answer = protocol::decode(line)
+                .map_err(|error| format!("the agent is not understood: {error}"))?;
             self.hear(answer);
         }
         unread.drain(..=end);
@@ -237,7 +288,11 @@ impl Connection {
 
     fn hear(&mut self, answer: Answer) {
         match answer {
-            Answer::Log { attempt, offset, text } => {
+            Answer::Log {
+                attempt,
+                offset,
+                text,
+            } => {
                 if let Some(flight) = self.flights.get(&attempt) {
                     flight.append(offset, text.as_bytes());
                 }
@@ -249,17 +304,37 @@ impl Connection {
                     let _ = question.reply.send(Ok(caches));
                 }
             }
-            Answer::Refused { attempt: Some(attempt), reason, .. } => {
-                self.end(&attempt, Ending::Failed { cause: Cause::Invalid, reason, exit_code: None, log: None });
+            Answer::Refused {
+                attempt: Some(attempt),
+                reason,
+                ..
+            } => {
+                self.end(
+                    &attempt,
+                    Ending::Failed {
+                        cause: Cause::Invalid,
+                        reason,
+                        exit_code: None,
+                        log: None,
+                    },
+                );
             }
-            Answer::Refused { ask: Some(ask), reason, .. } => {
+            Answer::Refused {
+                ask: Some(ask),
+                reason,
+                ..
+            } => {
                 if let Some(question) = self.questions.remove(&ask) {
                     let _ = question.reply.send(Err(Unreachable { reason }));
                 }
             }
-            Answer::Refused { reason, .. } => tracing::warn!(%reason, "local agent refused a message"),
+            Answer::Refused { reason, .. } => {
+                tracing::warn!(%reason, "local agent refused a message");
+            }
             // Nothing that this side asks for is answered so.
-            Answer::Installed { ask, .. } => tracing::warn!(ask, "local agent answered an unknown question"),
+            Answer::Installed { ask, .. } => {
+                tracing::warn!(ask, "local agent answered an unknown question");
+            }
         }
     }
 
@@ -273,13 +348,17 @@ impl Connection {
 
 impl Flight {
     fn line(&self) -> Vec<u8> {
-        let run = Run { log_from: self.log.position(), ..self.run.clone() };
+        let run = Run {
+            log_from: self.log.position(),
+            ..self.run.clone()
+        };
         protocol::encode(&Request::Run(run))
     }
 
     /// Hands on what the sink does not have.
     fn append(&self, offset: u64, bytes: &[u8]) {
-        let known = usize::try_from(self.log.position().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let known =
+            usize::try_from(self.log.position().saturating_sub(offset)).unwrap_or(usize::MAX);
         if let Some(fresh @ [_, ..]) = bytes.get(known..) {
             self.log.append(offset + known as u64, fresh);
         }
@@ -295,8 +374,9 @@ impl Question {
 impl Process {
     fn start(command: &[OsString]) -> Result<Self, Unreachable> {
         let unreachable = |reason: String| Unreachable { reason };
-        let (program, arguments) =
-            command.split_first().ok_or_else(|| unreachable("no agent command is given".to_owned()))?;
+        let (program, arguments) = command
+            .split_first()
+            .ok_or_else(|| unreachable("no agent command is given".to_owned()))?;
         let mut child = Command::new(program)
             .args(arguments)
             .process_group(0)
@@ -305,12 +385,20 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| {
-                unreachable(format!("start the agent `{}`: {error}", program.to_string_lossy()))
+                unreachable(format!(
+                    "start the agent `{}`: {error}",
+                    program.to_string_lossy()
+                ))
             })?;
         match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
-            (Some(stdin), Some(stdout), stderr) => {
-                Ok(Self { child, stdin, stdout, stderr, unread: Vec::new(), last_words: Vec::new() })
-            }
+            (Some(stdin), Some(stdout), stderr) => Ok(Self {
+                child,
+                stdin,
+                stdout,
+                stderr,
+                unread: Vec::new(),
+                last_words: Vec::new(),
+            }),
             _ => Err(unreachable("the agent has no pipes".to_owned())),
         }
     }
@@ -325,7 +413,12 @@ impl Process {
 
     /// Lets the agent end.
     async fn end(self) {
-        let Self { mut child, stdin, stdout, .. } = self;
+        let Self {
+            mut child,
+            stdin,
+            stdout,
+            ..
+        } = self;
         drop((stdin, stdout));
         // One that does not end in time is waited for by the runtime.
         let _ = tokio::time::timeout(FAREWELL, child.wait()).await;
@@ -342,7 +435,12 @@ impl Process {
         // Somebody else may hold its stderr for ever.
         let _ = tokio::time::timeout(FAREWELL, last_words).await;
         let said = String::from_utf8_lossy(&self.last_words).into_owned();
-        let Self { mut child, stdin, stdout, .. } = self;
+        let Self {
+            mut child,
+            stdin,
+            stdout,
+            ..
+        } = self;
         drop((stdin, stdout));
         let mut obituary = match tokio::time::timeout(FAREWELL, child.wait()).await {
             Ok(Ok(status)) => format!(" ({status})"),

@@ -12,7 +12,10 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use model::{AttemptId, DeploymentId, Digest, Ending, FileMapping, GroupRef, Host, OnExisting, Permission, Script};
+use model::{
+    AttemptId, DeploymentId, Digest, Ending, FileMapping, GroupRef, Host, OnExisting, Permission,
+    Script,
+};
 
 pub use local::LocalFleet;
 
@@ -84,7 +87,12 @@ pub trait LogSink: Send + Sync {
 pub trait Fleet: Send + Sync + 'static {
     /// Carries out an attempt, or joins the one that is under way or over, and waits for its end. Its whole log has
     /// been handed to the sink by then. Dropping the future does not stop the work.
-    fn run(&self, host: &Host, command: Command, log: Arc<dyn LogSink>) -> BoxFuture<'static, Ending>;
+    fn run(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Ending>;
 
     /// Asks which package folders are complete.
     fn cached(

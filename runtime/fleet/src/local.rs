@@ -29,7 +29,10 @@ impl LocalFleet {
     pub fn new(agent_command: Vec<OsString>) -> Self {
         let (orders, waiting) = mpsc::channel(MAX_WAITING);
         let connection = Connection::new(agent_command, waiting);
-        Self { orders, starter: Arc::new(Mutex::new(Some(connection))) }
+        Self {
+            orders,
+            starter: Arc::new(Mutex::new(Some(connection))),
+        }
     }
 
     /// Sends an order and waits for its answer; none when the fleet was dropped before it came.
@@ -42,7 +45,11 @@ impl LocalFleet {
         let orders = self.orders.clone();
         let starter = Arc::clone(&self.starter);
         async move {
-            if let Some(connection) = starter.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            if let Some(connection) = starter
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+            {
                 // Not joined: it ends with the last sender, and nothing depends on when it does.
                 tokio::spawn(connection.drive());
             }
@@ -58,18 +65,32 @@ impl LocalFleet {
 const DROPPED: &str = "the conductor let go of its agent before the attempt ended";
 
 impl Fleet for LocalFleet {
-    fn run(&self, host: &Host, command: Command, log: Arc<dyn LogSink>) -> BoxFuture<'static, Ending> {
+    fn run(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Ending> {
         let Host::Local = host;
         let run = match wire::request(command) {
             Ok(run) => run,
             Err(error) => {
                 let reason = error.to_string();
-                let ending = Ending::Failed { cause: Cause::Invalid, reason, exit_code: None, log: None };
+                let ending = Ending::Failed {
+                    cause: Cause::Invalid,
+                    reason,
+                    exit_code: None,
+                    log: None,
+                };
                 return Box::pin(std::future::ready(ending));
             }
         };
         let ending = self.order(|reply| Order::Run { run, log, reply });
-        Box::pin(async move { ending.await.unwrap_or_else(|| Ending::Unreachable { reason: DROPPED.to_owned() }) })
+        Box::pin(async move {
+            ending.await.unwrap_or_else(|| Ending::Unreachable {
+                reason: DROPPED.to_owned(),
+            })
+        })
     }
 
     fn cached(
@@ -79,7 +100,17 @@ impl Fleet for LocalFleet {
         caches: Vec<String>,
     ) -> BoxFuture<'static, Result<Vec<String>, Unreachable>> {
         let Host::Local = host;
-        let answer = self.order(|reply| Order::Cached { rootdir, caches, reply });
-        Box::pin(async move { answer.await.unwrap_or_else(|| Err(Unreachable { reason: DROPPED.to_owned() })) })
+        let answer = self.order(|reply| Order::Cached {
+            rootdir,
+            caches,
+            reply,
+        });
+        Box::pin(async move {
+            answer.await.unwrap_or_else(|| {
+                Err(Unreachable {
+                    reason: DROPPED.to_owned(),
+                })
+            })
+        })
     }
 }

@@ -15,40 +15,79 @@ pub(crate) struct Unspeakable {
 }
 
 pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
-    let Command { attempt, rootdir, work } = command;
+    let Command {
+        attempt,
+        rootdir,
+        work,
+    } = command;
     let work = match work {
-        Work::Fetch { cache, source, digest, keep, keep_others } => {
+        Work::Fetch {
+            cache,
+            source,
+            digest,
+            keep,
+            keep_others,
+        } => {
             let source = source
                 .into_os_string()
                 .into_string()
-                .map_err(|path| Unspeakable { path: path.to_string_lossy().into_owned() })?;
+                .map_err(|path| Unspeakable {
+                    path: path.to_string_lossy().into_owned(),
+                })?;
             let digest = digest.as_str().to_owned();
-            protocol::Work::Fetch(protocol::Fetch { cache, source, digest, keep, keep_others })
-        }
-        Work::Hooks { cache, scripts, env } => {
-            let scripts = scripts.into_iter().map(script).collect();
-            protocol::Work::Hooks(protocol::Hooks { cache, scripts, env })
-        }
-        Work::Install { group, cache, deployment, files, permissions, on_existing } => {
-            protocol::Work::Install(protocol::Install {
-                application: group.application.as_str().to_owned(),
-                group: group.group.as_str().to_owned(),
+            protocol::Work::Fetch(protocol::Fetch {
                 cache,
-                deployment: deployment.as_str().to_owned(),
-                files: files
-                    .into_iter()
-                    .map(|file| protocol::FileMapping { source: file.source, destination: file.destination })
-                    .collect(),
-                permissions: permissions.into_iter().map(permission).collect(),
-                on_existing: match on_existing {
-                    OnExisting::Disallow => protocol::OnExisting::Disallow,
-                    OnExisting::Overwrite => protocol::OnExisting::Overwrite,
-                    OnExisting::Retain => protocol::OnExisting::Retain,
-                },
+                source,
+                digest,
+                keep,
+                keep_others,
             })
         }
+        Work::Hooks {
+            cache,
+            scripts,
+            env,
+        } => {
+            let scripts = scripts.into_iter().map(script).collect();
+            protocol::Work::Hooks(protocol::Hooks {
+                cache,
+                scripts,
+                env,
+            })
+        }
+        Work::Install {
+            group,
+            cache,
+            deployment,
+            files,
+            permissions,
+            on_existing,
+        } => protocol::Work::Install(protocol::Install {
+            application: group.application.as_str().to_owned(),
+            group: group.group.as_str().to_owned(),
+            cache,
+            deployment: deployment.as_str().to_owned(),
+            files: files
+                .into_iter()
+                .map(|file| protocol::FileMapping {
+                    source: file.source,
+                    destination: file.destination,
+                })
+                .collect(),
+            permissions: permissions.into_iter().map(permission).collect(),
+            on_existing: match on_existing {
+                OnExisting::Disallow => protocol::OnExisting::Disallow,
+                OnExisting::Overwrite => protocol::OnExisting::Overwrite,
+                OnExisting::Retain => protocol::OnExisting::Retain,
+            },
+        }),
     };
-    Ok(protocol::Run { attempt: attempt.as_str().to_owned(), rootdir, log_from: 0, work })
+    Ok(protocol::Run {
+        attempt: attempt.as_str().to_owned(),
+        rootdir,
+        log_from: 0,
+        work,
+    })
 }
 
 fn script(script: Script) -> protocol::Script {
@@ -64,21 +103,53 @@ fn script(script: Script) -> protocol::Script {
 }
 
 fn permission(permission: model::Permission) -> protocol::Permission {
-    let model::Permission { object, pattern, except, kinds, owner, group, mode } = permission;
+    let model::Permission {
+        object,
+        pattern,
+        except,
+        kinds,
+        owner,
+        group,
+        mode,
+    } = permission;
     let kinds = match kinds {
         Kinds::Files => protocol::Kinds::Files,
         Kinds::Directories => protocol::Kinds::Directories,
         Kinds::Both => protocol::Kinds::Both,
     };
-    protocol::Permission { object, pattern, except, kinds, owner, group, mode }
+    protocol::Permission {
+        object,
+        pattern,
+        except,
+        kinds,
+        owner,
+        group,
+        mode,
+    }
 }
 
 pub(crate) fn ending(outcome: protocol::Outcome) -> Ending {
     match outcome {
-        protocol::Outcome::Succeeded { exit_code, log, note } => Ending::Succeeded { exit_code, log, note },
-        protocol::Outcome::Failed { cause, reason, exit_code, log } => {
-            Ending::Failed { cause: cause_of(cause), reason, exit_code, log }
-        }
+        protocol::Outcome::Succeeded {
+            exit_code,
+            log,
+            note,
+        } => Ending::Succeeded {
+            exit_code,
+            log,
+            note,
+        },
+        protocol::Outcome::Failed {
+            cause,
+            reason,
+            exit_code,
+            log,
+        } => Ending::Failed {
+            cause: cause_of(cause),
+            reason,
+            exit_code,
+            log,
+        },
         protocol::Outcome::Lost { reason } => Ending::Lost { reason },
     }
 }

@@ -19,15 +19,39 @@ const CACHE: &str = "app-shop/group-web/deploy-r1-1";
 type Test = (&'static str, fn());
 
 const TESTS: [Test; 9] = [
-    ("an_attempt_brings_its_log_and_its_ending", an_attempt_brings_its_log_and_its_ending),
+    (
+        "an_attempt_brings_its_log_and_its_ending",
+        an_attempt_brings_its_log_and_its_ending,
+    ),
     ("failures_keep_their_cause", failures_keep_their_cause),
-    ("a_log_goes_on_where_the_sink_is", a_log_goes_on_where_the_sink_is),
-    ("many_attempts_share_one_agent", many_attempts_share_one_agent),
-    ("an_agent_that_dies_is_replaced_and_nothing_is_lost", an_agent_that_dies_is_replaced_and_nothing_is_lost),
-    ("an_agent_that_keeps_dying_is_unreachable", an_agent_that_keeps_dying_is_unreachable),
-    ("an_agent_that_speaks_something_else_is_unreachable", an_agent_that_speaks_something_else_is_unreachable),
-    ("a_package_is_cached_after_it_was_fetched", a_package_is_cached_after_it_was_fetched),
-    ("a_dropped_fleet_ends_the_agent_and_not_the_work", a_dropped_fleet_ends_the_agent_and_not_the_work),
+    (
+        "a_log_goes_on_where_the_sink_is",
+        a_log_goes_on_where_the_sink_is,
+    ),
+    (
+        "many_attempts_share_one_agent",
+        many_attempts_share_one_agent,
+    ),
+    (
+        "an_agent_that_dies_is_replaced_and_nothing_is_lost",
+        an_agent_that_dies_is_replaced_and_nothing_is_lost,
+    ),
+    (
+        "an_agent_that_keeps_dying_is_unreachable",
+        an_agent_that_keeps_dying_is_unreachable,
+    ),
+    (
+        "an_agent_that_speaks_something_else_is_unreachable",
+        an_agent_that_speaks_something_else_is_unreachable,
+    ),
+    (
+        "a_package_is_cached_after_it_was_fetched",
+        a_package_is_cached_after_it_was_fetched,
+    ),
+    (
+        "a_dropped_fleet_ends_the_agent_and_not_the_work",
+        a_dropped_fleet_ends_the_agent_and_not_the_work,
+    ),
 ];
 
 #[allow(clippy::print_stdout, reason = "this is the test harness")]
@@ -39,7 +63,9 @@ fn main() {
     }
     // What test runners say to a test program.
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let is_value = |at: usize| at > 0 && ["--format", "--test-threads", "--color"].contains(&arguments[at - 1].as_str());
+    let is_value = |at: usize| {
+        at > 0 && ["--format", "--test-threads", "--color"].contains(&arguments[at - 1].as_str())
+    };
     let filters: Vec<&String> = arguments
         .iter()
         .enumerate()
@@ -48,7 +74,13 @@ fn main() {
         .collect();
     let (is_listing, is_exact) = (has("--list"), has("--exact"));
     for (name, test) in TESTS {
-        let is_meant = |filter: &&String| if is_exact { *filter == name } else { name.contains(filter.as_str()) };
+        let is_meant = |filter: &&String| {
+            if is_exact {
+                *filter == name
+            } else {
+                name.contains(filter.as_str())
+            }
+        };
         if has("--ignored") || !filters.is_empty() && !filters.iter().any(is_meant) {
             continue;
         }
@@ -91,7 +123,9 @@ impl Kept {
 
 impl Bench {
     fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap() }
+        Self {
+            root: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -111,30 +145,58 @@ impl Bench {
 
     /// A fleet whose agents leave their process ids in `agents`.
     fn fleet(&self) -> LocalFleet {
-        let start = format!("echo $$ >> '{}'; exec \"$0\" agent", self.path("agents").display());
+        let start = format!(
+            "echo $$ >> '{}'; exec \"$0\" agent",
+            self.path("agents").display()
+        );
         let own = std::env::current_exe().unwrap().into_os_string();
         LocalFleet::new(vec!["/bin/sh".into(), "-c".into(), start.into(), own])
     }
 
     fn agents(&self) -> Vec<i32> {
-        self.read("agents").lines().map(|line| line.parse().unwrap()).collect()
+        self.read("agents")
+            .lines()
+            .map(|line| line.parse().unwrap())
+            .collect()
     }
 
     fn command(&self, attempt: &str, work: Work) -> Command {
         let rootdir = self.root.path().to_str().unwrap().to_owned();
-        Command { attempt: AttemptId::parse(attempt).unwrap(), rootdir, work }
+        Command {
+            attempt: AttemptId::parse(attempt).unwrap(),
+            rootdir,
+            work,
+        }
     }
 
     fn hook(&self, attempt: &str, script: &str) -> Command {
         let run = Run::Location(script.to_owned());
-        let scripts = vec![Script { run, timeout: Duration::from_secs(20), runas: None }];
-        self.command(attempt, Work::Hooks { cache: CACHE.to_owned(), scripts, env: Vec::new() })
+        let scripts = vec![Script {
+            run,
+            timeout: Duration::from_secs(20),
+            runas: None,
+        }];
+        self.command(
+            attempt,
+            Work::Hooks {
+                cache: CACHE.to_owned(),
+                scripts,
+                env: Vec::new(),
+            },
+        )
     }
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.expect("an answer in time") })
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        tokio::time::timeout(PATIENCE, future)
+            .await
+            .expect("an answer in time")
+    })
 }
 
 async fn eventually(mut look: impl FnMut() -> bool) {
@@ -147,7 +209,9 @@ async fn eventually(mut look: impl FnMut() -> bool) {
 
 fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 fn kill(pid: i32) {
@@ -167,8 +231,18 @@ fn an_attempt_brings_its_log_and_its_ending() {
 
     let ending = wait(fleet.run(&Host::Local, bench.hook("a", "bin/start.sh"), log.clone()));
 
-    let Ending::Succeeded { exit_code: Some(0), log: Some(path), note: None } = ending else { panic!("{ending:?}") };
-    assert!(log.text().starts_with("==> bin/start.sh\nhello\n<== exit 0 in "));
+    let Ending::Succeeded {
+        exit_code: Some(0),
+        log: Some(path),
+        note: None,
+    } = ending
+    else {
+        panic!("{ending:?}")
+    };
+    assert!(
+        log.text()
+            .starts_with("==> bin/start.sh\nhello\n<== exit 0 in ")
+    );
     assert_eq!(fs::read_to_string(path).unwrap(), log.text());
 }
 
@@ -181,8 +255,16 @@ fn failures_keep_their_cause() {
 
     let endings = wait(async {
         let mut endings = Vec::new();
-        for command in [bench.hook("a", "bin/start.sh"), bench.hook("b", "bin/gone.sh"), refused] {
-            endings.push(fleet.run(&Host::Local, command, Arc::new(Kept::default())).await);
+        for command in [
+            bench.hook("a", "bin/start.sh"),
+            bench.hook("b", "bin/gone.sh"),
+            refused,
+        ] {
+            endings.push(
+                fleet
+                    .run(&Host::Local, command, Arc::new(Kept::default()))
+                    .await,
+            );
         }
         endings
     });
@@ -190,21 +272,41 @@ fn failures_keep_their_cause() {
     let causes: Vec<_> = endings
         .iter()
         .map(|ending| match ending {
-            Ending::Failed { cause, exit_code, .. } => (*cause, *exit_code),
+            Ending::Failed {
+                cause, exit_code, ..
+            } => (*cause, *exit_code),
             ending => panic!("{ending:?}"),
         })
         .collect();
-    assert_eq!(causes, [(Cause::ScriptFailed, Some(4)), (Cause::ScriptMissing, None), (Cause::Invalid, None)]);
+    assert_eq!(
+        causes,
+        [
+            (Cause::ScriptFailed, Some(4)),
+            (Cause::ScriptMissing, None),
+            (Cause::Invalid, None)
+        ]
+    );
 }
 
 fn a_log_goes_on_where_the_sink_is() {
     let bench = Bench::new();
     bench.script("bin/start.sh", "echo hello");
     let first = Arc::new(Kept::default());
-    wait(bench.fleet().run(&Host::Local, bench.hook("a", "bin/start.sh"), first.clone()));
-    let rest = Arc::new(Kept { from: 20, ..Kept::default() });
+    wait(
+        bench
+            .fleet()
+            .run(&Host::Local, bench.hook("a", "bin/start.sh"), first.clone()),
+    );
+    let rest = Arc::new(Kept {
+        from: 20,
+        ..Kept::default()
+    });
 
-    let ending = wait(bench.fleet().run(&Host::Local, bench.hook("a", "bin/start.sh"), rest.clone()));
+    let ending = wait(bench.fleet().run(
+        &Host::Local,
+        bench.hook("a", "bin/start.sh"),
+        rest.clone(),
+    ));
 
     assert_succeeded(&ending);
     assert_eq!(rest.text(), first.text()[20..]);
@@ -234,13 +336,17 @@ fn many_attempts_share_one_agent() {
 fn an_agent_that_dies_is_replaced_and_nothing_is_lost() {
     let bench = Bench::new();
     let go = bench.path("go");
-    let text = format!("echo x >> ../../../count; echo before; until [ -e '{}' ]; do sleep 0.01; done; echo after", go.display());
+    let text = format!(
+        "echo x >> ../../../count; echo before; until [ -e '{}' ]; do sleep 0.01; done; echo after",
+        go.display()
+    );
     bench.script("bin/wait.sh", &text);
     let fleet = bench.fleet();
     let log = Arc::new(Kept::default());
 
     let ending = wait(async {
-        let run = tokio::spawn(fleet.run(&Host::Local, bench.hook("a", "bin/wait.sh"), log.clone()));
+        let run =
+            tokio::spawn(fleet.run(&Host::Local, bench.hook("a", "bin/wait.sh"), log.clone()));
         eventually(|| log.text().contains("before")).await;
         kill(bench.agents()[0]);
         eventually(|| bench.agents().len() == 2).await;
@@ -258,26 +364,48 @@ fn assert_unreachable(agent: &[&str], expected: &str) {
     let bench = Bench::new();
     let fleet = LocalFleet::new(agent.iter().map(Into::into).collect());
 
-    let ending = wait(fleet.run(&Host::Local, bench.hook("a", "x"), Arc::new(Kept::default())));
+    let ending = wait(fleet.run(
+        &Host::Local,
+        bench.hook("a", "x"),
+        Arc::new(Kept::default()),
+    ));
     let cached = wait(async {
         let fleet = LocalFleet::new(agent.iter().map(Into::into).collect());
         fleet.cached(&Host::Local, "/".to_owned(), Vec::new()).await
     });
 
-    let Ending::Unreachable { reason } = ending else { panic!("{ending:?}") };
-    assert!(reason.contains(expected), "`{reason}` does not say `{expected}`");
+    let Ending::Unreachable { reason } = ending else {
+        panic!("{ending:?}")
+    };
+    assert!(
+        reason.contains(expected),
+        "`{reason}` does not say `{expected}`"
+    );
     assert!(cached.is_err());
 }
 
 fn an_agent_that_keeps_dying_is_unreachable() {
-    assert_unreachable(&["/bin/sh", "-c", "echo first >&2; echo out of luck >&2; exit 7"], "(exit status: 7): out of luck");
+    assert_unreachable(
+        &[
+            "/bin/sh",
+            "-c",
+            "echo first >&2; echo out of luck >&2; exit 7",
+        ],
+        "(exit status: 7): out of luck",
+    );
     assert_unreachable(&["/no/such/agent"], "start the agent `/no/such/agent`");
     assert_unreachable(&[], "no agent command");
 }
 
 fn an_agent_that_speaks_something_else_is_unreachable() {
-    assert_unreachable(&["/bin/sh", "-c", "echo hello; cat > /dev/null"], "the agent is not understood");
-    assert_unreachable(&["/bin/sh", "-c", "echo '{\"v\":2}'; cat > /dev/null"], "version 2");
+    assert_unreachable(
+        &["/bin/sh", "-c", "echo hello; cat > /dev/null"],
+        "the agent is not understood",
+    );
+    assert_unreachable(
+        &["/bin/sh", "-c", "echo '{\"v\":2}'; cat > /dev/null"],
+        "version 2",
+    );
 }
 
 fn a_package_is_cached_after_it_was_fetched() {
@@ -286,32 +414,56 @@ fn a_package_is_cached_after_it_was_fetched() {
     fs::write(bench.path("source/appspec.yml"), "version: 0.0\n").unwrap();
     let source = bench.path("source");
     let digest = Digest::parse(&agent::tree::digest(&source).unwrap()).unwrap();
-    let work = Work::Fetch { cache: CACHE.to_owned(), source, digest, keep: Vec::new(), keep_others: 5 };
+    let work = Work::Fetch {
+        cache: CACHE.to_owned(),
+        source,
+        digest,
+        keep: Vec::new(),
+        keep_others: 5,
+    };
     let fleet = bench.fleet();
     let rootdir = bench.root.path().to_str().unwrap().to_owned();
     let ask = || fleet.cached(&Host::Local, rootdir.clone(), vec![CACHE.to_owned()]);
 
     let (before, ending, after) = wait(async {
         let before = ask().await;
-        let ending = fleet.run(&Host::Local, bench.command("a", work), Arc::new(Kept::default())).await;
+        let ending = fleet
+            .run(
+                &Host::Local,
+                bench.command("a", work),
+                Arc::new(Kept::default()),
+            )
+            .await;
         (before, ending, ask().await)
     });
 
     assert_eq!(before, Ok(Vec::new()));
     assert_succeeded(&ending);
     assert_eq!(after, Ok(vec![CACHE.to_owned()]));
-    assert!(Path::new(&rootdir).join(CACHE).join("appspec.yml").is_file());
+    assert!(
+        Path::new(&rootdir)
+            .join(CACHE)
+            .join("appspec.yml")
+            .is_file()
+    );
 }
 
 fn a_dropped_fleet_ends_the_agent_and_not_the_work() {
     let bench = Bench::new();
     let go = bench.path("go");
-    bench.script("bin/wait.sh", &format!("echo up; until [ -e '{}' ]; do sleep 0.01; done", go.display()));
+    bench.script(
+        "bin/wait.sh",
+        &format!(
+            "echo up; until [ -e '{}' ]; do sleep 0.01; done",
+            go.display()
+        ),
+    );
     let log = Arc::new(Kept::default());
 
     wait(async {
         let fleet = bench.fleet();
-        let run = tokio::spawn(fleet.run(&Host::Local, bench.hook("a", "bin/wait.sh"), log.clone()));
+        let run =
+            tokio::spawn(fleet.run(&Host::Local, bench.hook("a", "bin/wait.sh"), log.clone()));
         eventually(|| log.text().contains("up")).await;
         drop(fleet);
         assert!(matches!(run.await.unwrap(), Ending::Unreachable { .. }));
@@ -319,7 +471,11 @@ fn a_dropped_fleet_ends_the_agent_and_not_the_work() {
         eventually(|| !is_alive(agent)).await;
     });
     fs::write(go, "").unwrap();
-    let ending = wait(bench.fleet().run(&Host::Local, bench.hook("a", "bin/wait.sh"), Arc::new(Kept::default())));
+    let ending = wait(bench.fleet().run(
+        &Host::Local,
+        bench.hook("a", "bin/wait.sh"),
+        Arc::new(Kept::default()),
+    ));
 
     assert_succeeded(&ending);
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
@@ -47,7 +49,14 @@ impl Changes {
     pub(crate) fn new(backups: PathBuf, draft_prefix: String) -> Result<Self, Error> {
         remove_tree(&backups)?;
         fs::create_dir_all(&backups).map_err(failed("create", &backups))?;
-        Ok(Self { backups, draft_prefix, undo: Vec::new(), count: 0, written: 0, removed: 0 })
+        Ok(Self {
+            backups,
+            draft_prefix,
+            undo: Vec::new(),
+            count: 0,
+            written: 0,
+            removed: 0,
+        })
     }
 
     /// Brings about what a plan says of one place. Something foreign there is put aside as `keep`.
@@ -69,7 +78,11 @@ impl Changes {
             Existing::Ours => {}
         }
         let was_there = entry.existing != Existing::Absent;
-        if was_there && place.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        if was_there
+            && place
+                .symlink_metadata()
+                .is_ok_and(|metadata| metadata.is_dir())
+        {
             self.clear(place, owned)?;
         } else if was_there {
             self.back_up(place)?;
@@ -78,15 +91,18 @@ impl Changes {
             if was_there {
                 fs::remove_file(place).map_err(failed("replace", place))?;
             }
-            DirBuilder::new().mode(0o700).create(place).map_err(failed("create", place))?;
+            DirBuilder::new()
+                .mode(0o700)
+                .create(place)
+                .map_err(failed("create", place))?;
             self.undo.push(Undo::RemoveDirectory(place.to_path_buf()));
             let mode = entry.attributes.mode.unwrap_or(entry.mode);
             return set_attributes(place, entry.attributes, Some(mode)).map_err(failed(SET, place));
         }
         let draft = self.draft(place);
-        let made = self.make(&draft, entry).and_then(|()| {
-            fs::rename(&draft, place).map_err(failed("put in place", place))
-        });
+        let made = self
+            .make(&draft, entry)
+            .and_then(|()| fs::rename(&draft, place).map_err(failed("put in place", place)));
         if made.is_err() {
             // A later installation clears it away otherwise.
             let _ = fs::remove_file(&draft);
@@ -113,11 +129,16 @@ impl Changes {
 
     /// Brings back what was put aside when an earlier installation replaced it.
     pub(crate) fn bring_back(&mut self, kept: &Path, place: &Path) -> Result<(), Error> {
-        if place.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir()) {
+        if place
+            .symlink_metadata()
+            .is_ok_and(|metadata| !metadata.is_dir())
+        {
             self.back_up(place)?;
         }
         let draft = self.draft(place);
-        preserve(kept, &draft).and_then(|()| fs::rename(&draft, place)).map_err(failed("bring back", place))?;
+        preserve(kept, &draft)
+            .and_then(|()| fs::rename(&draft, place))
+            .map_err(failed("bring back", place))?;
         self.undo.push(Undo::Remove(place.to_path_buf()));
         Ok(())
     }
@@ -130,10 +151,15 @@ impl Changes {
         };
         match fs::remove_dir(place) {
             Ok(()) => {
-                self.undo.push(Undo::Remake { place: place.to_path_buf(), was });
+                self.undo.push(Undo::Remake {
+                    place: place.to_path_buf(),
+                    was,
+                });
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty || is_gone(&error) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty || is_gone(&error) => {
+                Ok(())
+            }
             Err(error) => Err(failed("remove", place)(error)),
         }
     }
@@ -153,7 +179,8 @@ impl Changes {
                 }
                 Undo::PutBack { place, backup } => {
                     let draft = self.draft(&place);
-                    let result = preserve(&backup, &draft).and_then(|()| fs::rename(&draft, &place));
+                    let result =
+                        preserve(&backup, &draft).and_then(|()| fs::rename(&draft, &place));
                     // Renaming one name of a file to another of the same file leaves both.
                     let _ = fs::remove_file(draft);
                     (place, result)
@@ -189,7 +216,10 @@ impl Changes {
         self.count += 1;
         let backup = self.backups.join(self.count.to_string());
         preserve(place, &backup).map_err(failed("back up", place))?;
-        self.undo.push(Undo::PutBack { place: place.to_path_buf(), backup });
+        self.undo.push(Undo::PutBack {
+            place: place.to_path_buf(),
+            backup,
+        });
         Ok(())
     }
 
@@ -197,7 +227,10 @@ impl Changes {
     fn clear(&mut self, dir: &Path, owned: &BTreeSet<PathBuf>) -> Result<(), Error> {
         for entry in fs::read_dir(dir).map_err(failed("list", dir))? {
             let path = entry.map_err(failed("list", dir))?.path();
-            if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            if path
+                .symlink_metadata()
+                .is_ok_and(|metadata| metadata.is_dir())
+            {
                 self.clear(&path, owned)?;
             } else if owned.contains(&path) {
                 self.remove(&path)?;
@@ -213,7 +246,9 @@ impl Changes {
         }
         match &entry.what {
             What::Directory => Ok(()),
-            What::Link { target } => symlink(target, draft).map_err(failed("create the link", draft)),
+            What::Link { target } => {
+                symlink(target, draft).map_err(failed("create the link", draft))
+            }
             What::File { source } => {
                 let mut from = File::open(source).map_err(failed("open", source))?;
                 let mut to = OpenOptions::new()
@@ -251,7 +286,10 @@ impl Changes {
         if is_right {
             return Ok(());
         }
-        self.undo.push(Undo::Restore { place: place.to_path_buf(), was });
+        self.undo.push(Undo::Restore {
+            place: place.to_path_buf(),
+            was,
+        });
         self.written += 1;
         set_attributes(place, wanted, mode).map_err(failed(SET, place))
     }
@@ -276,7 +314,11 @@ const SET: &str = "set owner and mode of";
 fn set_attributes(path: &Path, attributes: Attributes, mode: Option<u32>) -> io::Result<()> {
     let Attributes { owner, group, .. } = attributes;
     if owner.is_some() || group.is_some() {
-        chown(path, owner.map(|uid| uid.as_raw()), group.map(|gid| gid.as_raw()))?;
+        chown(
+            path,
+            owner.map(|uid| uid.as_raw()),
+            group.map(|gid| gid.as_raw()),
+        )?;
     }
     match mode {
         Some(mode) => fs::set_permissions(path, Permissions::from_mode(mode)),
@@ -327,10 +369,17 @@ fn remove_tree(dir: &Path) -> Result<(), Error> {
 }
 
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
-    move |source| Error { doing, path, source }
+    move |source| Error {
+        doing,
+        path,
+        source,
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::permission::{self, Attributes};
 use crate::protocol::{Cause, Install, OnExisting};
-use crate::serve::chain;
+use crate::reason::chain;
 use crate::tree::{self, Kind, Node};
 
 /// What is to be at a place.
@@ -69,31 +69,66 @@ pub(crate) struct Owned {
 }
 
 /// Plans an installation.
-pub(crate) fn plan(work: &Install, root: &Path, package: &Path, owned: &Owned) -> Result<Plan, Obstacles> {
-    let mut draft = Draft { package, root, plan: Plan::default(), problems: Vec::new() };
+pub(crate) fn plan(
+    work: &Install,
+    root: &Path,
+    package: &Path,
+    owned: &Owned,
+) -> Result<Plan, Obstacles> {
+    let mut draft = Draft {
+        package,
+        root,
+        plan: Plan::default(),
+        problems: Vec::new(),
+    };
     for mapping in &work.files {
         if let Err(problem) = draft.map(&mapping.source, &mapping.destination) {
             draft.problems.push(problem);
         }
     }
-    let Draft { mut plan, mut problems, .. } = draft;
-    problems.extend(permission::assign(&work.permissions, root, &mut plan.entries, &mut plan.notes));
+    let Draft {
+        mut plan,
+        mut problems,
+        ..
+    } = draft;
+    problems.extend(permission::assign(
+        &work.permissions,
+        root,
+        &mut plan.entries,
+        &mut plan.notes,
+    ));
     if !problems.is_empty() {
-        return Err(Obstacles { cause: Cause::Invalid, problems });
+        return Err(Obstacles {
+            cause: Cause::Invalid,
+            problems,
+        });
     }
     let conflicts = compare(&mut plan, work.on_existing, owned);
     if conflicts.is_empty() {
         Ok(plan)
     } else {
-        Err(Obstacles { cause: Cause::InstallFailed, problems: conflicts })
+        Err(Obstacles {
+            cause: Cause::InstallFailed,
+            problems: conflicts,
+        })
     }
 }
 
 /// The place on the instance that an appspec names.
 pub(crate) fn destination(text: &str, root: &Path) -> Result<PathBuf, String> {
-    let path: PathBuf = root.join(text).components().filter(|part| *part != Component::CurDir).collect();
-    if text.is_empty() || text.contains('\0') || path.components().any(|part| part == Component::ParentDir) {
-        return Err(format!("`{}` is not a place for files", text.escape_debug()));
+    let path: PathBuf = root
+        .join(text)
+        .components()
+        .filter(|part| *part != Component::CurDir)
+        .collect();
+    if text.is_empty()
+        || text.contains('\0')
+        || path.components().any(|part| part == Component::ParentDir)
+    {
+        return Err(format!(
+            "`{}` is not a place for files",
+            text.escape_debug()
+        ));
     }
     if path.starts_with(root.join(".cutover")) {
         return Err(format!("`{}` is the agent's own", path.display()));
@@ -115,8 +150,14 @@ impl Draft<'_> {
             .components()
             .filter(|part| *part != Component::CurDir)
             .collect();
-        if source.is_empty() || source.contains('\0') || path.components().any(|part| part == Component::ParentDir) {
-            return Err(format!("the source `{}` is not in the package", source.escape_debug()));
+        if source.is_empty()
+            || source.contains('\0')
+            || path.components().any(|part| part == Component::ParentDir)
+        {
+            return Err(format!(
+                "the source `{}` is not in the package",
+                source.escape_debug()
+            ));
         }
         let broken = |error: tree::Error| match error {
             tree::Error::Io { source: cause, .. } if cause.kind() == io::ErrorKind::NotFound => {
@@ -133,7 +174,10 @@ impl Draft<'_> {
             }
             Kind::Directory => {
                 for node in tree::walk_from(self.package, &path).map_err(broken)? {
-                    let below = node.path.strip_prefix(&path).map_err(|error| error.to_string())?;
+                    let below = node
+                        .path
+                        .strip_prefix(&path)
+                        .map_err(|error| error.to_string())?;
                     self.lay(destination.join(below), node)?;
                 }
                 Ok(())
@@ -149,17 +193,34 @@ impl Draft<'_> {
         for dir in ancestors {
             let is_folder = match dir.metadata() {
                 Ok(metadata) => metadata.is_dir(),
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+                {
                     if dir.symlink_metadata().is_ok() {
-                        return Err(format!("the destination `{}` is below a link that leads nowhere", place.display()));
+                        return Err(format!(
+                            "the destination `{}` is below a link that leads nowhere",
+                            place.display()
+                        ));
                     }
                     false
                 }
-                Err(error) => return Err(format!("look at the destination `{}`: {error}", dir.display())),
+                Err(error) => {
+                    return Err(format!(
+                        "look at the destination `{}`: {error}",
+                        dir.display()
+                    ));
+                }
             };
             // A file of the group's own may become a folder; the comparison with the instance decides.
             if !is_folder {
-                let node = Node { path: PathBuf::new(), kind: Kind::Directory, mode: 0o755 };
+                let node = Node {
+                    path: PathBuf::new(),
+                    kind: Kind::Directory,
+                    mode: 0o755,
+                };
                 self.lay(dir.to_path_buf(), node)?;
             }
         }
@@ -169,7 +230,9 @@ impl Draft<'_> {
     fn lay(&mut self, place: PathBuf, node: Node) -> Result<(), String> {
         let what = match node.kind {
             Kind::Directory => What::Directory,
-            Kind::File => What::File { source: self.package.join(&node.path) },
+            Kind::File => What::File {
+                source: self.package.join(&node.path),
+            },
             Kind::Link(target) => What::Link { target },
         };
         match self.plan.entries.get(&place) {
@@ -177,7 +240,12 @@ impl Draft<'_> {
             Some(_) => Err(format!("two different sources go to `{}`", place.display())),
             None => {
                 let attributes = Attributes::default();
-                let entry = Entry { what, mode: node.mode, attributes, existing: Existing::Absent };
+                let entry = Entry {
+                    what,
+                    mode: node.mode,
+                    attributes,
+                    existing: Existing::Absent,
+                };
                 self.plan.entries.insert(place, entry);
                 Ok(())
             }
@@ -205,7 +273,9 @@ fn compare(plan: &mut Plan, on_existing: OnExisting, owned: &Owned) -> Vec<Strin
         match judge(place, &entry.what, on_existing, owned) {
             Ok(Verdict::Is(existing)) => entry.existing = existing,
             Ok(Verdict::Retained) => retained.push(place.clone()),
-            Ok(Verdict::Conflict(problem)) => conflicts.push(format!("`{}` {problem}", place.display())),
+            Ok(Verdict::Conflict(problem)) => {
+                conflicts.push(format!("`{}` {problem}", place.display()));
+            }
             Err(error) => conflicts.push(format!("look at `{}`: {error}", place.display())),
         }
         if entry.what == What::Directory && entry.existing != Existing::Same {
@@ -213,7 +283,10 @@ fn compare(plan: &mut Plan, on_existing: OnExisting, owned: &Owned) -> Vec<Strin
         }
     }
     for place in retained {
-        plan.notes.push(format!("`{}` was there already and was left as it is", place.display()));
+        plan.notes.push(format!(
+            "`{}` was there already and was left as it is",
+            place.display()
+        ));
         plan.entries.remove(&place);
     }
     conflicts
@@ -222,7 +295,12 @@ fn compare(plan: &mut Plan, on_existing: OnExisting, owned: &Owned) -> Vec<Strin
 fn judge(place: &Path, what: &What, on_existing: OnExisting, owned: &Owned) -> io::Result<Verdict> {
     let metadata = match place.symlink_metadata() {
         Ok(metadata) => metadata,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(Verdict::Is(Existing::Absent));
         }
         Err(error) => return Err(error),
@@ -235,7 +313,9 @@ fn judge(place: &Path, what: &What, on_existing: OnExisting, owned: &Owned) -> i
         What::Directory if metadata.is_dir() => Verdict::Is(Existing::Same),
         What::Directory if is_ours => Verdict::Is(Existing::Ours),
         What::Directory if on_existing == OnExisting::Overwrite => Verdict::Is(Existing::Foreign),
-        What::Directory => Verdict::Conflict("is to be a folder, but there is a file or link that this package did not install"),
+        What::Directory => Verdict::Conflict(
+            "is to be a folder, but there is a file or link that this package did not install",
+        ),
         What::File { .. } | What::Link { .. } if metadata.is_dir() => {
             if owned.directories.contains(place) && holds_only(place, owned)? {
                 Verdict::Is(Existing::Ours)
@@ -245,11 +325,17 @@ fn judge(place: &Path, what: &What, on_existing: OnExisting, owned: &Owned) -> i
         }
         What::File { .. } | What::Link { .. } if is_same(place, &metadata, what)? => {
             let stays_foreign = !is_ours && on_existing == OnExisting::Retain;
-            if stays_foreign { Verdict::Retained } else { Verdict::Is(Existing::Same) }
+            if stays_foreign {
+                Verdict::Retained
+            } else {
+                Verdict::Is(Existing::Same)
+            }
         }
         What::File { .. } | What::Link { .. } if is_ours => Verdict::Is(Existing::Ours),
         What::File { .. } | What::Link { .. } => match on_existing {
-            OnExisting::Disallow => Verdict::Conflict("is there already and was not installed by this package"),
+            OnExisting::Disallow => {
+                Verdict::Conflict("is there already and was not installed by this package")
+            }
             OnExisting::Overwrite => Verdict::Is(Existing::Foreign),
             OnExisting::Retain => Verdict::Retained,
         },

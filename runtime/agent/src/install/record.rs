@@ -96,7 +96,11 @@ pub(crate) struct Shelf {
 }
 
 /// The deployment that a group has installed.
-pub(crate) fn installed(rootdir: &str, application: &str, group: &str) -> Result<Option<String>, Error> {
+pub(crate) fn installed(
+    rootdir: &str,
+    application: &str,
+    group: &str,
+) -> Result<Option<String>, Error> {
     let record = Shelf::at(rootdir, application, group)?.load()?;
     Ok(record.installed.map(|content| content.deployment))
 }
@@ -104,16 +108,27 @@ pub(crate) fn installed(rootdir: &str, application: &str, group: &str) -> Result
 /// The deployments whose packages the group's files come from or are about to.
 pub(crate) fn needed(rootdir: &str, application: &str, group: &str) -> Result<Vec<String>, Error> {
     let record = Shelf::at(rootdir, application, group)?.load()?;
-    Ok([record.installed, record.pending].into_iter().flatten().map(|content| content.deployment).collect())
+    Ok([record.installed, record.pending]
+        .into_iter()
+        .flatten()
+        .map(|content| content.deployment)
+        .collect())
 }
 
 impl Shelf {
     pub(crate) fn at(rootdir: &str, application: &str, group: &str) -> Result<Self, Error> {
         if let Some(name) = [application, group].into_iter().find(|name| !is_name(name)) {
-            return Err(Error::Name { name: name.to_owned() });
+            return Err(Error::Name {
+                name: name.to_owned(),
+            });
         }
-        let dir = attempt::root(rootdir)?.join(".cutover/installed").join(application);
-        Ok(Self { dir, group: group.to_owned() })
+        let dir = attempt::root(rootdir)?
+            .join(".cutover/installed")
+            .join(application);
+        Ok(Self {
+            dir,
+            group: group.to_owned(),
+        })
     }
 
     fn path(&self, extension: &str) -> PathBuf {
@@ -135,13 +150,25 @@ impl Shelf {
         let path = self.path("lock");
         let open = || {
             fs::create_dir_all(&self.dir)?;
-            File::options().write(true).create(true).truncate(false).open(&path)
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
         };
-        let file = open().map_err(|source| Error::Io { doing: "open", path: path.clone(), source })?;
+        let file = open().map_err(|source| Error::Io {
+            doing: "open",
+            path: path.clone(),
+            source,
+        })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Busy),
-            Err(errno) => Err(Error::Io { doing: "lock", path, source: errno.into() }),
+            Err(errno) => Err(Error::Io {
+                doing: "lock",
+                path,
+                source: errno.into(),
+            }),
         }
     }
 
@@ -150,7 +177,11 @@ impl Shelf {
         match fs::read(&path) {
             Ok(text) => protocol::decode(&text).map_err(|source| Error::Garbage { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
-            Err(source) => Err(Error::Io { doing: "read", path, source }),
+            Err(source) => Err(Error::Io {
+                doing: "read",
+                path,
+                source,
+            }),
         }
     }
 
@@ -165,13 +196,21 @@ impl Shelf {
             file.sync_data()?;
             fs::rename(draft, &path)
         };
-        save().map_err(|source| Error::Io { doing: "write", path: path.clone(), source })
+        save().map_err(|source| Error::Io {
+            doing: "write",
+            path: path.clone(),
+            source,
+        })
     }
 
     /// Makes the last [`Shelf::save`] durable.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
-        synced.map_err(|source| Error::Io { doing: "sync", path: self.dir.clone(), source })
+        synced.map_err(|source| Error::Io {
+            doing: "sync",
+            path: self.dir.clone(),
+            source,
+        })
     }
 }
 
@@ -184,18 +223,34 @@ impl Record {
         let is_put_aside = |name: &str| kept.join(name).symlink_metadata().is_ok();
         let mut files = BTreeSet::new();
         if let Some(pending) = &self.pending {
-            let left: BTreeSet<&Place> =
-                pending.kept.iter().filter(|(_, name)| !is_put_aside(name)).map(|(place, _)| place).collect();
-            files.extend(pending.files.iter().filter(|place| !left.contains(place)).map(|place| place.0.clone()));
+            let left: BTreeSet<&Place> = pending
+                .kept
+                .iter()
+                .filter(|(_, name)| !is_put_aside(name))
+                .map(|(place, _)| place)
+                .collect();
+            files.extend(
+                pending
+                    .files
+                    .iter()
+                    .filter(|place| !left.contains(place))
+                    .map(|place| place.0.clone()),
+            );
         }
-        files.extend(self.installed.iter().flat_map(|content| content.files.iter().map(|place| place.0.clone())));
+        files.extend(
+            self.installed
+                .iter()
+                .flat_map(|content| content.files.iter().map(|place| place.0.clone())),
+        );
         files
     }
 
     /// The folders that were made for the group.
     pub(crate) fn directories(&self) -> BTreeSet<PathBuf> {
         let contents = [&self.installed, &self.pending].into_iter().flatten();
-        contents.flat_map(|content| content.directories.iter().map(|place| place.0.clone())).collect()
+        contents
+            .flat_map(|content| content.directories.iter().map(|place| place.0.clone()))
+            .collect()
     }
 
     /// The foreign files that were put aside.
@@ -212,14 +267,19 @@ impl Record {
     /// A name under which no foreign file is kept.
     pub(crate) fn free_name(&self) -> u64 {
         let contents = [&self.installed, &self.pending].into_iter().flatten();
-        let names = contents.flat_map(|content| content.kept.iter()).filter_map(|(_, name)| name.parse::<u64>().ok());
+        let names = contents
+            .flat_map(|content| content.kept.iter())
+            .filter_map(|(_, name)| name.parse::<u64>().ok());
         names.max().map_or(0, |highest| highest + 1)
     }
 }
 
 /// The sorted places of paths.
 pub(crate) fn places<'a>(paths: impl IntoIterator<Item = &'a Path>) -> BTreeSet<Place> {
-    paths.into_iter().map(|path| Place(path.to_path_buf())).collect()
+    paths
+        .into_iter()
+        .map(|path| Place(path.to_path_buf()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -237,14 +297,20 @@ mod tests {
             directories: places([Path::new("/srv")]),
             kept: vec![(Place(odd.clone()), "3".to_owned())],
         };
-        let record = Record { installed: None, pending: Some(content) };
+        let record = Record {
+            installed: None,
+            pending: Some(content),
+        };
         drop(shelf.lock().unwrap());
 
         shelf.save(&record).unwrap();
 
         assert_eq!(shelf.load().unwrap(), record);
         assert_eq!(record.free_name(), 4);
-        assert!(!record.files(&shelf).contains(&odd), "what was not put aside is still foreign");
+        assert!(
+            !record.files(&shelf).contains(&odd),
+            "what was not put aside is still foreign"
+        );
     }
 
     #[test]
@@ -256,7 +322,12 @@ mod tests {
         drop(shelf.lock().unwrap());
         fs::write(shelf.path("json"), "{").unwrap();
 
-        assert!(installed(rootdir, "shop", "web").unwrap_err().to_string().contains("web.json`, cannot be read"));
+        assert!(
+            installed(rootdir, "shop", "web")
+                .unwrap_err()
+                .to_string()
+                .contains("web.json`, cannot be read")
+        );
         assert!(installed(rootdir, "..", "web").is_err());
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use agent::protocol::{Answer, Cached, Cause, Installed, Outcome, Request};
 
 use crate::instance::{
-    Agent, Instance, assert_failed, assert_succeeded, eventually, fifo, hooks, is_alive, kill, location, release,
+    Agent, Instance, assert_failed, assert_succeeded, eventually, fifo, hooks, is_alive, kill,
+    location, release,
 };
 
 #[test]
@@ -20,7 +21,11 @@ fn an_attempt_runs_once_however_often_it_is_sent() {
     let third = instance.outcome("a", work);
 
     assert_eq!(instance.read("count"), "x\n");
-    assert!(first.0.starts_with("==> count.sh\nhello\n<== exit 0 in 0."), "{}", first.0);
+    assert!(
+        first.0.starts_with("==> count.sh\nhello\n<== exit 0 in 0."),
+        "{}",
+        first.0
+    );
     assert_eq!(first, second);
     assert_eq!(first, third);
     assert!(agent.close());
@@ -31,7 +36,10 @@ fn a_killed_agent_loses_nothing() {
     let instance = Instance::new();
     let gate = instance.path("gate");
     fifo(&gate);
-    let text = format!("echo x >> ../../../count; echo before; read go < '{}'; echo after", gate.display());
+    let text = format!(
+        "echo x >> ../../../count; echo before; read go < '{}'; echo after",
+        gate.display()
+    );
     let work = instance.script("wait.sh", &text);
     let mut agent = Agent::start();
     agent.send(Request::Run(instance.run("a", work.clone())));
@@ -86,7 +94,11 @@ fn no_moment_of_a_kill_makes_a_hook_run_twice_or_not_at_all() {
         let (_, outcome) = instance.outcome(&id, work.clone());
 
         assert_succeeded(&outcome);
-        assert_eq!(instance.read("count").lines().count(), number + 1, "after `{id}`");
+        assert_eq!(
+            instance.read("count").lines().count(),
+            number + 1,
+            "after `{id}`"
+        );
     }
 }
 
@@ -123,10 +135,16 @@ fn a_killed_worker_is_a_lost_attempt_for_everybody_who_waits() {
 
     for agent in &agents {
         let (_, outcome) = agent.follow("a", 0);
-        assert!(matches!(&outcome, Outcome::Lost { reason } if reason.contains("went down")), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Lost { reason } if reason.contains("went down")),
+            "{outcome:?}"
+        );
     }
     let (_, again) = instance.outcome("a", work);
-    assert!(matches!(again, Outcome::Lost { .. }), "it is never begun again");
+    assert!(
+        matches!(again, Outcome::Lost { .. }),
+        "it is never begun again"
+    );
     kill(script);
 }
 
@@ -154,7 +172,10 @@ fn an_unreadable_outcome_is_a_lost_attempt_that_says_why() {
 
         let (_, outcome) = instance.outcome("a", work.clone());
 
-        assert!(matches!(&outcome, Outcome::Lost { reason } if reason.contains("cannot be read")), "{outcome:?}");
+        assert!(
+            matches!(&outcome, Outcome::Lost { reason } if reason.contains("cannot be read")),
+            "{outcome:?}"
+        );
     }
     assert_eq!(instance.read("count"), "x\n");
 }
@@ -164,10 +185,15 @@ fn a_log_is_resumed_where_the_asker_left_it() {
     let instance = Instance::new();
     let gate = instance.path("gate");
     fifo(&gate);
-    let work = instance.script("talk.sh", &format!("echo one; read go < '{}'; echo two", gate.display()));
+    let work = instance.script(
+        "talk.sh",
+        &format!("echo one; read go < '{}'; echo two", gate.display()),
+    );
     let mut agent = Agent::start();
     agent.send(Request::Run(instance.run("a", work.clone())));
-    let Answer::Log { text: first, .. } = agent.answer() else { panic!("no log while the script runs") };
+    let Answer::Log { text: first, .. } = agent.answer() else {
+        panic!("no log while the script runs")
+    };
     agent.kill();
 
     let mut run = instance.run("a", work);
@@ -178,14 +204,23 @@ fn a_log_is_resumed_where_the_asker_left_it() {
     let (rest, outcome) = agent.follow("a", run.log_from);
 
     assert_succeeded(&outcome);
-    assert!(rest.contains("two") && !rest.contains("==> talk.sh"), "{rest}");
-    assert_eq!(format!("{first}{rest}"), instance.read(".cutover/attempts/a/log"));
+    assert!(
+        rest.contains("two") && !rest.contains("==> talk.sh"),
+        "{rest}"
+    );
+    assert_eq!(
+        format!("{first}{rest}"),
+        instance.read(".cutover/attempts/a/log")
+    );
 }
 
 #[test]
 fn many_attempts_share_a_connection() {
     let instance = Instance::new();
-    let work = instance.script("talk.sh", "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done");
+    let work = instance.script(
+        "talk.sh",
+        "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done",
+    );
     let mut agent = Agent::start();
     let ids: Vec<String> = (0..40).map(|number| format!("attempt-{number}")).collect();
     for id in &ids {
@@ -197,7 +232,13 @@ fn many_attempts_share_a_connection() {
         match agent.answer() {
             Answer::Ended { attempt, outcome } => {
                 assert_succeeded(&outcome);
-                assert_eq!(instance.read(&format!(".cutover/attempts/{attempt}/log")).lines().count(), 202);
+                assert_eq!(
+                    instance
+                        .read(&format!(".cutover/attempts/{attempt}/log"))
+                        .lines()
+                        .count(),
+                    202
+                );
                 ended += 1;
             }
             Answer::Log { .. } => {}
@@ -236,16 +277,30 @@ fn garbage_is_refused_and_the_connection_goes_on() {
 
     let mut reasons = Vec::new();
     for _ in 0..4 {
-        let Answer::Refused { reason, .. } = agent.answer() else { panic!("not refused") };
+        let Answer::Refused { reason, .. } = agent.answer() else {
+            panic!("not refused")
+        };
         reasons.push(reason);
     }
 
-    let expected = ["expected value", "missing field", "`../x` is not a valid attempt id", "not an absolute path"];
+    let expected = [
+        "expected value",
+        "missing field",
+        "`../x` is not a valid attempt id",
+        "not an absolute path",
+    ];
     for (reason, expected) in reasons.iter().zip(expected) {
-        assert!(reason.contains(expected), "`{reason}` does not say `{expected}`");
+        assert!(
+            reason.contains(expected),
+            "`{reason}` does not say `{expected}`"
+        );
     }
     fs::create_dir_all(instance.path(crate::instance::CACHE)).unwrap();
-    assert_failed(&agent.outcome(instance.run("a", work)).1, Cause::ScriptMissing, "`gone.sh` is not in the package");
+    assert_failed(
+        &agent.outcome(instance.run("a", work)).1,
+        Cause::ScriptMissing,
+        "`gone.sh` is not in the package",
+    );
 }
 
 #[test]
@@ -253,10 +308,31 @@ fn questions_are_answered_by_their_number() {
     let instance = Instance::new();
     let mut agent = Agent::start();
     let caches = vec!["app-a/group-b/deploy-c".to_owned(), "../..".to_owned()];
-    agent.send(Request::Cached(Cached { ask: 7, rootdir: instance.rootdir(), caches }));
+    agent.send(Request::Cached(Cached {
+        ask: 7,
+        rootdir: instance.rootdir(),
+        caches,
+    }));
     let (application, group) = ("shop".to_owned(), "web".to_owned());
-    agent.send(Request::Installed(Installed { ask: 8, rootdir: instance.rootdir(), application, group }));
+    agent.send(Request::Installed(Installed {
+        ask: 8,
+        rootdir: instance.rootdir(),
+        application,
+        group,
+    }));
 
-    assert_eq!(agent.answer(), Answer::Cached { ask: 7, caches: Vec::new() });
-    assert_eq!(agent.answer(), Answer::Installed { ask: 8, deployment: None });
+    assert_eq!(
+        agent.answer(),
+        Answer::Cached {
+            ask: 7,
+            caches: Vec::new()
+        }
+    );
+    assert_eq!(
+        agent.answer(),
+        Answer::Installed {
+            ask: 8,
+            deployment: None
+        }
+    );
 }

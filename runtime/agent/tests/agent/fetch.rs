@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use agent::protocol::{Answer, Cached, Cause, Fetch, FileMapping, Install, OnExisting, Outcome, Request, Work};
+use agent::protocol::{
+    Answer, Cached, Cause, Fetch, FileMapping, Install, OnExisting, Outcome, Request, Work,
+};
 use agent::tree;
 
 use crate::instance::{Agent, Instance, assert_failed, assert_succeeded, eventually};
@@ -15,7 +17,11 @@ fn source(instance: &Instance, version: &str) -> String {
     let link = instance.path(&format!("source-{version}/current"));
     let _ = fs::remove_file(&link);
     symlink("conf/app.conf", link).unwrap();
-    instance.path(&format!("source-{version}")).to_str().unwrap().to_owned()
+    instance
+        .path(&format!("source-{version}"))
+        .to_str()
+        .unwrap()
+        .to_owned()
 }
 
 fn cache(deployment: &str) -> String {
@@ -25,14 +31,29 @@ fn cache(deployment: &str) -> String {
 fn fetch(instance: &Instance, version: &str) -> Fetch {
     let source = source(instance, version);
     let digest = tree::digest(Path::new(&source)).unwrap();
-    Fetch { cache: cache(version), source, digest, keep: Vec::new(), keep_others: 5 }
+    Fetch {
+        cache: cache(version),
+        source,
+        digest,
+        keep: Vec::new(),
+        keep_others: 5,
+    }
 }
 
 fn cached(instance: &Instance, deployments: &[&str]) -> Vec<String> {
     let mut agent = Agent::start();
-    let caches = deployments.iter().map(|deployment| cache(deployment)).collect();
-    agent.send(Request::Cached(Cached { ask: 1, rootdir: instance.rootdir(), caches }));
-    let Answer::Cached { caches, .. } = agent.answer() else { panic!("no answer to the question") };
+    let caches = deployments
+        .iter()
+        .map(|deployment| cache(deployment))
+        .collect();
+    agent.send(Request::Cached(Cached {
+        ask: 1,
+        rootdir: instance.rootdir(),
+        caches,
+    }));
+    let Answer::Cached { caches, .. } = agent.answer() else {
+        panic!("no answer to the question")
+    };
     caches
 }
 
@@ -45,13 +66,22 @@ fn a_package_is_copied_as_it_is_and_fetched_once() {
     let (log, outcome) = instance.outcome("a", Work::Fetch(work.clone()));
     assert_succeeded(&outcome);
     assert!(log.contains("2 files"), "{log}");
-    assert_eq!(tree::digest(&instance.path(&cache("1"))).unwrap(), work.digest);
+    assert_eq!(
+        tree::digest(&instance.path(&cache("1"))).unwrap(),
+        work.digest
+    );
     assert_eq!(cached(&instance, &["2", "1"]), [cache("1")]);
 
     instance.write(&format!("{}/left-by-a-hook", cache("1")), "");
     let (_, outcome) = instance.outcome("b", Work::Fetch(work));
-    assert!(matches!(&outcome, Outcome::Succeeded { note: Some(note), .. } if note.contains("already")), "{outcome:?}");
-    assert!(instance.path(&cache("1")).join("left-by-a-hook").exists(), "it was not copied again");
+    assert!(
+        matches!(&outcome, Outcome::Succeeded { note: Some(note), .. } if note.contains("already")),
+        "{outcome:?}"
+    );
+    assert!(
+        instance.path(&cache("1")).join("left-by-a-hook").exists(),
+        "it was not copied again"
+    );
 }
 
 #[test]
@@ -62,11 +92,21 @@ fn a_package_is_not_another_one() {
 
     let (_, outcome) = instance.outcome("a", Work::Fetch(work.clone()));
     assert_failed(&outcome, Cause::FetchFailed, "has the digest `sha256:");
-    assert_eq!(fs::read_dir(instance.path("app-shop/group-web")).unwrap().count(), 0, "nothing is left");
+    assert_eq!(
+        fs::read_dir(instance.path("app-shop/group-web"))
+            .unwrap()
+            .count(),
+        0,
+        "nothing is left"
+    );
 
     work.source = instance.path("nowhere").to_str().unwrap().to_owned();
     let (_, outcome) = instance.outcome("b", Work::Fetch(work.clone()));
-    assert_failed(&outcome, Cause::FetchFailed, "nowhere` is not a folder on this machine");
+    assert_failed(
+        &outcome,
+        Cause::FetchFailed,
+        "nowhere` is not a folder on this machine",
+    );
 
     work.cache = "app-shop/../x".to_owned();
     let (_, outcome) = instance.outcome("c", Work::Fetch(work));
@@ -82,7 +122,10 @@ fn a_package_with_another_content_takes_the_place_of_the_old_one() {
 
     assert_succeeded(&instance.outcome("b", Work::Fetch(work.clone())).1);
 
-    assert_eq!(tree::digest(&instance.path(&cache("1"))).unwrap(), work.digest);
+    assert_eq!(
+        tree::digest(&instance.path(&cache("1"))).unwrap(),
+        work.digest
+    );
 }
 
 #[test]
@@ -91,7 +134,11 @@ fn a_link_that_leaves_and_a_socket_are_refused() {
     let work = fetch(&instance, "1");
     symlink("../../etc/passwd", instance.path("source-1/leak")).unwrap();
     let (_, outcome) = instance.outcome("a", Work::Fetch(work.clone()));
-    assert_failed(&outcome, Cause::FetchFailed, "leak` leads out of the folder");
+    assert_failed(
+        &outcome,
+        Cause::FetchFailed,
+        "leak` leads out of the folder",
+    );
 
     fs::remove_file(instance.path("source-1/leak")).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(instance.path("source-1/socket")).unwrap();
@@ -103,9 +150,19 @@ fn a_link_that_leaves_and_a_socket_are_refused() {
 fn old_packages_go_but_none_that_is_needed() {
     let instance = Instance::new();
     for version in ["1", "2", "3", "4"] {
-        assert_succeeded(&instance.outcome(&format!("f{version}"), Work::Fetch(fetch(&instance, version))).1);
+        assert_succeeded(
+            &instance
+                .outcome(
+                    &format!("f{version}"),
+                    Work::Fetch(fetch(&instance, version)),
+                )
+                .1,
+        );
     }
-    let mapping = FileMapping { source: "conf".to_owned(), destination: "live".to_owned() };
+    let mapping = FileMapping {
+        source: "conf".to_owned(),
+        destination: "live".to_owned(),
+    };
     let install = Install {
         application: "shop".to_owned(),
         group: "web".to_owned(),
@@ -125,8 +182,15 @@ fn old_packages_go_but_none_that_is_needed() {
     assert_succeeded(&instance.outcome("f5", Work::Fetch(work)).1);
 
     // 1 is installed, 2 is to be kept, 4 is the newest other one.
-    assert_eq!(cached(&instance, &["1", "2", "3", "4", "5"]), [cache("1"), cache("2"), cache("4"), cache("5")]);
-    assert!(!instance.path("app-shop/group-web/deploy-0.partial-f1").exists());
+    assert_eq!(
+        cached(&instance, &["1", "2", "3", "4", "5"]),
+        [cache("1"), cache("2"), cache("4"), cache("5")]
+    );
+    assert!(
+        !instance
+            .path("app-shop/group-web/deploy-0.partial-f1")
+            .exists()
+    );
 }
 
 #[test]
@@ -135,5 +199,10 @@ fn a_package_becomes_certain_after_its_outcome_was_told() {
     assert_succeeded(&instance.outcome("a", Work::Fetch(fetch(&instance, "1"))).1);
 
     let marker = format!(".cutover/packages/{}.json", cache("1"));
-    eventually(|| instance.read(&marker).contains("\"boot\":null").then_some(()));
+    eventually(|| {
+        instance
+            .read(&marker)
+            .contains("\"boot\":null")
+            .then_some(())
+    });
 }

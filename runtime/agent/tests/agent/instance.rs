@@ -56,7 +56,12 @@ impl Instance {
     }
 
     pub(crate) fn run(&self, attempt: &str, work: Work) -> Run {
-        Run { attempt: attempt.to_owned(), rootdir: self.rootdir(), log_from: 0, work }
+        Run {
+            attempt: attempt.to_owned(),
+            rootdir: self.rootdir(),
+            log_from: 0,
+            work,
+        }
     }
 
     /// Carries out one attempt with an agent of its own.
@@ -67,20 +72,34 @@ impl Instance {
     /// The id of the process that does an attempt's work.
     pub(crate) fn worker(&self, attempt: &str) -> i32 {
         eventually_exists(&self.path(&format!(".cutover/attempts/{attempt}/log")));
-        self.read(&format!(".cutover/attempts/{attempt}/lock")).parse().unwrap()
+        self.read(&format!(".cutover/attempts/{attempt}/lock"))
+            .parse()
+            .unwrap()
     }
 }
 
 pub(crate) fn location(name: &str) -> Script {
-    Script { run: ScriptRun::Location(name.to_owned()), timeout_ms: 20_000, runas: None }
+    Script {
+        run: ScriptRun::Location(name.to_owned()),
+        timeout_ms: 20_000,
+        runas: None,
+    }
 }
 
 pub(crate) fn command(text: &str) -> Script {
-    Script { run: ScriptRun::Command(text.to_owned()), timeout_ms: 20_000, runas: None }
+    Script {
+        run: ScriptRun::Command(text.to_owned()),
+        timeout_ms: 20_000,
+        runas: None,
+    }
 }
 
 pub(crate) fn hooks(scripts: Vec<Script>) -> Work {
-    Work::Hooks(Hooks { cache: CACHE.to_owned(), scripts, env: Vec::new() })
+    Work::Hooks(Hooks {
+        cache: CACHE.to_owned(),
+        scripts,
+        env: Vec::new(),
+    })
 }
 
 pub(crate) struct Agent {
@@ -107,7 +126,11 @@ impl Agent {
                 }
             }
         });
-        Self { process, stdin, answers }
+        Self {
+            process,
+            stdin,
+            answers,
+        }
     }
 
     pub(crate) fn send(&mut self, request: Request) {
@@ -121,7 +144,9 @@ impl Agent {
 
     #[track_caller]
     pub(crate) fn answer(&self) -> Answer {
-        self.answers.recv_timeout(PATIENCE).expect("an answer in time")
+        self.answers
+            .recv_timeout(PATIENCE)
+            .expect("an answer in time")
     }
 
     /// Sends a run and waits for its end; returns its log as it was streamed.
@@ -136,8 +161,16 @@ impl Agent {
         let mut log = String::new();
         loop {
             match self.answer() {
-                Answer::Log { attempt, offset, text } if attempt == id => {
-                    assert_eq!(offset, from + log.len() as u64, "no byte twice and none left out");
+                Answer::Log {
+                    attempt,
+                    offset,
+                    text,
+                } if attempt == id => {
+                    assert_eq!(
+                        offset,
+                        from + log.len() as u64,
+                        "no byte twice and none left out"
+                    );
                     log.push_str(&text);
                 }
                 Answer::Ended { attempt, outcome } if attempt == id => return (log, outcome),
@@ -176,7 +209,10 @@ pub(crate) fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "it did not come about in {PATIENCE:?}");
+        assert!(
+            start.elapsed() < PATIENCE,
+            "it did not come about in {PATIENCE:?}"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -189,7 +225,9 @@ fn eventually_exists(path: &Path) {
 /// Whether a process is there and not dead.
 pub(crate) fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    stat.rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
 pub(crate) fn kill(pid: i32) {
@@ -221,5 +259,10 @@ pub(crate) fn fifo(path: &Path) {
 
 /// Lets the reader of a fifo go on.
 pub(crate) fn release(path: &Path) {
-    File::options().write(true).open(path).unwrap().write_all(b"go\n").unwrap();
+    File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all(b"go\n")
+        .unwrap();
 }

@@ -16,7 +16,9 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn target(&self) -> PathBuf {
@@ -91,22 +93,35 @@ fn a_folder_a_tar_and_a_gzipped_tar_make_the_same_tree() {
     let digest = tree::digest(&plain.target()).unwrap();
     assert_eq!(tree::digest(&packed.target()).unwrap(), digest);
     assert_eq!(tree::digest(&folder.target()).unwrap(), digest);
-    assert_eq!(fs::read_to_string(plain.target().join("bin/run")).unwrap(), "#!/bin/sh\n");
-    assert_eq!(fs::read_to_string(plain.target().join("copy")).unwrap(), "#!/bin/sh\n");
+    assert_eq!(
+        fs::read_to_string(plain.target().join("bin/run")).unwrap(),
+        "#!/bin/sh\n"
+    );
+    assert_eq!(
+        fs::read_to_string(plain.target().join("copy")).unwrap(),
+        "#!/bin/sh\n"
+    );
 }
 
 #[test]
 fn a_lone_folder_with_an_appspec_is_the_package() {
     let bench = Bench::new();
-    bench.unpack(&tar(|builder| {
-        member(builder, "shop-1.0/jdcloud-codedeploy.yml", "x");
-        member(builder, "shop-1.0/bin/a", "a");
-    })).unwrap();
+    bench
+        .unpack(&tar(|builder| {
+            member(builder, "shop-1.0/jdcloud-codedeploy.yml", "x");
+            member(builder, "shop-1.0/bin/a", "a");
+        }))
+        .unwrap();
     assert!(bench.target().join("bin/a").is_file());
 
     let bench = Bench::new();
-    bench.unpack(&tar(|builder| member(builder, "shop-1.0/bin/a", "a"))).unwrap();
-    assert!(bench.target().join("shop-1.0/bin/a").is_file(), "without an appspec the folder stays");
+    bench
+        .unpack(&tar(|builder| member(builder, "shop-1.0/bin/a", "a")))
+        .unwrap();
+    assert!(
+        bench.target().join("shop-1.0/bin/a").is_file(),
+        "without an appspec the folder stays"
+    );
 }
 
 #[test]
@@ -119,14 +134,24 @@ fn real_archives_with_long_names_and_global_headers_unpack() {
     for format in ["gnu", "pax", "ustar"] {
         let archive = bench.dir.path().join(format!("{format}.tgz"));
         let status = std::process::Command::new("tar")
-            .arg("-czf").arg(&archive).arg(format!("--format={format}")).arg("-C").arg(&source).arg(".")
-            .status().unwrap();
+            .arg("-czf")
+            .arg(&archive)
+            .arg(format!("--format={format}"))
+            .arg("-C")
+            .arg(&source)
+            .arg(".")
+            .status()
+            .unwrap();
         assert!(status.success());
         let target = bench.dir.path().join(format);
 
         unpack(&archive, &target).unwrap();
 
-        assert_eq!(fs::read_to_string(target.join(&long)).unwrap(), "x", "{format}");
+        assert_eq!(
+            fs::read_to_string(target.join(&long)).unwrap(),
+            "x",
+            "{format}"
+        );
     }
 }
 
@@ -137,8 +162,14 @@ fn check(bytes: &[u8], expected: &str) {
 
     let error = bench.unpack(bytes).unwrap_err();
 
-    assert!(error.to_string().contains(expected), "`{error}` does not say `{expected}`");
-    assert_eq!(fs::read_to_string(bench.dir.path().join("outside")).unwrap(), "untouched");
+    assert!(
+        error.to_string().contains(expected),
+        "`{error}` does not say `{expected}`"
+    );
+    assert_eq!(
+        fs::read_to_string(bench.dir.path().join("outside")).unwrap(),
+        "untouched"
+    );
     assert!(!bench.dir.path().join("evil").exists() && !Path::new("/tmp/evil-of-cutover").exists());
 }
 
@@ -156,33 +187,53 @@ fn nothing_gets_out() {
     };
     check(&through(".."), "`way` is a link that leads out");
     check(&through("/tmp"), "`way` is a link that leads out");
-    check(&tar(|builder| {
-        member(builder, "dir/x", "x");
-        link(builder, EntryType::Symlink, "way", "dir");
-        member(builder, "way/evil", "evil");
-    }), "`way/evil` is below a member that is not a folder");
-    check(&tar(|builder| link(builder, EntryType::Symlink, "a/b/c", "../d/../../../x")), "leads out");
-    check(&tar(|builder| link(builder, EntryType::Link, "hard", "../outside")), "not a file of the package");
-    check(&tar(|builder| link(builder, EntryType::Link, "hard", "/etc/passwd")), "not a file of the package");
-    check(&tar(|builder| {
-        link(builder, EntryType::Symlink, "soft", "missing");
-        link(builder, EntryType::Link, "hard", "soft");
-    }), "not a file of the package");
+    check(
+        &tar(|builder| {
+            member(builder, "dir/x", "x");
+            link(builder, EntryType::Symlink, "way", "dir");
+            member(builder, "way/evil", "evil");
+        }),
+        "`way/evil` is below a member that is not a folder",
+    );
+    check(
+        &tar(|builder| link(builder, EntryType::Symlink, "a/b/c", "../d/../../../x")),
+        "leads out",
+    );
+    check(
+        &tar(|builder| link(builder, EntryType::Link, "hard", "../outside")),
+        "not a file of the package",
+    );
+    check(
+        &tar(|builder| link(builder, EntryType::Link, "hard", "/etc/passwd")),
+        "not a file of the package",
+    );
+    check(
+        &tar(|builder| {
+            link(builder, EntryType::Symlink, "soft", "missing");
+            link(builder, EntryType::Link, "hard", "soft");
+        }),
+        "not a file of the package",
+    );
     for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo] {
-        check(&tar(|builder| link(builder, kind, "dev", "")), "`dev` is neither a file");
+        check(
+            &tar(|builder| link(builder, kind, "dev", "")),
+            "`dev` is neither a file",
+        );
     }
 }
 
 #[test]
 fn a_later_member_replaces_an_earlier_one_and_never_what_that_points_to() {
     let bench = Bench::new();
-    bench.unpack(&tar(|builder| {
-        member(builder, "a", "a");
-        link(builder, EntryType::Symlink, "l", "a");
-        link(builder, EntryType::Link, "h", "a");
-        member(builder, "l", "l");
-        member(builder, "h", "h");
-    })).unwrap();
+    bench
+        .unpack(&tar(|builder| {
+            member(builder, "a", "a");
+            link(builder, EntryType::Symlink, "l", "a");
+            link(builder, EntryType::Link, "h", "a");
+            member(builder, "l", "l");
+            member(builder, "h", "h");
+        }))
+        .unwrap();
 
     let read = |name: &str| fs::read_to_string(bench.target().join(name)).unwrap();
     assert_eq!([read("a"), read("l"), read("h")], ["a", "l", "h"]);
@@ -191,7 +242,10 @@ fn a_later_member_replaces_an_earlier_one_and_never_what_that_points_to() {
 #[test]
 fn what_is_no_package_says_what_it_is() {
     check(b"", "is empty");
-    check(b"PK\x03\x04rest", "a zip archive, which is not supported yet");
+    check(
+        b"PK\x03\x04rest",
+        "a zip archive, which is not supported yet",
+    );
     check(b"\x28\xb5\x2f\xfdrest", "zstd, which is not supported yet");
     check(b"hello", "not an archive");
     check(&[7; 2048], "not an archive");
@@ -219,12 +273,21 @@ fn bombs_do_not_go_off() {
         }
     })));
 
-    let small = Limits { bytes: 3 << 20, ..Limits::default() };
+    let small = Limits {
+        bytes: 3 << 20,
+        ..Limits::default()
+    };
     let error = unpack_within(&archive, &bench.target(), small).unwrap_err();
-    assert!(error.to_string().contains("more than 3145728 bytes"), "{error}");
+    assert!(
+        error.to_string().contains("more than 3145728 bytes"),
+        "{error}"
+    );
 
     fs::remove_dir_all(bench.target()).unwrap();
-    let few = Limits { entries: 4, ..Limits::default() };
+    let few = Limits {
+        entries: 4,
+        ..Limits::default()
+    };
     let error = unpack_within(&archive, &bench.target(), few).unwrap_err();
     assert!(error.to_string().contains("more than 4 members"), "{error}");
 }
@@ -237,6 +300,9 @@ fn a_target_that_holds_something_is_left_alone() {
 
     assert!(bench.unpack(&sample()).is_err());
 
-    assert_eq!(fs::read_to_string(bench.target().join("mine")).unwrap(), "m");
+    assert_eq!(
+        fs::read_to_string(bench.target().join("mine")).unwrap(),
+        "m"
+    );
     assert_eq!(fs::read_dir(bench.target()).unwrap().count(), 1);
 }
