@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::attempt::{Attempt, Standing};
 use crate::cache::{Folder, Marker};
 use crate::capture::Capture;
+use crate::forget::forget;
 use crate::install;
 use crate::protocol::{Cause, Fetch};
 use crate::reason::chain;
@@ -150,8 +151,12 @@ fn prune(folder: &Folder, work: &Fetch, boot: &str) -> Vec<String> {
     }
     others.sort();
     let surplus = others.len().saturating_sub(work.keep_others as usize);
-    for (_, deployment) in others.drain(..surplus) {
-        let old = folder.of(&deployment);
+    let pruned: Vec<String> = others
+        .drain(..surplus)
+        .map(|(_, deployment)| deployment)
+        .collect();
+    for deployment in &pruned {
+        let old = folder.of(deployment);
         if let Err(error) = old.remove() {
             problems.push(format!(
                 "the old package `{}` could not be removed: {error}",
@@ -159,6 +164,7 @@ fn prune(folder: &Folder, work: &Fetch, boot: &str) -> Vec<String> {
             ));
         }
     }
+    forget(&rootdir, boot, &pruned);
     problems
 }
 

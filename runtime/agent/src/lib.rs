@@ -14,6 +14,7 @@ mod capture;
 mod descendants;
 mod fetch;
 mod follow;
+mod forget;
 mod hooks;
 mod install;
 mod os;

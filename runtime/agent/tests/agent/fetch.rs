@@ -206,3 +206,27 @@ fn a_package_becomes_certain_after_its_outcome_was_told() {
             .then_some(())
     });
 }
+
+#[test]
+fn attempts_are_forgotten_with_the_package_of_their_deployment() {
+    let instance = Instance::new();
+    for version in ["r1-1", "r2-1", "r3-1"] {
+        let work = Fetch {
+            keep_others: 1,
+            ..fetch(&instance, version)
+        };
+        let attempt = format!("{version}.web-1.DownloadBundle.1");
+        let (_, outcome) = instance.outcome(&attempt, Work::Fetch(work));
+        assert_succeeded(&outcome);
+    }
+
+    let exists = |deployment: &str| {
+        instance
+            .path(&format!(
+                ".cutover/attempts/{deployment}.web-1.DownloadBundle.1"
+            ))
+            .exists()
+    };
+    assert!(!exists("r1-1"), "its package left the cache");
+    assert!(exists("r2-1") && exists("r3-1"));
+}
