@@ -52,14 +52,11 @@ fn undisturbed(instances: usize) -> BTreeMap<String, Vec<String>> {
     by_instance(&site.take_trace())
 }
 
-/// The conductor kills itself as soon as record N is durable, before any action that it authorises; `resume` has to
-/// find what is missing.
-#[test]
-fn a_conductor_killed_after_any_record_is_resumed_without_a_trace_of_it() {
-    let expected = undisturbed(2);
-    let mut position = 1;
-    loop {
-        let site = prepared(2, "");
+/// Runs the upgrade with a conductor that kills itself as soon as record N is durable, before any action that it
+/// authorises, for every N; `resume` has to find what is missing. Gives the number of records.
+fn kill_after_every_record(prepared: impl Fn() -> Site, check: impl Fn(&Site, u64)) -> u64 {
+    for position in 1.. {
+        let site = prepared();
         let status = Command::new(target_folder().join("mortal-conductor"))
             .current_dir(site.path("."))
             .args([
@@ -74,15 +71,11 @@ fn a_conductor_killed_after_any_record_is_resumed_without_a_trace_of_it() {
             .status()
             .unwrap();
         assert!(!status.success(), "it was to die at record {position}");
-        let release = site
-            .cutover(&["ls", "--limit", "1", "--output", "json"])
-            .ok()
-            .json()["releases"][0]
-            .clone();
+        let release = site.report_of_newest();
         if release["status"] == "SUCCEEDED" {
             // The last record of all: nothing is left to go on with.
-            assert_eq!(by_instance(&site.take_trace()), expected);
-            break;
+            check(&site, position);
+            return position;
         }
         assert_eq!(
             release["status"], "INTERRUPTED",
@@ -92,15 +85,83 @@ fn a_conductor_killed_after_any_record_is_resumed_without_a_trace_of_it() {
         site.cutover(&["resume", release["id"].as_str().unwrap()])
             .ok();
 
-        assert_eq!(
-            by_instance(&site.take_trace()),
-            expected,
-            "killed after record {position}"
-        );
+        check(&site, position);
         assert_eq!(site.report()["status"], "SUCCEEDED");
-        position += 1;
     }
-    assert!(position > 20, "the release has only {position} records");
+    unreachable!("a release has a last record")
+}
+
+#[test]
+fn a_conductor_killed_after_any_record_is_resumed_without_a_trace_of_it() {
+    let expected = undisturbed(2);
+
+    let records = kill_after_every_record(
+        || prepared(2, ""),
+        |site, position| {
+            assert_eq!(
+                by_instance(&site.take_trace()),
+                expected,
+                "killed after record {position}"
+            );
+        },
+    );
+
+    assert!(records > 20, "the release has only {records} records");
+}
+
+/// The same around a load balancer: the instance is out while it changes, and in at the end, once.
+#[test]
+fn a_conductor_killed_around_the_balancer_leaves_the_instance_in_it() {
+    let prepared = || {
+        let site = Site::with_instances(
+            1,
+            "        load_balancer: {plugin: list, config: {directory: pool, file: upstreams.txt}}\n",
+        );
+        let text = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+        let addressed = text.replace("id: web-1,", "id: web-1, address: \"127.0.0.1:8081\",");
+        let plugin = "plugins:\n  list:\n    component: file-balancer\n    grants: {directories: [{name: pool, path: pool, access: read-write}]}\n";
+        site.write("cutover.yaml", &format!("{plugin}{addressed}"));
+        site.write("pool/upstreams.txt", "");
+        site.traced_package("v1", "1.0.0", "");
+        let note = format!(
+            "! grep -q web-1 '{}' || echo \"in $LIFECYCLE_EVENT\" >> '{}'",
+            site.path("pool/upstreams.txt").display(),
+            site.path("seen").display()
+        );
+        site.traced_package("v2", "1.1.0", &note);
+        site.cutover(&[
+            "deploy",
+            "shop/web",
+            "--package",
+            "v1",
+            "--version",
+            "1.0.0",
+        ])
+        .ok();
+        let _ = site.take_trace();
+        site
+    };
+
+    let records = kill_after_every_record(prepared, |site, position| {
+        let trace = site.take_trace();
+        let upstreams = std::fs::read_to_string(site.path("pool/upstreams.txt")).unwrap();
+        let seen = std::fs::read_to_string(site.path("seen")).unwrap_or_default();
+        assert_eq!(trace.len(), 9, "killed after record {position}: {trace:?}");
+        assert_eq!(
+            upstreams
+                .lines()
+                .filter(|line| line.starts_with("web-1 "))
+                .count(),
+            1,
+            "{upstreams}"
+        );
+        assert_eq!(
+            seen, "in AfterAllowTraffic\n",
+            "it is out until it is allowed: record {position}"
+        );
+    });
+
+    assert!(records > 25, "the release has only {records} records");
 }
 
 /// The real program, killed at moments that a seed chooses, again and again, while hooks take their time.
