@@ -1,21 +1,34 @@
 //! The command line.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Digest, GroupRef, InstanceId, LifecycleEvent, Version};
 
+const EXIT_STATUSES: &str = "\
+Exit status:
+    0  Done
+    1  A bug of cutover
+    2  Wrong usage, or not confirmed
+    3  Invalid configuration or input; nothing has changed on any instance
+    4  The release failed
+    5  The release failed and needs a person
+    6  Busy: another release holds the group, or another conductor drives the release
+    7  Paused or stopped before the end
+  130  Interrupted";
+
 /// Release packages to fleets of hosts
 ///
 /// cutover brings a package to a group of instances in batches, in and out of their load balancer, and keeps a journal,
-/// so that a release that was killed can be resumed. Exit status: 0 done, 1 bug, 2 usage, 3 invalid configuration or
-/// input, 4 release failed, 5 failed and needs a person, 6 busy, 7 paused or stopped before the end, 130 interrupted.
+/// so that a release that was killed can be resumed. Answers go to stdout; progress, warnings and hints to stderr.
 #[derive(Debug, Parser)]
 #[command(
     name = "cutover",
     version,
     propagate_version = true,
-    disable_help_subcommand = true
+    disable_help_subcommand = true,
+    after_long_help = EXIT_STATUSES
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -26,6 +39,7 @@ pub(crate) struct Arguments {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Workspace file; found upwards from the working directory when left out
     #[arg(long, global = true, value_name = "FILE", env = "CUTOVER_CONFIG")]
@@ -36,7 +50,7 @@ pub(crate) struct Global {
     /// When to colour
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
-    /// Print no progress
+    /// Print no progress, warnings or advice; errors are printed
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// Print what hooks print, and what is skipped
@@ -83,6 +97,9 @@ pub(crate) enum Command {
     /// Print what the hooks of a release printed
     Logs(Logs),
     /// Follow a release until it ends
+    ///
+    /// Shows what has happened so far and what happens from here on, and ends as the release does: with the exit status
+    /// that the command which drives it ends with.
     Watch(Id),
     /// List the deployments of a group, newest first
     History(History),
@@ -107,13 +124,14 @@ pub(crate) struct Init {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Workspace files and packages; the workspace with all its plugins when left out
+    /// Workspace files, and packages as folders, appspecs or archives; the workspace with its plugins when left out
     pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Deploy {
     /// Group to deploy to, APPLICATION/GROUP
+    #[arg(value_parser = parse_group)]
     pub(crate) group: GroupRef,
     /// Package: a folder, an archive, or a URL that a package source serves
     #[arg(long, value_name = "URI")]
@@ -125,7 +143,7 @@ pub(crate) struct Deploy {
     #[arg(long, value_parser = parse_digest)]
     pub(crate) digest: Option<Digest>,
     /// Why, for the history
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) comment: String,
     /// Print what would happen, and change nothing on any instance
     #[arg(long)]
@@ -135,9 +153,10 @@ pub(crate) struct Deploy {
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
     /// Group to take back, APPLICATION/GROUP
+    #[arg(value_parser = parse_group)]
     pub(crate) group: GroupRef,
     /// Why, for the history
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) comment: String,
     /// Print what would happen, and change nothing on any instance
     #[arg(long)]
@@ -165,8 +184,8 @@ pub(crate) struct Stop {
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
     /// How many to list
-    #[arg(long, default_value_t = 20)]
-    pub(crate) limit: usize,
+    #[arg(long, default_value = "20")]
+    pub(crate) limit: NonZeroUsize,
 }
 
 #[derive(Debug, Args)]
@@ -182,7 +201,7 @@ pub(crate) struct Logs {
     /// Only this instance
     #[arg(long)]
     pub(crate) instance: Option<InstanceId>,
-    /// Only this lifecycle event
+    /// Only this lifecycle event, for example ApplicationStart
     #[arg(long, value_parser = parse_event)]
     pub(crate) event: Option<LifecycleEvent>,
 }
@@ -190,17 +209,18 @@ pub(crate) struct Logs {
 #[derive(Debug, Args)]
 pub(crate) struct History {
     /// Group, APPLICATION/GROUP
+    #[arg(value_parser = parse_group)]
     pub(crate) group: GroupRef,
     /// How many to list
-    #[arg(long, default_value_t = 20)]
-    pub(crate) limit: usize,
+    #[arg(long, default_value = "20")]
+    pub(crate) limit: NonZeroUsize,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Plugin {
     /// List the plugins of the workspace with their digests and grants
     Ls,
-    /// Tell what a component implements, asks for and weighs
+    /// Tell what a component is, implements and asks for
     Inspect {
         /// Component file
         file: PathBuf,
@@ -223,6 +243,14 @@ pub(crate) struct Man {
 pub(crate) enum Agent {
     /// Answer the conductor on stdin and stdout
     Run,
+}
+
+fn parse_group(text: &str) -> Result<GroupRef, String> {
+    if !text.contains('/') {
+        return Err("write APPLICATION/GROUP, for example shop/web".to_owned());
+    }
+    text.parse()
+        .map_err(|error: model::InvalidId| error.to_string())
 }
 
 fn parse_version(text: &str) -> Result<Version, String> {

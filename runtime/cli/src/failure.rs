@@ -1,7 +1,12 @@
 //! What a command fails with, and the exit status that says it.
 
-use conductor::{DriveError, FetchError, PlanError, PreflightError};
+use conductor::{DriveError, FetchError, PlanError, PluginError, PreflightError};
 use journal::FindError;
+use model::{GroupRef, ReleaseId};
+use spec::Position;
+use spec::workspace::{Plugin, UnknownGroup};
+
+use crate::workspace::Opened;
 
 /// Exit statuses are public (DESIGN.md §6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,8 @@ impl Kind {
 pub(crate) struct Failure {
     pub(crate) kind: Kind,
     pub(crate) error: Box<dyn std::error::Error + Send + Sync>,
+    /// The file, line and column that it is about, where it is about one.
+    pub(crate) place: Option<String>,
     /// Each starts with a verb.
     pub(crate) hints: Vec<String>,
 }
@@ -48,12 +55,54 @@ impl Failure {
         Self {
             kind,
             error: error.into(),
+            place: None,
             hints: Vec::new(),
         }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
+        self
+    }
+
+    /// A failure to plan, with its place in the workspace file.
+    pub(crate) fn planning(opened: &Opened, group: &GroupRef, error: PlanError) -> Self {
+        let plugin = |error: &PluginError| {
+            let declared = &opened.workspace.plugins;
+            let is_meant = |plugin: &&Plugin| match error {
+                PluginError::NotFound { component, .. } => plugin.component == *component,
+                PluginError::Unknown { name }
+                | PluginError::Remote { name, .. }
+                | PluginError::Load { name, .. }
+                | PluginError::Changed { name, .. }
+                | PluginError::NotTheSame { name, .. }
+                | PluginError::Secret { name, .. } => plugin.name == *name,
+                _ => false,
+            };
+            declared.iter().find(is_meant).map(|plugin| plugin.at)
+        };
+        let at = match &error {
+            PlanError::Plugin(error) | PlanError::Balancer(PreflightError::Plugin(error)) => {
+                plugin(error)
+            }
+            PlanError::Balancer(_) => opened
+                .workspace
+                .group(group)
+                .ok()
+                .map(|group| group.balancer_at),
+            _ => None,
+        };
+        let failure = Self::from(error);
+        match at {
+            Some(at) => failure.at(opened, at),
+            None => failure,
+        }
+    }
+
+    /// Says where in the workspace file the failure has its cause.
+    pub(crate) fn at(mut self, opened: &Opened, at: Position) -> Self {
+        let Position { line, column } = at;
+        self.place = Some(format!("{}:{line}:{column}", opened.file.display()));
         self
     }
 
@@ -72,42 +121,95 @@ struct IoFailure {
 
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Self {
-        let (kind, hint) = match &error {
-            PlanError::Busy { holder, .. } => (
-                Kind::Busy,
-                Some(format!("see what it does: cutover show {}", holder.release)),
-            ),
-            PlanError::Driven { release, .. } => (
-                Kind::Busy,
-                Some(format!("follow it: cutover watch {release}")),
-            ),
-            PlanError::UnknownGroup(unknown) => (Kind::Invalid, unknown_group(unknown)),
-            PlanError::VersionTaken { .. } => (
-                Kind::Invalid,
-                Some("give another --version, or leave it out to have one generated".to_owned()),
-            ),
-            PlanError::Fetch(FetchError::WrongDigest { .. }) => (
-                Kind::Invalid,
-                Some("check that the package is the one that was meant".to_owned()),
-            ),
-            PlanError::Balancer(PreflightError::Status { hint, .. }) => {
-                (Kind::Invalid, hint.clone())
-            }
-            PlanError::Journal(_)
-            | PlanError::Owner(_)
-            | PlanError::Random(_)
-            | PlanError::Misfit(_) => (Kind::Bug, None),
-            _ => (Kind::Invalid, None),
-        };
-        let failure = Self::new(kind, error);
-        match hint {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
+        let kind = kind_of(&error);
+        let hints = hints_of(&error);
+        let mut failure = Self::new(kind, error);
+        failure.hints = hints;
+        failure
     }
 }
 
-fn unknown_group(unknown: &spec::workspace::UnknownGroup) -> Option<String> {
+fn kind_of(error: &PlanError) -> Kind {
+    match error {
+        PlanError::Busy { .. } | PlanError::Driven { .. } => Kind::Busy,
+        PlanError::Journal(error) => kind_of_journal(error),
+        PlanError::Owner(_)
+        | PlanError::Random(_)
+        | PlanError::Misfit(_)
+        | PlanError::Exists { .. } => Kind::Bug,
+        _ => Kind::Invalid,
+    }
+}
+
+/// What to do about an error, each a sentence that starts with a verb.
+pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
+    let hint = match error {
+        PlanError::Busy { holder, .. } => {
+            let see = format!("see where it stands: cutover show {}", holder.release);
+            return match &holder.owner {
+                Some(owner) if !owner.is_known_dead() => {
+                    let follow = format!("follow it to its end: cutover watch {}", holder.release);
+                    vec![see, follow]
+                }
+                // The message has told how to go on with it.
+                _ => vec![see],
+            };
+        }
+        PlanError::Driven { release, .. } => format!("follow it: cutover watch {release}"),
+        PlanError::UnknownGroup(unknown) => return unknown_group(unknown).into_iter().collect(),
+        PlanError::VersionTaken { .. } => {
+            "give another --version, or leave it out to have one generated".to_owned()
+        }
+        PlanError::NothingToRollBack { group } => {
+            format!("see what it has had: cutover history {group}")
+        }
+        PlanError::NoEarlierVersion { deployment } => {
+            format!("see what it did: cutover report {deployment}")
+        }
+        PlanError::Fetch(FetchError::WrongDigest { .. }) => {
+            "check that the package is the one that was meant".to_owned()
+        }
+        PlanError::Source { source, .. } => {
+            let hint = source.failure().and_then(|failure| failure.hint.as_deref());
+            return hint.map(plugins_hint).into_iter().collect();
+        }
+        PlanError::UngrantedPlace { .. } => {
+            "grant the origin in the plugin's `grants.http`, if it is trusted".to_owned()
+        }
+        PlanError::Balancer(PreflightError::Status { hint, .. }) => {
+            return hint.as_deref().map(plugins_hint).into_iter().collect();
+        }
+        PlanError::Balancer(PreflightError::NotABalancer { .. }) => {
+            "see what each plugin implements: cutover plugin ls".to_owned()
+        }
+        PlanError::Plugin(PluginError::NoSource { .. }) => {
+            "name a folder, an archive or an http: address, or declare a plugin that serves it"
+                .to_owned()
+        }
+        PlanError::NotResumable { release, .. } => {
+            format!("see how it ended: cutover report {release}")
+        }
+        _ => return Vec::new(),
+    };
+    vec![hint]
+}
+
+/// What a plugin, or its host, advises. The host names the line that would grant what it denied.
+fn plugins_hint(hint: &str) -> String {
+    if hint.starts_with("plugins.") {
+        format!("grant it in the workspace file: {hint}")
+    } else {
+        hint.to_owned()
+    }
+}
+
+impl From<UnknownGroup> for Failure {
+    fn from(unknown: UnknownGroup) -> Self {
+        PlanError::from(unknown).into()
+    }
+}
+
+fn unknown_group(unknown: &UnknownGroup) -> Option<String> {
     if let Some(suggestion) = &unknown.suggestion {
         return Some(format!("did you mean `{suggestion}`?"));
     }
@@ -115,9 +217,19 @@ fn unknown_group(unknown: &spec::workspace::UnknownGroup) -> Option<String> {
     (!known.is_empty()).then(|| format!("choose one of {}", known.join(", ")))
 }
 
-impl From<DriveError> for Failure {
-    fn from(error: DriveError) -> Self {
-        Self::new(Kind::Bug, error).hint("go on when the cause is gone: cutover resume ID")
+impl Failure {
+    /// Driving broke off. What the journal holds is in order, and the release can be gone on with.
+    pub(crate) fn driving(release: &ReleaseId, error: DriveError) -> Self {
+        let kind = match &error {
+            DriveError::Journal(journal::Error::Storage { .. }) => Kind::Unfinished,
+            DriveError::Journal(error) => kind_of_journal(error),
+            DriveError::Refusal(_) => Kind::Bug,
+        };
+        let hint = match kind {
+            Kind::Busy => format!("follow it: cutover watch {release}"),
+            _ => format!("go on when the cause is gone: cutover resume {release}"),
+        };
+        Self::new(kind, error).hint(hint)
     }
 }
 
@@ -137,18 +249,53 @@ impl From<FindError> for Failure {
 
 impl From<journal::Error> for Failure {
     fn from(error: journal::Error) -> Self {
-        let kind = match &error {
-            journal::Error::Foreign { .. }
-            | journal::Error::Newer { .. }
-            | journal::Error::Create { .. } => Kind::Invalid,
-            _ => Kind::Bug,
-        };
-        Self::new(kind, error)
+        Self::new(kind_of_journal(&error), error)
+    }
+}
+
+fn kind_of_journal(error: &journal::Error) -> Kind {
+    use journal::Error;
+    match error {
+        // What the operator named, or the disk under it.
+        Error::Create { .. }
+        | Error::Foreign { .. }
+        | Error::Newer { .. }
+        | Error::Damaged { .. }
+        | Error::Storage { .. }
+        | Error::Record { .. }
+        | Error::Missing { .. }
+        | Error::UnknownRelease { .. }
+        | Error::Ended { .. } => Kind::Invalid,
+        // Another process has it.
+        Error::Owned { .. } | Error::Fenced { .. } => Kind::Busy,
+        Error::Headless
+        | Error::Misordered { .. }
+        | Error::Inconsistent { .. }
+        | Error::NotHeld { .. }
+        | Error::Poisoned { .. }
+        | Error::Closed => Kind::Bug,
     }
 }
 
 impl From<engine::Misfit> for Failure {
     fn from(error: engine::Misfit) -> Self {
         Self::new(Kind::Bug, error)
+    }
+}
+
+impl From<PluginError> for Failure {
+    fn from(error: PluginError) -> Self {
+        PlanError::from(error).into()
+    }
+}
+
+impl From<plugin_host::Error> for Failure {
+    /// Of starting the host: its cache is the operator's disk, the engine is ours.
+    fn from(error: plugin_host::Error) -> Self {
+        let kind = match &error {
+            plugin_host::Error::Cache(_) => Kind::Invalid,
+            _ => Kind::Bug,
+        };
+        Self::new(kind, error)
     }
 }

@@ -7,6 +7,7 @@ mod progress;
 mod ui;
 mod workspace;
 
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use args::{Arguments, Command};
@@ -18,7 +19,10 @@ use ui::Ui;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let ui = Ui::new(&arguments.global);
-    match run(ui, arguments) {
+    // A panic is a bug, and has an exit status for it. Its message is on stderr already.
+    let done = panic::catch_unwind(AssertUnwindSafe(|| run(ui, arguments)))
+        .unwrap_or_else(|_| Err(Failure::new(Kind::Bug, "cutover panicked")));
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             ui.failure(&failure);

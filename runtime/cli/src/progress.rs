@@ -1,15 +1,15 @@
 //! Live progress: lines for what happened, bars for what is happening.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anstream::adapter::strip_str;
 use conductor::Observer;
 use engine::State;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use model::{Fact, InstanceId, LifecycleEvent, Record};
-use report::{Tone, lines};
+use report::{Line, Tone, lines, target_width};
 
 use crate::ui::Ui;
 
@@ -17,13 +17,33 @@ use crate::ui::Ui;
 const FEW_INSTANCES: usize = 20;
 /// The most bars that are shown at once.
 const MOST_BARS: usize = 16;
+/// The longest line of output that is held back until its end comes.
+const LONGEST_LINE: usize = 16 << 10;
+/// A step that waits longer than this for something outside says so, where no bar does.
+const LONG_WAIT: Duration = Duration::from_secs(5);
 
 /// Shows a release as it goes.
 pub(crate) struct Progress {
     ui: Ui,
     bars: Option<Bars>,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Default)]
+struct Lines {
+    /// The column that targets are padded to.
+    width: usize,
     /// Output of hooks that is not a whole line yet.
-    partial: Mutex<HashMap<InstanceId, Vec<u8>>>,
+    partial: HashMap<InstanceId, Vec<u8>>,
+    /// What each instance in flight waits for. A step leaves it when it ends.
+    waits: HashMap<InstanceId, Wait>,
+}
+
+struct Wait {
+    event: LifecycleEvent,
+    since: Instant,
+    what: String,
+    is_told: bool,
 }
 
 impl Progress {
@@ -31,14 +51,40 @@ impl Progress {
         Self {
             ui,
             bars: ui.is_live().then(Bars::default),
-            partial: Mutex::default(),
+            lines: Mutex::default(),
         }
     }
 
-    fn print(&self, line: &report::Line) {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn print(&self, line: &Line, width: usize) {
         match &self.bars {
-            Some(bars) => bars.print(self.ui.styled(line)),
-            None => self.ui.progress(line),
+            Some(bars) => bars.print(self.ui.progress_text(line, width)),
+            None => self.ui.progress(line, width),
+        }
+    }
+
+    /// Tells, once a step, what has been waited for too long to be silent about it.
+    pub(crate) fn tell_long_waits(&self) {
+        if self.bars.is_some() {
+            return;
+        }
+        let mut lines = self.lines();
+        let width = lines.width;
+        for (instance, wait) in &mut lines.waits {
+            if !wait.is_told && wait.since.elapsed() >= LONG_WAIT {
+                wait.is_told = true;
+                let line = Line {
+                    tone: Tone::Attention,
+                    verb: "waiting",
+                    target: format!("{instance} {}", wait.event),
+                    detail: format!("for {}", wait.what),
+                    took: None,
+                };
+                self.print(&line, width);
+            }
         }
     }
 
@@ -68,6 +114,7 @@ impl Progress {
             .last()
             .is_none_or(|deployment| deployment.instances.len() <= FEW_INSTANCES);
         for record in records {
+            let width = self.note(record);
             let is_step = matches!(
                 record.fact,
                 Fact::StepEnded { .. } | Fact::StepSkipped { .. }
@@ -79,13 +126,52 @@ impl Progress {
                     _ => true,
                 };
                 if wanted {
-                    self.print(&line);
+                    self.print(&line, width);
                 }
             }
             if let Some(bars) = &self.bars {
                 bars.update(state, record);
             }
         }
+    }
+
+    /// Takes from a record what later lines depend on, and tells the width of targets.
+    fn note(&self, record: &Record) -> usize {
+        let mut lines = self.lines();
+        match &record.fact {
+            Fact::DeploymentOpened(plan) => lines.width = target_width(plan),
+            Fact::StepEnded {
+                instance, event, ..
+            } => {
+                lines.waits.remove(instance);
+                let (rest, width) = (lines.partial.remove(instance), lines.width);
+                drop(lines);
+                if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
+                    self.print_output(instance, *event, &rest, width);
+                }
+                return width;
+            }
+            _ => {}
+        }
+        lines.width
+    }
+
+    fn print_output(
+        &self,
+        instance: &InstanceId,
+        event: LifecycleEvent,
+        bytes: &[u8],
+        width: usize,
+    ) {
+        let text = String::from_utf8_lossy(bytes);
+        let line = Line {
+            tone: Tone::Dim,
+            verb: "output",
+            target: format!("{instance} {event}"),
+            detail: strip_str(text.trim_end()).to_string(),
+            took: None,
+        };
+        self.print(&line, width);
     }
 
     /// Takes the bars off the terminal.
@@ -104,25 +190,37 @@ impl Observer for Progress {
     fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str) {
         if let Some(bars) = &self.bars {
             bars.message(instance, format!("{event}: waiting for {what}"));
+            return;
         }
+        let mut lines = self.lines();
+        let wait = lines.waits.entry(instance.clone()).or_insert_with(|| Wait {
+            event,
+            since: Instant::now(),
+            what: String::new(),
+            is_told: false,
+        });
+        what.clone_into(&mut wait.what);
     }
 
     fn output(&self, instance: &InstanceId, event: LifecycleEvent, bytes: &[u8]) {
         if !self.ui.verbose {
             return;
         }
-        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = partial.entry(instance.clone()).or_default();
+        let mut lines = self.lines();
+        let width = lines.width;
+        let rest = lines.partial.entry(instance.clone()).or_default();
         rest.extend_from_slice(bytes);
+        let mut whole = Vec::new();
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let text: Vec<u8> = rest.drain(..=end).collect();
-            let text = String::from_utf8_lossy(&text);
-            self.print(&report::Line {
-                tone: Tone::Dim,
-                verb: "output",
-                target: format!("{instance} {event}"),
-                detail: strip_str(text.trim_end()).to_string(),
-            });
+            whole.push(rest.drain(..=end).collect::<Vec<_>>());
+        }
+        // A line without an end must not fill the memory.
+        if rest.len() > LONGEST_LINE {
+            whole.push(std::mem::take(rest));
+        }
+        drop(lines);
+        for bytes in whole {
+            self.print_output(instance, event, &bytes, width);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Finding the workspace and opening what belongs to it.
 
 use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use conductor::{Conductor, Options, Plugins};
 use fleet::LocalFleet;
 use journal::Journal;
 use plugin_host::{Host, HostOptions};
+use spec::Problems;
 use spec::workspace::{JournalLocation, Workspace};
 
 use crate::failure::{Failure, Kind};
@@ -24,31 +26,55 @@ pub(crate) struct Opened {
 
 /// Reads the workspace file: the one given, or the first found upwards from the working directory.
 pub(crate) fn open(ui: Ui, given: Option<&Path>) -> Result<Opened, Failure> {
-    let file = match given {
-        Some(file) => file.to_owned(),
-        None => find()?,
-    };
-    let text = std::fs::read_to_string(&file).map_err(|error| {
+    let file = file(given)?;
+    let (opened, warnings) =
+        read(&file)?.map_err(|problems| Failure::new(Kind::Invalid, Faulty { file, problems }))?;
+    for warning in &warnings {
+        ui.warn(&format!("{warning:#}"));
+    }
+    Ok(opened)
+}
+
+/// The workspace file that is meant.
+pub(crate) fn file(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    match given {
+        Some(file) => Ok(file.to_owned()),
+        None => find(),
+    }
+}
+
+/// Reads a workspace file: what it says and its warnings, or all its problems.
+pub(crate) fn read(file: &Path) -> Result<Result<(Opened, Problems), Problems>, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
         Failure::io(
             format!("read the workspace file `{}`", file.display()),
             error,
         )
     })?;
-    let parsed = spec::workspace::parse(&text, &file).map_err(problems)?;
-    for warning in parsed.warnings.iter() {
-        ui.warn(&warning.to_string());
-    }
+    let parsed = match spec::workspace::parse(&text, file) {
+        Ok(parsed) => parsed,
+        Err(problems) => return Ok(Err(problems)),
+    };
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     let folder = std::path::absolute(folder)
         .map_err(|error| Failure::io(format!("find the folder of `{}`", file.display()), error))?;
-    Ok(Opened {
-        file,
+    let opened = Opened {
+        file: file.to_owned(),
         folder,
         workspace: parsed.value,
-    })
+    };
+    Ok(Ok((opened, parsed.warnings)))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the workspace file `{}` has problems", file.display())]
+struct Faulty {
+    file: PathBuf,
+    #[source]
+    problems: Problems,
 }
 
 fn find() -> Result<PathBuf, Failure> {
@@ -71,17 +97,6 @@ fn find() -> Result<PathBuf, Failure> {
         .map_or(file.clone(), Path::to_owned))
 }
 
-/// All problems of a file as one failure.
-pub(crate) fn problems(problems: spec::Problems) -> Failure {
-    let hints: Vec<_> = problems
-        .iter()
-        .filter_map(|problem| problem.hint.clone())
-        .collect();
-    let mut failure = Failure::new(Kind::Invalid, problems);
-    failure.hints = hints;
-    failure
-}
-
 /// Where a workspace keeps its journal, packages, logs and compiled plugins.
 fn state_folder(opened: &Opened) -> Result<(PathBuf, PathBuf), Failure> {
     match &opened.workspace.journal {
@@ -92,11 +107,12 @@ fn state_folder(opened: &Opened) -> Result<(PathBuf, PathBuf), Failure> {
                 .map_or_else(|| opened.folder.clone(), Path::to_owned);
             Ok((path, folder))
         }
-        JournalLocation::Postgres(url) => Err(Failure::new(
-            Kind::Invalid,
-            format!("the journal `{url}` is not supported by this version of cutover"),
-        )
-        .hint("use `journal: sqlite:PATH`")),
+        JournalLocation::Postgres(url) => {
+            let text = format!("the journal `{url}` is not supported by this version of cutover");
+            Err(Failure::new(Kind::Invalid, text)
+                .at(opened, opened.workspace.journal_at)
+                .hint("use `journal: sqlite:PATH`"))
+        }
     }
 }
 
@@ -108,8 +124,7 @@ pub(crate) fn journal(opened: &Opened) -> Result<Journal, Failure> {
 /// The workspace's plugins.
 pub(crate) fn plugins(opened: &Opened) -> Result<Plugins, Failure> {
     let (_, state) = state_folder(opened)?;
-    let host = Host::new(HostOptions::new(state.join("compiled")))
-        .map_err(|error| Failure::new(Kind::Bug, error))?;
+    let host = Host::new(HostOptions::new(state.join("compiled")))?;
     Ok(Plugins::new(host, &opened.workspace, opened.folder.clone()))
 }
 
@@ -130,13 +145,26 @@ pub(crate) fn conductor(opened: &Opened) -> Result<Conductor, Failure> {
 }
 
 /// Who gives the orders, `user@host`.
-pub(crate) fn operator() -> String {
+fn operator() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
-        .find_map(|name| std::env::var(name).ok());
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|name| !name.is_empty());
     let user = named
-        .filter(|name| !name.is_empty())
+        .or_else(own_name)
         .unwrap_or_else(|| "unknown".to_owned());
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{user}@{}", host.trim())
+}
+
+/// The name of this process's user, or its number where it has none.
+fn own_name() -> Option<String> {
+    let own = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == own).then(|| name.to_owned())
+    });
+    Some(named.unwrap_or(own))
 }

@@ -21,6 +21,7 @@ use crate::wire;
 pub enum Filter<'a> {
     All,
     Group(&'a GroupRef),
+    Release(&'a ReleaseId),
 }
 
 /// A release in a list.
@@ -127,6 +128,10 @@ impl Journal {
                         params![limit, application.as_str(), group.as_str()],
                         summary_of,
                     )?
+                    .collect::<Result<_, _>>()?,
+                Filter::Release(id) => connection
+                    .prepare_cached(&format!("{columns} WHERE id = ?2 LIMIT ?1"))?
+                    .query_map(params![limit, id.as_str()], summary_of)?
                     .collect::<Result<_, _>>()?,
             };
             let mut sql = connection

@@ -106,6 +106,13 @@ pub fn rfc3339(at: Timestamp) -> String {
         .map_or_else(|_| at.0.to_string(), |at| format!("{at:.3}"))
 }
 
+/// An instant for people: RFC 3339 in UTC, to the second.
+#[must_use]
+pub fn short_time(at: Timestamp) -> String {
+    jiff::Timestamp::from_second(at.0.div_euclid(1000))
+        .map_or_else(|_| at.0.to_string(), |at| at.to_string())
+}
+
 impl Document {
     /// The document of a release. `seen_as` is the status to show: a release whose conductor is known to be dead is
     /// seen as interrupted before anybody could record it.

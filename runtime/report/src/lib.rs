@@ -8,7 +8,7 @@ mod line;
 mod table;
 mod text;
 
-pub use document::{Deployment, Document, Instance, Revision, Step, Switch, rfc3339};
-pub use line::{Line, Tone, duration, lines};
-pub use table::Table;
+pub use document::{Deployment, Document, Instance, Revision, Step, Switch, rfc3339, short_time};
+pub use line::{Line, Tone, count, duration, lines, target_width};
+pub use table::{Table, duration as column_duration};
 pub use text::{render, summary};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use engine::State;
-use model::{Ending, Fact, InstanceOutcome, Record, ReleaseStatus};
+use model::{Deployment, Direction, Ending, Fact, InstanceOutcome, Record, ReleaseStatus};
 
 /// A progress line, without its colours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Line {
     pub verb: &'static str,
     pub target: String,
     pub detail: String,
+    /// How long it took, where it is the end of something.
+    pub took: Option<Duration>,
 }
 
 /// What a line means. Colour follows from it, never the other way round.
@@ -41,12 +43,27 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// The column to which targets of the lines of a deployment are padded, so that what follows them lines up.
+#[must_use]
+pub fn target_width(plan: &Deployment) -> usize {
+    let longest = |widths: &mut dyn Iterator<Item = usize>| widths.max().unwrap_or(0);
+    let instance = longest(
+        &mut plan
+            .targets
+            .iter()
+            .map(|target| target.instance.id.as_str().chars().count()),
+    );
+    let event = longest(&mut plan.sequence.iter().map(|event| event.name().len()));
+    (instance + 1 + event).max(plan.group.to_string().chars().count())
+}
+
 fn line(tone: Tone, verb: &'static str, target: impl ToString, detail: impl Into<String>) -> Line {
     Line {
         tone,
         verb,
         target: target.to_string(),
         detail: detail.into(),
+        took: None,
     }
 }
 
@@ -54,136 +71,141 @@ fn line(tone: Tone, verb: &'static str, target: impl ToString, detail: impl Into
 #[must_use]
 pub fn lines(state: &State, record: &Record) -> Vec<Line> {
     match &record.fact {
-        Fact::ReleaseOpened(_) | Fact::StepStarted { .. } => Vec::new(),
-        Fact::DeploymentOpened(plan) => {
-            let verb = match plan.direction {
-                model::Direction::Deploy => "deploying",
-                model::Direction::Rollback { .. } => "returning",
-            };
-            let many = if plan.targets.len() == 1 {
-                "instance"
-            } else {
-                "instances"
-            };
-            let detail = format!(
-                "{} to {} {many}, {} at a time  ({})",
-                plan.revision.version,
-                plan.targets.len(),
-                plan.concurrency(),
-                plan.id
-            );
-            vec![line(Tone::Plain, verb, &plan.group, detail)]
-        }
+        Fact::ReleaseOpened(_) | Fact::StepStarted { .. } | Fact::ReleaseEnded { .. } => Vec::new(),
+        Fact::DeploymentOpened(plan) => vec![opened(plan)],
         Fact::StepSkipped {
             instance,
             event,
             reason,
             ..
         } => {
-            vec![line(
-                Tone::Dim,
-                "skipped",
-                format!("{instance} {event}"),
-                reason.as_str(),
-            )]
+            let target = format!("{instance} {event}");
+            vec![line(Tone::Dim, "skipped", target, reason.as_str())]
         }
-        Fact::StepEnded {
-            deployment,
-            instance,
-            event,
-            attempt,
-            ending,
-        } => {
+        Fact::StepEnded { .. } => step_ended(state, record).into_iter().collect(),
+        Fact::InstanceEnded { .. } => instance_ended(state, record).into_iter().collect(),
+        Fact::DeploymentEnded { .. } => deployment_ended(state, record).into_iter().collect(),
+        Fact::StatusChanged { status, reason } => {
+            let id = &state.release.id;
+            vec![line(Tone::Attention, verb_of(*status), id, reason.as_str())]
+        }
+    }
+}
+
+fn opened(plan: &Deployment) -> Line {
+    let verb = match plan.direction {
+        Direction::Deploy => "deploying",
+        Direction::Rollback { .. } => "returning",
+    };
+    let many = match plan.targets.len() {
+        1 => "1 instance".to_owned(),
+        many => format!("{many} instances, {} at a time", plan.concurrency()),
+    };
+    let detail = format!("{} to {many}  ({})", plan.revision.version, plan.id);
+    line(Tone::Plain, verb, &plan.group, detail)
+}
+
+fn step_ended(state: &State, record: &Record) -> Option<Line> {
+    let Fact::StepEnded {
+        deployment,
+        instance,
+        event,
+        attempt,
+        ending,
+    } = &record.fact
+    else {
+        return None;
+    };
+    let target = match attempt {
+        1 => format!("{instance} {event}"),
+        _ => format!("{instance} {event} (attempt {attempt})"),
+    };
+    let line = match ending {
+        Ending::Succeeded { note, .. } => {
+            line(Tone::Done, "done", target, note.clone().unwrap_or_default())
+        }
+        Ending::Failed { reason, .. } => line(Tone::Failed, "failed", target, reason),
+        Ending::Lost { reason } => line(Tone::Attention, "lost", target, reason),
+        Ending::Unreachable { reason } => line(Tone::Failed, "unreachable", target, reason),
+    };
+    let step = state.find(deployment).and_then(|deployment| {
+        let index = deployment.position(instance)?;
+        let mut steps = deployment.instances[index].steps.iter().rev();
+        steps.find(|step| step.event == *event)
+    });
+    Some(Line {
+        took: step.map(|step| record.at.since(step.started_at)),
+        ..line
+    })
+}
+
+fn instance_ended(state: &State, record: &Record) -> Option<Line> {
+    let Fact::InstanceEnded {
+        deployment,
+        instance,
+        outcome,
+        reason,
+    } = &record.fact
+    else {
+        return None;
+    };
+    let reason = reason.as_deref().unwrap_or_default();
+    Some(match outcome {
+        InstanceOutcome::Succeeded => line(Tone::Done, "finished", instance, ""),
+        InstanceOutcome::Skipped => line(Tone::Attention, "left out", instance, reason),
+        InstanceOutcome::Failed | InstanceOutcome::Unreachable => {
+            // The step's own line has told why.
             let step = state.find(deployment).and_then(|deployment| {
                 let index = deployment.position(instance)?;
-                deployment.instances[index]
-                    .steps
-                    .iter()
-                    .rev()
-                    .find(|step| step.event == *event)
-                    .cloned()
+                let last = deployment.instances[index].steps.last()?;
+                reason
+                    .ends_with(last.reason()?)
+                    .then(|| format!("at {}", last.event))
             });
-            let took = step.map_or_else(String::new, |step| {
-                duration(record.at.since(step.started_at))
-            });
-            let target = match attempt {
-                1 => format!("{instance} {event}"),
-                _ => format!("{instance} {event} (attempt {attempt})"),
-            };
-            vec![match ending {
-                Ending::Succeeded {
-                    note: Some(note), ..
-                } => line(Tone::Done, "done", target, format!("{took}  {note}")),
-                Ending::Succeeded { note: None, .. } => line(Tone::Done, "done", target, took),
-                Ending::Failed { reason, .. } => {
-                    line(Tone::Failed, "failed", target, format!("{reason}  {took}"))
-                }
-                Ending::Lost { reason } => {
-                    line(Tone::Attention, "lost", target, format!("{reason}  {took}"))
-                }
-                Ending::Unreachable { reason } => line(
-                    Tone::Failed,
-                    "unreachable",
-                    target,
-                    format!("{reason}  {took}"),
-                ),
-            }]
+            let detail = step.unwrap_or_else(|| reason.to_owned());
+            line(Tone::Failed, "gave up", instance, detail)
         }
-        Fact::InstanceEnded {
-            instance,
-            outcome,
-            reason,
-            ..
-        } => {
-            let reason = reason.as_deref().unwrap_or_default();
-            match outcome {
-                InstanceOutcome::Succeeded => vec![line(Tone::Done, "finished", instance, "")],
-                InstanceOutcome::Failed | InstanceOutcome::Unreachable => {
-                    vec![line(Tone::Failed, "gave up", instance, reason)]
-                }
-                InstanceOutcome::Skipped => {
-                    vec![line(Tone::Attention, "left out", instance, reason)]
-                }
-            }
-        }
-        Fact::DeploymentEnded {
-            deployment,
-            status,
-            reason,
-        } => {
-            let state = state.find(deployment);
-            let target = state.map_or_else(
-                || deployment.to_string(),
-                |state| state.plan.group.to_string(),
-            );
-            let took = state.map_or_else(String::new, |state| {
-                duration(record.at.since(state.started_at))
-            });
-            let reason = reason.as_deref().unwrap_or_default();
-            let version =
-                state.map_or_else(String::new, |state| state.plan.revision.version.to_string());
-            let detail = [version.as_str(), reason, took.as_str()];
-            let detail = detail
-                .iter()
-                .filter(|part| !part.is_empty())
-                .copied()
-                .collect::<Vec<_>>()
-                .join("  ");
-            vec![match status {
-                ReleaseStatus::Succeeded => line(Tone::Done, "deployed", target, detail),
-                ReleaseStatus::Failed => line(Tone::Failed, "failed", target, detail),
-                _ => line(Tone::Attention, "ended", target, detail),
-            }]
-        }
-        Fact::StatusChanged { status, reason } => {
-            vec![line(
-                Tone::Attention,
-                verb_of(*status),
-                &state.release.id,
-                reason.as_str(),
-            )]
-        }
-        Fact::ReleaseEnded { .. } => Vec::new(),
+    })
+}
+
+fn deployment_ended(state: &State, record: &Record) -> Option<Line> {
+    let Fact::DeploymentEnded {
+        deployment,
+        status,
+        reason,
+    } = &record.fact
+    else {
+        return None;
+    };
+    let state = state.find(deployment)?;
+    let version = &state.plan.revision.version;
+    let (tone, verb) = match (status, &state.plan.direction) {
+        (ReleaseStatus::Succeeded, Direction::Deploy) => (Tone::Done, "deployed"),
+        (ReleaseStatus::Succeeded, Direction::Rollback { .. }) => (Tone::Done, "returned"),
+        (ReleaseStatus::Failed, _) => (Tone::Failed, "failed"),
+        _ => (Tone::Attention, "ended"),
+    };
+    let detail = match (state.failed, reason) {
+        (0, None) => version.to_string(),
+        (0, Some(reason)) => format!("{version}  {reason}"),
+        // Each instance's own lines have told why.
+        (failed, _) => format!(
+            "{version}  {failed} of {} failed",
+            count(state.instances.len(), "instance")
+        ),
+    };
+    Some(Line {
+        took: Some(record.at.since(state.started_at)),
+        ..line(tone, verb, &state.plan.group, detail)
+    })
+}
+
+/// A number of things: `1 instance`, `3 instances`.
+#[must_use]
+pub fn count(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Aligned columns.
 
+use std::time::Duration;
+
 /// Rows of text whose columns line up.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
@@ -26,6 +28,12 @@ impl Table {
     }
 }
 
+/// A duration for a column: up to a minute all are of one width, with their units below each other.
+#[must_use]
+pub fn duration(time: Duration) -> String {
+    format!("{:>6}", crate::line::duration(time))
+}
+
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let columns = self.rows.first().map_or(0, Vec::len);
@@ -45,5 +53,30 @@ impl std::fmt::Display for Table {
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_with_text() {
+        let mut table = Table::new(["NAME", "TOOK", "NOTE"]);
+        table.row([
+            "über".into(),
+            duration(Duration::from_millis(7)),
+            String::new(),
+        ]);
+        table.row([
+            "longer".into(),
+            duration(Duration::from_millis(1_200)),
+            "x".into(),
+        ]);
+
+        assert_eq!(
+            table.to_string(),
+            "NAME    TOOK    NOTE\nüber      7 ms\nlonger   1.2 s  x\n"
+        );
     }
 }

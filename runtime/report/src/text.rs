@@ -2,79 +2,90 @@
 
 use std::fmt::Write;
 
-use crate::document::{Deployment, Document, Step};
+use crate::document::{Deployment, Document, Instance, Step};
 use crate::table::Table;
+
+/// The longest note that stands in a table; a longer one goes below its row.
+const NOTE_WIDTH: usize = 72;
+/// The longest line of a note below its row.
+const LINE_WIDTH: usize = 96;
 
 /// The document as a person reads it: the head, then each deployment with its instances and their steps.
 #[must_use]
 pub fn render(document: &Document) -> String {
-    let mut text = render_head(document);
+    let mut text = head(document);
     for deployment in &document.deployments {
         text.push('\n');
-        render_deployment(&mut text, deployment);
-    }
-    text
-}
-
-fn render_head(document: &Document) -> String {
-    let mut text = String::new();
-    let mut head = |name: &str, value: &str| {
-        if !value.is_empty() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name:<12}{value}");
+        text.push_str(&deployment_head(document, deployment));
+        for instance in &deployment.instances {
+            text.push('\n');
+            text.push_str(&instance_steps(instance));
         }
-    };
-    head("release", &document.id);
-    head("status", document.status);
-    head("reason", document.reason.as_deref().unwrap_or_default());
-    head(
-        "waiting for",
-        document.waiting_for.as_deref().unwrap_or_default(),
-    );
-    head("comment", &document.comment);
-    head("operator", &document.operator);
-    head(
-        "started",
-        document.started_at.as_deref().unwrap_or_default(),
-    );
-    head("ended", document.ended_at.as_deref().unwrap_or_default());
+    }
     text
 }
 
 /// The head of the document and one line an instance.
 #[must_use]
 pub fn summary(document: &Document) -> String {
-    let mut text = render_head(document);
+    let mut text = head(document);
     for deployment in &document.deployments {
         text.push('\n');
-        render_deployment_head(&mut text, deployment);
+        text.push_str(&deployment_head(document, deployment));
+        text.push('\n');
         let mut table = Table::new(["INSTANCE", "OUTCOME", "FROM", "TO", "LAST EVENT", "NOTE"]);
+        let mut notes = Notes::default();
         for instance in &deployment.instances {
             let last = instance
                 .steps
                 .iter()
                 .rev()
                 .find(|step| step.status != "SKIPPED");
+            let outcome = match (instance.outcome, last) {
+                (Some(outcome), _) => outcome,
+                (None, Some(_)) => "RUNNING",
+                (None, None) => "WAITING",
+            };
             table.row([
                 instance.id.clone(),
-                instance
-                    .outcome
-                    .unwrap_or(if last.is_some() { "RUNNING" } else { "" })
-                    .to_owned(),
+                outcome.to_owned(),
                 instance.from_version.clone().unwrap_or_default(),
                 instance.to_version.clone().unwrap_or_default(),
                 last.map_or_else(String::new, |step| step.event.to_owned()),
-                instance.reason.clone().unwrap_or_default(),
+                notes.of(instance.reason.as_deref()),
             ]);
         }
-        for line in table.to_string().lines() {
-            let _ = writeln!(text, "  {line}");
-        }
+        notes.write(&mut text, &table, 2);
     }
     text
 }
 
-fn render_deployment_head(text: &mut String, deployment: &Deployment) {
+fn head(document: &Document) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: Option<&str>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name:<13}{value}");
+        }
+    };
+    // The id of a dry run is no release's.
+    let id = (!is_planned(document)).then_some(document.id.as_str());
+    line("release", id);
+    line("status", Some(document.status));
+    line("reason", document.reason.as_deref());
+    line("waiting for", document.waiting_for.as_deref());
+    line("comment", Some(&document.comment));
+    line("operator", Some(&document.operator));
+    line("started", document.started_at.as_deref());
+    line("ended", document.ended_at.as_deref());
+    text
+}
+
+fn is_planned(document: &Document) -> bool {
+    document.status == "PLANNED"
+}
+
+fn deployment_head(document: &Document, deployment: &Deployment) -> String {
     let Deployment {
         id,
         application,
@@ -85,54 +96,72 @@ fn render_deployment_head(text: &mut String, deployment: &Deployment) {
         status,
         ..
     } = deployment;
-    let _ = writeln!(
-        text,
-        "{application}/{group}  {direction} {}  {strategy}  {status}  ({id})",
+    let mut text = format!(
+        "{application}/{group}  {direction} {}  {strategy}  {status}",
         revision.version
     );
-    let _ = writeln!(text, "  package   {} {}", revision.source, revision.digest);
-    if let Some(reason) = &deployment.reason {
-        let _ = writeln!(text, "  reason    {reason}");
+    if !is_planned(document) {
+        let _ = write!(text, "  ({id})");
+    }
+    text.push('\n');
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "  {name:<11}{value}");
+    };
+    line("package", &revision.source);
+    line("digest", &revision.digest);
+    // A release of one deployment has told its reason.
+    if document.deployments.len() > 1
+        && let Some(reason) = &deployment.reason
+    {
+        line("reason", reason);
     }
     for (number, batch) in deployment.batches.iter().enumerate() {
-        let _ = writeln!(text, "  batch {:<3} {}", number + 1, batch.join(" "));
+        line(&format!("batch {}", number + 1), &batch.join(" "));
     }
     for (plugin, digest) in &deployment.plugins {
-        let _ = writeln!(text, "  plugin    {plugin} {digest}");
+        line("plugin", &format!("{plugin} {digest}"));
     }
     for (plugin, grants) in &deployment.grants {
-        let granted = if grants.is_empty() {
-            "nothing".to_owned()
-        } else {
-            grants.join(", ")
+        let granted = match grants.as_slice() {
+            [] => "nothing".to_owned(),
+            grants => grants.join(", "),
         };
-        let _ = writeln!(text, "  granted   {plugin}: {granted}");
+        line("granted", &format!("{plugin}: {granted}"));
     }
+    text
 }
 
-fn render_deployment(text: &mut String, deployment: &Deployment) {
-    render_deployment_head(text, deployment);
-    for instance in &deployment.instances {
-        let outcome = instance.outcome.unwrap_or_default();
-        let from = instance.from_version.as_deref().unwrap_or("nothing");
-        let to = instance.to_version.as_deref().unwrap_or("nothing");
-        let _ = writeln!(text, "\n  {}  {from} -> {to}  {outcome}", instance.id);
-        if let Some(reason) = &instance.reason {
-            let _ = writeln!(text, "    {reason}");
-        }
-        let mut table = Table::new(["EVENT", "STATUS", "REVISION", "TOOK", "NOTE"]);
-        for step in &instance.steps {
-            table.row(row(step));
-        }
-        if !table.is_empty() {
-            for line in table.to_string().lines() {
-                let _ = writeln!(text, "    {line}");
-            }
-        }
+fn instance_steps(instance: &Instance) -> String {
+    let from = instance.from_version.as_deref().unwrap_or("nothing");
+    let to = instance.to_version.as_deref().unwrap_or("nothing");
+    let mut text = format!("  {}  {from} -> {to}", instance.id);
+    if let Some(outcome) = instance.outcome {
+        let _ = write!(text, "  {outcome}");
     }
+    text.push('\n');
+    let told_by_step = |reason: &str| {
+        let last = instance.steps.last().and_then(|step| step.reason.as_ref());
+        last.is_some_and(|last| reason.ends_with(last.as_str()))
+    };
+    if let Some(reason) = instance
+        .reason
+        .as_deref()
+        .filter(|reason| !told_by_step(reason))
+    {
+        let _ = writeln!(text, "    {reason}");
+    }
+    let mut table = Table::new(["EVENT", "STATUS", "REVISION", "TOOK", "NOTE"]);
+    let mut notes = Notes::default();
+    for step in &instance.steps {
+        table.row(row(step, &mut notes));
+    }
+    if !table.is_empty() {
+        notes.write(&mut text, &table, 4);
+    }
+    text
 }
 
-fn row(step: &Step) -> [String; 5] {
+fn row(step: &Step, notes: &mut Notes) -> [String; 5] {
     let event = match step.attempt {
         0 | 1 => step.event.to_owned(),
         attempt => format!("{} (attempt {attempt})", step.event),
@@ -150,7 +179,7 @@ fn row(step: &Step) -> [String; 5] {
         step.status.to_owned(),
         revision,
         took,
-        step.reason.clone().unwrap_or_default(),
+        notes.of(step.reason.as_deref()),
     ]
 }
 
@@ -161,5 +190,100 @@ fn took(start: &str, end: &str) -> String {
     ) else {
         return String::new();
     };
-    crate::line::duration(end.duration_since(start).unsigned_abs())
+    crate::table::duration(end.duration_since(start).unsigned_abs())
+}
+
+/// The notes of a table's rows: short ones stand in the table, the others below their rows.
+#[derive(Default)]
+struct Notes {
+    below: Vec<Option<String>>,
+}
+
+impl Notes {
+    /// The cell for the next row's note.
+    fn of(&mut self, note: Option<&str>) -> String {
+        let note = note.unwrap_or_default();
+        let is_short = note.chars().count() <= NOTE_WIDTH && !note.contains('\n');
+        self.below.push((!is_short).then(|| note.to_owned()));
+        if is_short {
+            note.to_owned()
+        } else {
+            String::new()
+        }
+    }
+
+    fn write(&self, text: &mut String, table: &Table, indent: usize) {
+        let margin = " ".repeat(indent);
+        // The heading has no note.
+        let notes = std::iter::once(&None).chain(&self.below);
+        for (line, note) in table.to_string().lines().zip(notes) {
+            let _ = writeln!(text, "{margin}{line}");
+            for line in note.iter().flat_map(|note| wrapped(note)) {
+                let _ = writeln!(text, "{margin}  {line}");
+            }
+        }
+    }
+}
+
+/// The words of a note in lines that are not too long. A line break in the note stays one.
+fn wrapped(note: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for paragraph in note.lines() {
+        let mut line = String::new();
+        for word in paragraph.split_whitespace() {
+            let width = line.chars().count() + 1 + word.chars().count();
+            if !line.is_empty() && width > LINE_WIDTH {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(notes: &[&str], expected: &str) {
+        let mut table = Table::new(["EVENT", "NOTE"]);
+        let mut kept = Notes::default();
+        for note in notes {
+            table.row(["Install".to_owned(), kept.of(Some(note))]);
+        }
+        let mut text = String::new();
+
+        kept.write(&mut text, &table, 1);
+
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_short_note_stands_in_its_row() {
+        check(
+            &["3 files", ""],
+            " EVENT    NOTE\n Install  3 files\n Install\n",
+        );
+    }
+
+    #[test]
+    fn a_long_note_goes_below_its_row_and_wraps_at_words() {
+        let long = ["word"; 25].join(" ");
+        let first = ["word"; 19].join(" ");
+        let second = ["word"; 6].join(" ");
+
+        check(
+            &[&long, "short"],
+            &format!(" EVENT    NOTE\n Install\n   {first}\n   {second}\n Install  short\n"),
+        );
+    }
+
+    #[test]
+    fn lines_of_a_note_stay_lines() {
+        check(&["one\ntwo"], " EVENT    NOTE\n Install\n   one\n   two\n");
+    }
 }

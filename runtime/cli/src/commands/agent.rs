@@ -5,6 +5,7 @@ use crate::failure::{Failure, Kind};
 
 pub(crate) fn run(command: &Agent) -> Result<(), Failure> {
     match command {
-        Agent::Run => agent::serve(std::io::stdin(), std::io::stdout()).map_err(|error| Failure::new(Kind::Bug, error)),
+        Agent::Run => agent::serve(std::io::stdin(), std::io::stdout())
+            .map_err(|error| Failure::new(Kind::Bug, error)),
     }
 }

@@ -1,56 +1,77 @@
 //! `cutover check`: everything that can be known to be wrong before a release.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
-use conductor::{PreflightError, chain};
+use conductor::{PlanError, PreflightError, chain};
 use serde_json::json;
-use spec::{Problem, Problems, Severity};
+use spec::{Position, Problem, Severity};
 
 use crate::args::{Check, Output};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, hints_of};
 use crate::ui::Ui;
-use crate::workspace;
+use crate::workspace::{self, Opened};
 
 pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Check) -> Result<(), Failure> {
     let mut found = Vec::new();
     if arguments.files.is_empty() {
-        check_workspace(ui, config, &mut found).await?;
+        check_workspace(&workspace::file(config)?, &mut found).await?;
     }
     for file in &arguments.files {
-        if file.is_dir() {
-            check_package(file, &mut found)?;
-        } else {
-            check_workspace(ui, Some(file), &mut found).await?;
+        match content_of(file)? {
+            Content::Workspace => check_workspace(file, &mut found).await?,
+            Content::Folder => check_package(file, file, &mut found)?,
+            Content::AppSpec => {
+                let folder = file.parent().unwrap_or(Path::new(""));
+                let folder = if folder.as_os_str().is_empty() {
+                    Path::new(".")
+                } else {
+                    folder
+                };
+                check_package(folder, folder, &mut found)?;
+            }
+            Content::Archive => check_archive(file, &mut found)?,
+            Content::Component => {
+                let failure = Failure::new(
+                    Kind::Invalid,
+                    format!("`{}` is a component", file.display()),
+                );
+                return Err(failure.hint(format!(
+                    "look at it: cutover plugin inspect {}",
+                    file.display()
+                )));
+            }
         }
     }
+    tell(ui, &found);
+    let errors = found
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count();
+    if errors == 0 {
+        return Ok(());
+    }
+    let text = format!("the check found {}", report::count(errors, "error"));
+    Err(Failure::new(Kind::Invalid, text))
+}
+
+fn tell(ui: Ui, found: &[Problem]) {
     let failed = found
         .iter()
         .any(|problem| problem.severity == Severity::Error);
     match ui.output {
-        Output::Json => ui.answer_json(&json!({"v": 1, "ok": !failed, "problems": found.iter().map(as_json).collect::<Vec<_>>()})),
+        Output::Json => {
+            let problems: Vec<_> = found.iter().map(as_json).collect();
+            ui.answer_json(&json!({"v": 1, "ok": !failed, "problems": problems}));
+        }
+        Output::Text if found.is_empty() => ui.answer("No problems found.\n"),
         Output::Text => {
-            for problem in &found {
-                ui.answer(&format!("{problem}\n"));
-                if let Some(hint) = &problem.hint {
-                    ui.answer(&format!("  {hint}\n"));
-                }
+            for problem in found {
+                ui.answer(&format!("{problem:#}\n"));
             }
         }
     }
-    if failed {
-        let errors = found
-            .iter()
-            .filter(|problem| problem.severity == Severity::Error)
-            .count();
-        return Err(Failure::new(
-            Kind::Invalid,
-            format!("found {errors} errors"),
-        ));
-    }
-    if ui.output == Output::Text && found.is_empty() {
-        ui.answer("No problems found.\n");
-    }
-    Ok(())
 }
 
 fn as_json(problem: &Problem) -> serde_json::Value {
@@ -64,94 +85,128 @@ fn as_json(problem: &Problem) -> serde_json::Value {
     })
 }
 
-fn collect(result: Result<Problems, Problems>, found: &mut Vec<Problem>) {
-    let (Ok(problems) | Err(problems)) = result;
-    found.extend(problems.0);
+/// What there is to check.
+enum Content {
+    Workspace,
+    Folder,
+    AppSpec,
+    Archive,
+    Component,
+}
+
+/// Looks at what a path is: archives are known by not being text, as every other file is.
+fn content_of(path: &Path) -> Result<Content, Failure> {
+    let failed = |error| Failure::io(format!("read `{}`", path.display()), error);
+    if std::fs::metadata(path).map_err(failed)?.is_dir() {
+        return Ok(Content::Folder);
+    }
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(512).read_to_end(&mut head).map_err(failed)?;
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(if head.starts_with(b"\0asm") {
+        Content::Component
+    } else if name.is_some_and(|name| spec::appspec::NAMES.contains(&name)) {
+        Content::AppSpec
+    } else if head.contains(&0) || head.starts_with(&[0x1f, 0x8b]) {
+        Content::Archive
+    } else {
+        Content::Workspace
+    })
 }
 
 /// A workspace with its plugins: each is loaded, held against its grants, and asked about its configurations.
-async fn check_workspace(
-    ui: Ui,
-    file: Option<&Path>,
-    found: &mut Vec<Problem>,
-) -> Result<(), Failure> {
-    let opened = match workspace::open(ui, file) {
-        Ok(opened) => opened,
-        Err(failure) => match failure.error.downcast::<Problems>() {
-            Ok(problems) => {
-                collect(Err(*problems), found);
-                return Ok(());
-            }
-            Err(error) => {
-                return Err(Failure {
-                    error,
-                    ..failure_head(failure.kind, failure.hints)
-                });
-            }
-        },
+async fn check_workspace(file: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
+    let opened = match workspace::read(file)? {
+        Ok((opened, warnings)) => {
+            found.extend(warnings);
+            opened
+        }
+        Err(problems) => {
+            found.extend(problems);
+            return Ok(());
+        }
     };
     let plugins = workspace::plugins(&opened)?;
-    let problem = |line: usize, severity, message: String, hint| Problem {
-        file: opened.file.clone(),
-        line,
-        column: 1,
-        severity,
-        message,
-        hint,
-    };
     for declared in &opened.workspace.plugins {
         match plugins.get(&declared.name).await {
             Ok(plugin) => {
-                for mismatch in plugins.mismatches(&plugin) {
-                    found.push(problem(
-                        declared.line,
-                        Severity::Warning,
-                        mismatch.to_string(),
-                        None,
-                    ));
-                }
+                let mismatches = plugins.mismatches(&plugin);
+                found.extend(mismatches.iter().map(|mismatch| {
+                    problem(&opened, declared.at, Severity::Warning, mismatch, None)
+                }));
             }
-            Err(error) => found.push(problem(declared.line, Severity::Error, chain(&error), None)),
+            Err(error) => {
+                let text = chain(&error);
+                found.push(problem(&opened, declared.at, Severity::Error, &text, None));
+            }
         }
     }
     for group in &opened.workspace.groups {
+        let at = group.balancer_at;
         let mut warnings = Vec::new();
         match conductor::preflight::balancer(&plugins, group, &mut warnings).await {
             // A plugin that does not load has been told of.
             Ok(_) | Err(PreflightError::Plugin(_)) => {}
             Err(error) => {
-                let hint = match &error {
-                    PreflightError::Status { hint, .. } => hint.clone(),
-                    _ => None,
-                };
-                found.push(problem(group.line, Severity::Error, chain(&error), hint));
+                let text = chain(&error);
+                let hint = hints_of(&PlanError::from(error)).into_iter().next();
+                found.push(problem(&opened, at, Severity::Error, &text, hint));
             }
         }
         found.extend(
             warnings
-                .into_iter()
-                .map(|text| problem(group.line, Severity::Warning, text, None)),
+                .iter()
+                .map(|text| problem(&opened, at, Severity::Warning, text, None)),
         );
     }
     Ok(())
 }
 
-fn failure_head(kind: Kind, hints: Vec<String>) -> Failure {
-    let mut head = Failure::new(kind, "");
-    head.hints = hints;
-    head
+fn problem(
+    opened: &Opened,
+    at: Position,
+    severity: Severity,
+    message: &impl ToString,
+    hint: Option<String>,
+) -> Problem {
+    Problem {
+        file: opened.file.clone(),
+        line: at.line,
+        column: at.column,
+        severity,
+        message: message.to_string(),
+        hint,
+    }
 }
 
-fn check_package(folder: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
-    let path = spec::appspec::find(folder).map_err(|error| Failure::new(Kind::Invalid, error))?;
+/// A package in a folder; messages call the folder `shown`.
+fn check_package(folder: &Path, shown: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
+    let missing = |error| Failure::new(Kind::Invalid, error);
+    let path = spec::appspec::find(folder).map_err(|error| match error {
+        spec::appspec::FindError::Missing { .. } => missing(spec::appspec::FindError::Missing {
+            package: shown.to_owned(),
+        }),
+        other => missing(other),
+    })?;
+    let name = path.strip_prefix(folder).unwrap_or(&path);
+    let shown = shown.join(name);
     let text = std::fs::read_to_string(&path)
-        .map_err(|error| Failure::io(format!("read `{}`", path.display()), error))?;
-    match spec::appspec::parse(&text, &path) {
+        .map_err(|error| Failure::io(format!("read `{}`", shown.display()), error))?;
+    match spec::appspec::parse(&text, &shown) {
         Ok(parsed) => {
-            found.extend(parsed.warnings.0);
-            collect(Ok(spec::appspec::check(&parsed.value, folder)), found);
+            found.extend(parsed.warnings);
+            found.extend(spec::appspec::check(&parsed.value, folder));
         }
-        Err(problems) => collect(Err(problems), found),
+        Err(problems) => found.extend(problems),
     }
     Ok(())
+}
+
+fn check_archive(file: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::io(format!("unpack `{}`", file.display()), error);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let tree = folder.path().join("package");
+    agent::unpack::unpack(file, &tree).map_err(|error| Failure::new(Kind::Invalid, error))?;
+    check_package(&tree, file, found)
 }

@@ -23,7 +23,11 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Res
         digest: arguments.digest,
         comment: arguments.comment,
     };
-    let planned = conductor.plan_deploy(request).await?;
+    let group = request.group.clone();
+    let planned = conductor
+        .plan_deploy(request)
+        .await
+        .map_err(|error| Failure::planning(&opened, &group, error))?;
     warn(ui, &planned);
     if arguments.dry_run {
         show_plan(ui, &conductor, &planned);

@@ -1,6 +1,7 @@
 //! Driving a release in the foreground, for `deploy`, `rollback` and `resume`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use conductor::{Command, Running};
 use engine::State;
@@ -24,14 +25,28 @@ pub(crate) async fn to_the_end(ui: Ui, running: Running) -> Result<(), Failure> 
     let progress = Arc::new(Progress::new(ui));
     let (commands, listening) = mpsc::channel(4);
     let signals = tokio::spawn(leave_on_signal(commands));
-    let opening = running.state().clone();
-    progress.opened(&opening);
+    let teller = tokio::spawn(tell_long_waits(progress.clone()));
+    let release = running.state().release.id.clone();
+    progress.opened(running.state());
     let driven = running.drive(progress.clone(), listening).await;
     signals.abort();
+    teller.abort();
     progress.finish();
-    let state = driven?;
-    answer(ui, &state);
-    verdict(&state)
+    let state = driven.map_err(|error| Failure::driving(&release, error))?;
+    let document = Document::of(&state, state.status, now());
+    match ui.output {
+        Output::Json => ui.answer_json(&document),
+        Output::Text => ui.answer(&headline(&state, state.status)),
+    }
+    verdict(&state, state.status)
+}
+
+async fn tell_long_waits(progress: Arc<Progress>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tick.tick().await;
+        progress.tell_long_waits();
+    }
 }
 
 async fn leave_on_signal(commands: mpsc::Sender<Command>) {
@@ -53,83 +68,75 @@ async fn leave_on_signal(commands: mpsc::Sender<Command>) {
         .await;
 }
 
-fn answer(ui: Ui, state: &State) {
-    let document = Document::of(state, state.status, now());
-    if ui.output == Output::Json {
-        ui.answer_json(&document);
-        return;
-    }
-    let took = state
-        .ended_at
-        .map(|end| report::duration(end.since(state.opened_at)));
+/// One line: how a release ended, what it did, how long it took, and its id. Why it failed is the verdict's.
+pub(crate) fn headline(state: &State, seen_as: ReleaseStatus) -> String {
     let versions = state.deployments.iter().map(|deployment| {
         let plan = &deployment.plan;
-        format!(
-            "{} {} {}",
-            plan.group,
-            plan.direction.name(),
-            plan.revision.version
-        )
+        let (direction, version) = (plan.direction.name(), &plan.revision.version);
+        format!("{} {direction} {version}", plan.group)
     });
     let what = versions.collect::<Vec<_>>().join(", ");
-    let tail = [
+    let took = state
+        .ended_at
+        .map(|end| format!(" in {}", report::duration(end.since(state.opened_at))));
+    format!(
+        "{seen_as}  {what}{}  release {}\n",
         took.unwrap_or_default(),
-        state.reason.clone().unwrap_or_default(),
-    ];
-    let tail = tail
-        .iter()
-        .filter(|part| !part.is_empty())
-        .cloned()
-        .collect::<Vec<_>>()
-        .join("  ");
-    ui.answer(
-        &format!(
-            "{}  {what}  release {}  {tail}",
-            state.status, state.release.id
-        )
-        .trim_end()
-        .to_owned(),
-    );
-    ui.answer("\n");
+        state.release.id
+    )
 }
 
-fn verdict(state: &State) -> Result<(), Failure> {
+/// What a release that ended, or stands, like this means for the exit status, and what to do next.
+pub(crate) fn verdict(state: &State, seen_as: ReleaseStatus) -> Result<(), Failure> {
     let id = &state.release.id;
-    let reason = state.reason.clone().unwrap_or_default();
-    let is_rollback = |direction: &Direction| *direction != Direction::Deploy;
-    match state.status {
+    let go_on = || format!("go on: cutover resume {id}");
+    let failure = |kind, text: &str| {
+        let reason = state.reason.as_deref().filter(|reason| !reason.is_empty());
+        let text = match reason {
+            Some(reason) => format!("release {id} {text}: {reason}"),
+            None => format!("release {id} {text}"),
+        };
+        Failure::new(kind, text)
+    };
+    match seen_as {
         ReleaseStatus::Succeeded => Ok(()),
         ReleaseStatus::Failed => {
             let returning = state
                 .deployments
                 .iter()
-                .find(|deployment| is_rollback(&deployment.plan.direction));
-            let stuck =
+                .find(|deployment| deployment.plan.direction != Direction::Deploy);
+            let is_stuck =
                 returning.is_some_and(|deployment| deployment.status != ReleaseStatus::Succeeded);
-            let kind = if stuck {
+            let kind = if is_stuck {
                 Kind::NeedsPerson
             } else {
                 Kind::Failed
             };
-            let failure = Failure::new(kind, format!("release {id} failed: {reason}"))
+            let failure = failure(kind, "failed")
                 .hint(format!("read what its hooks printed: cutover logs {id}"))
                 .hint(format!("see every step: cutover report {id}"));
-            Err(match (returning, state.deployments.first()) {
-                (None, Some(first)) => {
-                    failure.hint(format!("go back: cutover rollback {}", first.plan.group))
-                }
+            let group = state
+                .deployments
+                .first()
+                .map(|deployment| &deployment.plan.group);
+            Err(match (group, returning) {
+                (Some(group), None) => failure.hint(format!("go back: cutover rollback {group}")),
+                (Some(group), Some(_)) if is_stuck => failure.hint(format!(
+                    "go back when the cause is gone: cutover rollback {group}"
+                )),
                 _ => failure,
             })
         }
-        ReleaseStatus::Interrupted => Err(Failure::new(
+        ReleaseStatus::Interrupted if state.status.is_active() => Err(Failure::new(
             Kind::Interrupted,
-            format!("release {id} is INTERRUPTED: {reason}"),
+            format!("release {id} is INTERRUPTED: its conductor died"),
         )
-        .hint(format!("go on: cutover resume {id}"))),
-        status => Err(Failure::new(
-            Kind::Unfinished,
-            format!("release {id} is {status}: {reason}"),
-        )
-        .hint(format!("go on: cutover resume {id}"))),
+        .hint(go_on())),
+        ReleaseStatus::Interrupted => {
+            Err(failure(Kind::Interrupted, "is INTERRUPTED").hint(go_on()))
+        }
+        ReleaseStatus::Stopped => Err(failure(Kind::Unfinished, "is STOPPED")
+            .hint(format!("see how far it came: cutover report {id}"))),
+        status => Err(failure(Kind::Unfinished, &format!("is {status}")).hint(go_on())),
     }
 }

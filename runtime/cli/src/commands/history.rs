@@ -4,24 +4,22 @@ use std::path::Path;
 
 use journal::DeploymentSummary;
 use model::Direction;
-use report::{Table, rfc3339};
+use report::{Table, rfc3339, short_time};
 use serde_json::json;
 
 use crate::args::{History, Output};
-use crate::failure::{Failure, Kind};
+use crate::commands::ls::shortest_prefixes;
+use crate::failure::Failure;
 use crate::ui::Ui;
 use crate::workspace;
 
 pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &History) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
     let journal = workspace::journal(&opened)?;
-    let deployments = journal.deployments(&arguments.group, arguments.limit)?;
+    let deployments = journal.deployments(&arguments.group, arguments.limit.get())?;
     if deployments.is_empty() {
         // A group without a history is no mistake, an unknown one is.
-        opened
-            .workspace
-            .group(&arguments.group)
-            .map_err(|error| Failure::new(Kind::Invalid, error))?;
+        opened.workspace.group(&arguments.group)?;
     }
     match ui.output {
         Output::Json => {
@@ -29,6 +27,12 @@ pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &History) -> Result<
             ui.answer_json(
                 &json!({"v": 1, "group": arguments.group.to_string(), "deployments": deployments}),
             );
+        }
+        Output::Text if deployments.is_empty() => {
+            let group = &arguments.group;
+            ui.advise(&format!(
+                "deploy to it first: cutover deploy {group} --package FOLDER"
+            ));
         }
         Output::Text => {
             let mut table = Table::new([
@@ -46,12 +50,15 @@ pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &History) -> Result<
                     deployment.version.to_string(),
                     deployment.direction.name().to_owned(),
                     deployment.status.to_string(),
-                    rfc3339(deployment.opened_at),
+                    short_time(deployment.opened_at),
                     deployment.operator.clone(),
                     note(deployment),
                 ]);
             }
-            ui.answer(&table.to_string());
+            let releases = deployments
+                .iter()
+                .map(|deployment| deployment.release.as_str());
+            ui.answer_ids(&table, &shortest_prefixes(ui, &journal, releases));
         }
     }
     Ok(())

@@ -38,6 +38,10 @@ pub(crate) fn run(ui: Ui, arguments: &Init) -> Result<(), Failure> {
         written.write_all(file.text.as_bytes()).map_err(failed)?;
         ui.answer(&format!("{}\n", path.display()));
     }
-    ui.hint("check it: cutover check");
+    let next = match folder.as_os_str().to_str() {
+        Some(".") => "check it: cutover check".to_owned(),
+        _ => format!("check it: cd {} && cutover check", folder.display()),
+    };
+    ui.advise(&next);
     Ok(())
 }

@@ -50,9 +50,12 @@ pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &Logs) -> Result<(),
     }
     for log in &logs {
         print(ui, log)?;
+        if !ui.is_heard() {
+            return Ok(());
+        }
     }
     if logs.is_empty() && ui.output == Output::Text {
-        ui.hint("no hook printed anything");
+        ui.warn("there are no such logs.");
     }
     Ok(())
 }
@@ -70,7 +73,7 @@ fn print(ui: Ui, log: &Log) -> Result<(), Failure> {
     let bytes = std::fs::read(&log.path)
         .map_err(|error| Failure::io(format!("read the log `{}`", log.path.display()), error))?;
     if ui.output == Output::Json {
-        ui.answer_json(&json!({"v": 1, "type": "log", "data": {
+        ui.answer_json_line(&json!({"v": 1, "type": "log", "data": {
             "instance": log.instance.as_str(),
             "event": log.event.name(),
             "attempt": log.attempt,

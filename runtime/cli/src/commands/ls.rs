@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use journal::{Filter, Summary};
+use journal::{Filter, Journal, Summary};
 use model::{ReleaseStatus, Timestamp};
-use report::{Table, rfc3339};
+use report::{Table, rfc3339, short_time};
 use serde_json::json;
 
 use crate::args::{Ls, Output};
@@ -16,7 +16,7 @@ use crate::workspace;
 pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &Ls) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
     let journal = workspace::journal(&opened)?;
-    let releases = journal.releases(Filter::All, arguments.limit)?;
+    let releases = journal.releases(Filter::All, arguments.limit.get())?;
     let now = now();
     match ui.output {
         Output::Json => {
@@ -27,7 +27,7 @@ pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &Ls) -> Result<(), F
             ui.answer_json(&json!({"v": 1, "releases": releases}));
         }
         Output::Text if releases.is_empty() => {
-            ui.hint("there are no releases yet; see cutover deploy --help")
+            ui.advise("start a first release: cutover deploy APP/GROUP --package FOLDER");
         }
         Output::Text => {
             let mut table = Table::new([
@@ -37,17 +37,38 @@ pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &Ls) -> Result<(), F
                 table.row([
                     release.id.to_string(),
                     status(release, now).to_string(),
-                    rfc3339(release.opened_at),
-                    report::duration(release.ended_at.unwrap_or(now).since(release.opened_at)),
+                    short_time(release.opened_at),
+                    report::column_duration(
+                        release.ended_at.unwrap_or(now).since(release.opened_at),
+                    ),
                     groups(release).join(" "),
                     release.operator.clone(),
                     release.comment.clone(),
                 ]);
             }
-            ui.answer(&table.to_string());
+            let ids = releases.iter().map(|release| release.id.as_str());
+            ui.answer_ids(&table, &shortest_prefixes(ui, &journal, ids));
         }
     }
     Ok(())
+}
+
+/// How many characters at the beginning of each id are enough to tell it from all others.
+pub(crate) fn shortest_prefixes<'a>(
+    ui: Ui,
+    journal: &Journal,
+    ids: impl Iterator<Item = &'a str>,
+) -> Vec<usize> {
+    let shortest = |id: &str| {
+        // Without colours nobody sees them.
+        let lengths = if ui.is_coloured() { 1..id.len() } else { 0..0 };
+        let enough = |length: &usize| {
+            id.get(..*length)
+                .is_some_and(|prefix| journal.find(prefix).is_ok())
+        };
+        lengths.into_iter().find(enough).unwrap_or(id.len())
+    };
+    ids.map(shortest).collect()
 }
 
 fn status(release: &Summary, now: Timestamp) -> ReleaseStatus {

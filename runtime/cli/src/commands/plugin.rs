@@ -24,10 +24,7 @@ async fn ls(ui: Ui, config: Option<&Path>) -> Result<(), Failure> {
     let mut table = Table::new(["PLUGIN", "IMPLEMENTS", "GRANTED", "DIGEST"]);
     let mut rows = Vec::new();
     for name in plugins.names() {
-        let plugin = plugins
-            .get(name)
-            .await
-            .map_err(conductor::PlanError::from)?;
+        let plugin = plugins.get(name).await?;
         let granted = plugins.granted(name);
         rows.push(json!({
             "name": name.as_str(),
@@ -49,6 +46,9 @@ async fn ls(ui: Ui, config: Option<&Path>) -> Result<(), Failure> {
     }
     match ui.output {
         Output::Json => ui.answer_json(&json!({"v": 1, "plugins": rows})),
+        Output::Text if table.is_empty() => {
+            ui.advise("declare plugins below `plugins` in the workspace file");
+        }
         Output::Text => ui.answer(&table.to_string()),
     }
     Ok(())

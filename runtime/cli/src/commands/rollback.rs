@@ -17,7 +17,11 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
         group: arguments.group,
         comment: arguments.comment,
     };
-    let planned = conductor.plan_rollback(request).await?;
+    let group = request.group.clone();
+    let planned = conductor
+        .plan_rollback(request)
+        .await
+        .map_err(|error| Failure::planning(&opened, &group, error))?;
     deploy::warn(ui, &planned);
     if arguments.dry_run {
         deploy::show_plan(ui, &conductor, &planned);
@@ -26,8 +30,8 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
     if !arguments.yes {
         let deployment = &planned.deployment;
         let question = format!(
-            "Return {} instances of {} to {}?",
-            deployment.targets.len(),
+            "Return {} of {} to {}?",
+            report::count(deployment.targets.len(), "instance"),
             deployment.group,
             deployment.revision.version
         );

@@ -57,11 +57,8 @@ pub(crate) fn seen_as(
     if !state.status.is_active() {
         return Ok(state.status);
     }
-    let summaries = journal.releases(Filter::All, usize::MAX)?;
-    let summary = summaries
-        .iter()
-        .find(|summary| summary.id == state.release.id);
-    Ok(match summary {
+    let summaries = journal.releases(Filter::Release(&state.release.id), 1)?;
+    Ok(match summaries.first() {
         Some(summary) if summary.is_abandoned(now) => ReleaseStatus::Interrupted,
         _ => state.status,
     })

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use engine::State;
 use report::Document;
 
 use crate::args::{Output, Stop};
@@ -14,6 +15,11 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Stop) -> Resu
     let opened = workspace::open(ui, config)?;
     let conductor = workspace::conductor(&opened)?;
     let release = conductor.journal().find(&arguments.id)?.release;
+    let status = State::fold(&conductor.journal().records(&release, 0)?)?.status;
+    if status.is_terminal() {
+        let text = format!("release {release} has ended already: it is {status}");
+        return Err(Failure::new(Kind::Invalid, text));
+    }
     if !arguments.yes {
         let question = format!(
             "End release {release}? Its instances stay as they are, and it cannot be resumed."

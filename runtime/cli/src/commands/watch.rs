@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use engine::State;
-use model::{Record, ReleaseStatus};
+use model::Record;
 use report::Document;
 use serde_json::json;
 
 use crate::args::{Id, Output};
-use crate::commands::drive::now;
+use crate::commands::drive::{self, now};
 use crate::commands::show::seen_as;
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -20,7 +20,7 @@ use crate::workspace;
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// Text: progress lines on stderr and the summary on stdout. JSON Lines: `{"v":1,"type":"line","data":{at, verb,
-/// target, detail}}` for each line, then `{"v":1,"type":"report","data":…}` with the document of `report`.
+/// target, detail, took_ms}}` for each line, then `{"v":1,"type":"report","data":…}` with the document of `report`.
 pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Id) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
     let journal = workspace::journal(&opened)?;
@@ -40,6 +40,9 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Id) -> Result
                 }
                 if let Some(state) = &state {
                     show(ui, &progress, state, &record);
+                    if !ui.is_heard() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -48,8 +51,14 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Id) -> Result
             let seen_as = seen_as(&journal, state, now)?;
             if !seen_as.is_active() {
                 progress.finish();
-                finish(ui, &Document::of(state, seen_as, now), seen_as);
-                return Ok(());
+                match ui.output {
+                    Output::Json => {
+                        let document = Document::of(state, seen_as, now);
+                        ui.answer_json_line(&json!({"v": 1, "type": "report", "data": document}));
+                    }
+                    Output::Text => ui.answer(&drive::headline(state, seen_as)),
+                }
+                return drive::verdict(state, seen_as);
             }
         }
         tokio::time::sleep(INTERVAL).await;
@@ -61,24 +70,14 @@ fn show(ui: Ui, progress: &Progress, state: &State, record: &Record) {
         Output::Text => progress.show(state, std::slice::from_ref(record)),
         Output::Json => {
             for line in report::lines(state, record) {
-                ui.answer_json(&json!({"v": 1, "type": "line", "data": {
+                ui.answer_json_line(&json!({"v": 1, "type": "line", "data": {
                     "at": report::rfc3339(record.at),
                     "verb": line.verb,
                     "target": line.target,
                     "detail": line.detail,
+                    "took_ms": line.took.map(|took| took.as_millis()),
                 }}));
             }
-        }
-    }
-}
-
-fn finish(ui: Ui, document: &Document, status: ReleaseStatus) {
-    match ui.output {
-        Output::Json => ui.answer_json(&json!({"v": 1, "type": "report", "data": document})),
-        Output::Text => {
-            let reason = document.reason.as_deref().unwrap_or_default();
-            ui.answer(format!("{status}  release {}  {reason}", document.id).trim_end());
-            ui.answer("\n");
         }
     }
 }

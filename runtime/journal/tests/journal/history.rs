@@ -76,6 +76,7 @@ fn releases_are_listed_newest_first_with_their_status() {
         .change(ReleaseStatus::Pausing)
         .change(ReleaseStatus::Paused);
     let (api, db) = (group("shop/api"), group("shop/db"));
+    let (failed, unknown) = (release_id("b3"), release_id("zz"));
     let list = |filter, limit| -> Vec<String> {
         let summaries = workspace.journal.releases(filter, limit).unwrap();
         summaries
@@ -91,6 +92,8 @@ fn releases_are_listed_newest_first_with_their_status() {
     assert_eq!(list(Filter::All, 2), ["c4 PAUSED", "b3 FAILED"]);
     assert_eq!(list(Filter::Group(&api), 9), ["c4 PAUSED", "b3 FAILED"]);
     assert_eq!(list(Filter::Group(&db), 9), Vec::<String>::new());
+    assert_eq!(list(Filter::Release(&failed), 9), ["b3 FAILED"]);
+    assert_eq!(list(Filter::Release(&unknown), 9), Vec::<String>::new());
 
     let summaries = workspace.journal.releases(Filter::All, 2).unwrap();
     assert_eq!(summaries[1].groups, [group("shop/api"), group(WEB)]);

@@ -9,7 +9,7 @@ use model::{ApplicationName, GroupName, GroupRef};
 use super::group::{self, Group};
 use super::plugin::{self, Plugin};
 use crate::fields::{Field, Fields, Shape};
-use crate::problem::{Collector, Parsed, Problems, excerpt, suggestion};
+use crate::problem::{Collector, Parsed, Position, Problems, excerpt, suggestion};
 use crate::yaml;
 
 pub(super) static WORKSPACE: Shape = Shape {
@@ -30,6 +30,8 @@ pub(super) static APPLICATION: Shape = Shape {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workspace {
     pub journal: JournalLocation,
+    /// Where that is written, and the beginning of the file where it is not.
+    pub journal_at: Position,
     /// In the order of the file.
     pub plugins: Vec<Plugin>,
     /// The groups of all applications, in the order of the file.
@@ -164,6 +166,9 @@ fn workspace(fields: &Fields<'_>, problems: &mut Collector) -> Option<Workspace>
 
     Some(Workspace {
         journal: journal?,
+        journal_at: fields
+            .get("journal")
+            .map_or(Position::START, |field| field.at()),
         plugins,
         groups,
     })
@@ -283,6 +288,10 @@ applications:
             journal: Sqlite(
                 ".cutover/journal.db",
             ),
+            journal_at: Position {
+                line: 2,
+                column: 10,
+            },
             plugins: [
                 Plugin {
                     name: "haproxy",
@@ -336,7 +345,10 @@ applications:
                             "nginx",
                         ],
                     },
-                    line: 4,
+                    at: Position {
+                        line: 4,
+                        column: 3,
+                    },
                 },
             ],
             groups: [
@@ -430,7 +442,14 @@ applications:
                         },
                     ),
                     keep_revisions: 3,
-                    line: 15,
+                    at: Position {
+                        line: 15,
+                        column: 7,
+                    },
+                    balancer_at: Position {
+                        line: 25,
+                        column: 9,
+                    },
                 },
             ],
         }
@@ -444,6 +463,10 @@ applications:
             journal: Sqlite(
                 ".cutover/journal.db",
             ),
+            journal_at: Position {
+                line: 1,
+                column: 1,
+            },
             plugins: [
                 Plugin {
                     name: "haproxy",
@@ -455,7 +478,10 @@ applications:
                         secrets: [],
                         programs: [],
                     },
-                    line: 1,
+                    at: Position {
+                        line: 1,
+                        column: 11,
+                    },
                 },
             ],
             groups: [
@@ -493,7 +519,14 @@ applications:
                     ),
                     form: None,
                     keep_revisions: 5,
-                    line: 5,
+                    at: Position {
+                        line: 5,
+                        column: 7,
+                    },
+                    balancer_at: Position {
+                        line: 7,
+                        column: 9,
+                    },
                 },
             ],
         }

@@ -11,7 +11,7 @@ use super::{instance, strategy};
 use crate::fields::{BareNumber, Field, Shape, environment};
 use crate::hooks::{self, Notation};
 use crate::json;
-use crate::problem::{Collector, excerpt, quoted_list, suggestion};
+use crate::problem::{Collector, Position, excerpt, quoted_list, suggestion};
 use crate::yaml::Value;
 
 pub(super) static GROUP: Shape = Shape {
@@ -59,8 +59,10 @@ pub struct Group {
     pub form: Option<BTreeMap<LifecycleEvent, Vec<Script>>>,
     /// Revisions to keep on an instance besides those that a rollback needs.
     pub keep_revisions: u32,
-    /// Line of the group's name.
-    pub line: usize,
+    /// Where the group's name is.
+    pub at: Position,
+    /// Where its load balancer is, and its name where it has none.
+    pub balancer_at: Position,
 }
 
 /// What the groups of a workspace share.
@@ -125,7 +127,10 @@ pub(super) fn parse(
         keep_revisions: keep_revisions
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(DEFAULT_KEEP_REVISIONS),
-        line: field.name_at.line,
+        at: field.name_at,
+        balancer_at: fields
+            .get("load_balancer")
+            .map_or(field.name_at, |field| field.name_at),
     })
 }
 

@@ -6,7 +6,7 @@
 use model::PluginName;
 
 use crate::fields::{Field, Shape, is_variable_name};
-use crate::problem::{Collector, excerpt};
+use crate::problem::{Collector, Position, excerpt};
 use crate::yaml::Value;
 
 pub(super) static PLUGIN: Shape = Shape {
@@ -37,8 +37,8 @@ pub struct Plugin {
     /// A path relative to the workspace file, a URL, or the bare name of a first-party plugin.
     pub component: String,
     pub grants: Grants,
-    /// Line of the plugin's name.
-    pub line: usize,
+    /// Where the plugin's name is.
+    pub at: Position,
 }
 
 /// What the operator allows a plugin. Nothing is allowed that is not listed.
@@ -101,7 +101,7 @@ pub(super) fn parse(field: Field<'_>, problems: &mut Collector) -> Option<Plugin
         name: name?,
         component: component?.to_owned(),
         grants: grants?,
-        line: field.name_at.line,
+        at: field.name_at,
     })
 }
 
