@@ -5,8 +5,11 @@
 
 mod clients;
 mod haproxy;
+mod http;
 mod site;
+mod transcript;
 
 pub use clients::{Clients, Count};
 pub use haproxy::HaProxy;
+pub use http::WebServer;
 pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};

@@ -165,6 +165,36 @@ impl Site {
         );
     }
 
+    /// A `tar.gz` of a folder's content.
+    ///
+    /// # Panics
+    /// When `tar` fails.
+    pub fn pack(&self, folder: &str, archive: &str) {
+        let packed = Command::new("tar")
+            .current_dir(self.path(folder))
+            .arg("-czf")
+            .arg(self.path(archive))
+            .arg(".")
+            .status()
+            .expect("run tar");
+        assert!(packed.success(), "pack {folder}");
+    }
+
+    /// Asserts that nothing has happened on any instance: no folder was made and no hook ran.
+    ///
+    /// # Panics
+    /// When something has.
+    pub fn assert_untouched(&self) {
+        for entry in fs::read_dir(self.folder.path()).expect("read the workspace") {
+            let name = entry.expect("an entry").file_name();
+            let name = name.to_string_lossy();
+            assert!(
+                !name.starts_with("web-") && name != "trace",
+                "`{name}` was made"
+            );
+        }
+    }
+
     /// What hooks have appended to `trace`, and forgets it.
     #[must_use]
     pub fn take_trace(&self) -> Vec<String> {
@@ -183,6 +213,7 @@ impl Site {
             .args(arguments)
             .env_remove("CUTOVER_CONFIG")
             .env_remove("CUTOVER_LOG")
+            .env_remove("COLUMNS")
             .env("NO_COLOR", "1")
             .env("USER", "ann")
             .env_remove("SUDO_USER")
@@ -240,15 +271,6 @@ impl Site {
             Some(id) => self.cutover(&["report", id, "--output", "json"]).json(),
             None => serde_json::Value::Null,
         }
-    }
-
-    /// Replaces the workspace's own path and everything that differs from run to run.
-    #[must_use]
-    pub fn normalised(&self, text: &str) -> String {
-        let here =
-            fs::canonicalize(self.folder.path()).unwrap_or_else(|_| self.folder.path().to_owned());
-        text.replace(&here.display().to_string(), "SITE")
-            .replace(&self.folder.path().display().to_string(), "SITE")
     }
 }
 

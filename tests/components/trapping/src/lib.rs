@@ -1,7 +1,8 @@
 //! A load balancer that panics when a member is registered.
 
 use cutover_plugin_sdk::{
-    Failure, LoadBalancer, Member, MemberResult, MemberStatus, OpContext, Plugin, PoolRef, export,
+    Failure, HOST_STAMPS, LoadBalancer, Member, MemberResult, MemberStatus, OpContext, Outcome,
+    Phase, Plugin, PoolRef, export,
 };
 
 struct Trapping;
@@ -22,17 +23,28 @@ impl LoadBalancer for Trapping {
     fn deregister(
         _ctx: &OpContext,
         _pool: &PoolRef,
-        _members: &[Member],
+        members: &[Member],
     ) -> Result<Vec<MemberResult>, Failure> {
-        Ok(Vec::new())
+        let unchanged = |member: &Member| MemberResult {
+            target_id: member.target_id.clone(),
+            outcome: Ok(Outcome::Unchanged),
+        };
+        Ok(members.iter().map(unchanged).collect())
     }
 
     fn status(
         _ctx: &OpContext,
         _pool: &PoolRef,
-        _target_ids: &[String],
+        target_ids: &[String],
     ) -> Result<Vec<MemberStatus>, Failure> {
-        Ok(Vec::new())
+        let absent = |target_id: &String| MemberStatus {
+            target_id: target_id.clone(),
+            phase: Phase::Absent,
+            open_connections: None,
+            reason: None,
+            observed_at: HOST_STAMPS,
+        };
+        Ok(target_ids.iter().map(absent).collect())
     }
 }
 

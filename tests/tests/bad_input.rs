@@ -1,0 +1,289 @@
+//! Input that is wrong is refused with its place, before anything changes on any instance.
+
+#![allow(clippy::unwrap_used)]
+
+use cutover_tests::Site;
+use insta::assert_snapshot;
+
+/// Two instances and a good package.
+fn shop() -> Site {
+    let site = Site::with_instances(2, "");
+    site.traced_package("v1", "1.0.0", "");
+    site
+}
+
+/// Edits a file of the workspace.
+fn edit(site: &Site, file: &str, from: &str, to: &str) {
+    let text = std::fs::read_to_string(site.path(file)).unwrap();
+    assert!(text.contains(from), "`{from}` is not in\n{text}");
+    site.write(file, &text.replacen(from, to, 1));
+}
+
+/// What `deploy` says to the package with further arguments. It must refuse it with 3, and change nothing.
+fn refusal(site: &Site, package: &str, more: &[&str]) -> String {
+    let arguments = [&["deploy", "shop/web", "--package", package], more].concat();
+
+    let answer = site.cutover(&arguments);
+
+    assert_eq!(answer.code, 3, "{}{}", answer.stdout, answer.stderr);
+    assert_eq!(answer.stdout, "", "nothing was started");
+    site.assert_untouched();
+    site.normalised(&answer.stderr)
+}
+
+#[test]
+fn unknown_keys_wrong_types_and_missing_fields_of_a_workspace() {
+    let site = shop();
+    let good = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+    let refused = |from: &str, to: &str| {
+        site.write("cutover.yaml", &good.replacen(from, to, 1));
+        refusal(&site, "v1", &[])
+    };
+
+    assert_snapshot!(refused("applications:", "aplications:"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:1:1: unknown key `aplications`; expected one of `journal`, `plugins`, `applications`
+      hint: did you mean `applications`?
+    ");
+    assert_snapshot!(refused("groups:", "group:"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:3:5: unknown key `group`; expected one of `groups`
+      hint: did you mean `groups`?
+    ");
+    assert_snapshot!(refused("id: web-2,", ""), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:7:13: missing key `id`
+    ");
+    assert_snapshot!(refused("id: web-2", "id: web-1"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:7:13: the instance `web-1` is given twice, first on line 6
+    ");
+    assert_snapshot!(refused("host: \"local:\"", "host: [local]"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:6:31: `host`: expected text, found a list
+    ");
+    assert_snapshot!(refused("      web:", "      web:\n        keep_revisions: many\n        strategy: {concurency: 1}"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:5:25: `keep_revisions`: expected a whole number from 0 to 1000, found text `many`
+    cutover.yaml:6:20: unknown key `concurency`; expected one of `type`, `concurrency`, `failure_threshold`, `on_failure`
+      hint: did you mean `concurrency`?
+    ");
+    assert_snapshot!(refused("      web:", "      web: ]"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:4:12: not valid YAML: misplaced bracket
+    ");
+}
+
+#[test]
+fn what_this_version_does_not_do_is_refused_by_name() {
+    let site = shop();
+    let good = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+    let refused = |from: &str, to: &str| {
+        site.write("cutover.yaml", &good.replacen(from, to, 1));
+        refusal(&site, "v1", &[])
+    };
+
+    assert_snapshot!(refused("      web:", "      web:\n        strategy: {type: blue-green}"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:5:26: strategy `blue-green` is not supported by this version of cutover
+    ");
+    assert_snapshot!(refused("      web:", "      web:\n        strategy: {type: canary, first_batch: 1}"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:5:26: strategy `canary` is not supported by this version of cutover
+    cutover.yaml:5:34: `first_batch` is not supported by this version of cutover
+    ");
+    assert_snapshot!(refused("\"local:\"", "\"ssh://deploy@web-1\""), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:6:31: the host `ssh://deploy@web-1` is not supported by this version of cutover
+      hint: use `local:`, this machine
+    ");
+    assert_snapshot!(refused("applications:", "journal: postgres://db/cutover\napplications:"), @"
+    error: cutover.yaml:1:10: the journal `postgres://db/cutover` is not supported by this version of cutover
+    hint: use `journal: sqlite:PATH`
+    ");
+}
+
+#[test]
+fn unknown_keys_wrong_types_and_missing_fields_of_an_appspec() {
+    let site = shop();
+    let good = std::fs::read_to_string(site.path("v1/appspec.yml")).unwrap();
+    let refused = |from: &str, to: &str| {
+        site.write("v1/appspec.yml", &good.replacen(from, to, 1));
+        refusal(&site, "v1", &[])
+    };
+
+    assert_snapshot!(refused("files:", "file:"), @"
+    error: the package `v1` has problems
+    v1/appspec.yml:3:1: unknown key `file`; expected one of `version`, `os`, `file_exists_behavior`, `files`, `hooks`, `permissions`
+      hint: did you mean `files`?
+    ");
+    assert_snapshot!(refused("source: /content, ", ""), @"
+    error: the package `v1` has problems
+    v1/appspec.yml:4:5: missing key `source`
+    ");
+    assert_snapshot!(refused("timeout: 30", "timeout: soon"), @"
+    error: the package `v1` has problems
+    v1/appspec.yml:7:40: `timeout`: expected a number of seconds or a duration such as `30s` or `5m`, found text `soon`
+    ");
+    assert_snapshot!(refused("ApplicationStart:", "AplicationStart:"), @"
+    error: the package `v1` has problems
+    v1/appspec.yml:16:3: unknown lifecycle event `AplicationStart`; expected one of `BeforeBlockTraffic`, `AfterBlockTraffic`, `ApplicationStop`, `BeforeInstall`, `AfterInstall`, `ApplicationStart`, `ValidateService`, `BeforeAllowTraffic`, `AfterAllowTraffic`
+      hint: did you mean `ApplicationStart`?
+    ");
+    assert_snapshot!(refused("ApplicationStart:", "Install:"), @"
+    error: the package `v1` has problems
+    v1/appspec.yml:16:3: `Install` takes no scripts: cutover does that step itself
+      hint: use one of `BeforeBlockTraffic`, `AfterBlockTraffic`, `ApplicationStop`, `BeforeInstall`, `AfterInstall`, `ApplicationStart`, `ValidateService`, `BeforeAllowTraffic`, `AfterAllowTraffic`
+    ");
+    assert_snapshot!(refused("version: 0.0", "version: 0.0\nversion: 0.0"), @"
+    error: the package `v1` has problems
+    v1/appspec.yml:2:1: the key `version` is given twice, first on line 1
+    ");
+}
+
+#[test]
+fn what_an_appspec_names_and_the_package_lacks() {
+    let site = shop();
+    edit(
+        &site,
+        "v1/appspec.yml",
+        "source: /content",
+        "source: /contents",
+    );
+    edit(&site, "v1/appspec.yml", "bin/hook.sh", "bin/hok.sh");
+
+    assert_snapshot!(refusal(&site, "v1", &[]), @"
+    error: the package `v1` has problems
+    v1/appspec.yml:4:14: the source `contents` is not in the package
+      hint: did you mean `content`?
+    v1/appspec.yml:7:7: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    ");
+}
+
+#[test]
+fn packages_that_are_none() {
+    let site = shop();
+    site.write("text.tar.gz", "no archive at all");
+    std::fs::write(site.path("package.zip"), b"PK\x03\x04 and more").unwrap();
+    std::fs::write(site.path("package.tar.zst"), b"\x28\xb5\x2f\xfd and more").unwrap();
+
+    assert_snapshot!(refusal(&site, "v2", &[]), @"
+    error: fetch the package
+      because: find the package `file://SITE/v2`
+      because: No such file or directory (os error 2)
+    ");
+    assert_snapshot!(refusal(&site, "text.tar.gz", &[]), @"
+    error: fetch the package
+      because: unpack the package `file://SITE/text.tar.gz`
+      because: `SITE/text.tar.gz` is not an archive: only folders, tar and tar.gz can be unpacked
+    ");
+    assert_snapshot!(refusal(&site, "package.zip", &[]), @"
+    error: fetch the package
+      because: unpack the package `file://SITE/package.zip`
+      because: `SITE/package.zip` is a zip archive, which is not supported yet: only folders, tar and tar.gz can be unpacked
+    ");
+    assert_snapshot!(refusal(&site, "package.tar.zst", &[]), @"
+    error: fetch the package
+      because: unpack the package `file://SITE/package.tar.zst`
+      because: `SITE/package.tar.zst` is compressed with zstd, which is not supported yet: only folders, tar and tar.gz can be unpacked
+    ");
+    assert_snapshot!(refusal(&site, "s3://bucket/package", &[]), @"
+    error: no plugin serves packages of scheme `s3:`
+    hint: name a folder, an archive or an http: address, or declare a plugin that serves it
+    ");
+}
+
+#[test]
+fn a_folder_without_an_appspec() {
+    let site = shop();
+    std::fs::create_dir(site.path("empty")).unwrap();
+
+    let said = refusal(&site, "empty", &[]);
+
+    assert!(
+        said.contains("read the appspec of the package `empty`"),
+        "{said}"
+    );
+    assert!(said.contains("none of `appspec.yml`"), "{said}");
+}
+
+#[test]
+fn a_damaged_archive() {
+    let site = shop();
+    site.pack("v1", "v1.tar.gz");
+    let whole = std::fs::read(site.path("v1.tar.gz")).unwrap();
+    std::fs::write(site.path("v1.tar.gz"), &whole[..whole.len() / 2]).unwrap();
+
+    let said = refusal(&site, "v1.tar.gz", &[]);
+
+    assert!(
+        said.contains("unpack the package `file://SITE/v1.tar.gz`"),
+        "{said}"
+    );
+    assert!(said.contains("read the archive at byte"), "{said}");
+}
+
+#[test]
+fn a_digest_that_differs() {
+    let site = shop();
+    let digest = format!("sha256:{}", "0".repeat(64));
+
+    assert_snapshot!(refusal(&site, "v1", &["--digest", &digest]), @"
+    error: fetch the package
+      because: the package at `file://SITE/v1` has digest sha256:DIGEST, not sha256:DIGEST
+    hint: check that the package is the one that was meant
+    ");
+}
+
+#[test]
+fn the_right_digest_is_taken() {
+    let site = shop();
+    let plan = site
+        .cutover(&[
+            "deploy",
+            "shop/web",
+            "--package",
+            "v1",
+            "--dry-run",
+            "--output",
+            "json",
+        ])
+        .ok()
+        .json();
+    let digest = plan["deployments"][0]["revision"]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    site.cutover(&["deploy", "shop/web", "--package", "v1", "--digest", &digest])
+        .ok();
+}
+
+#[test]
+fn a_check_finds_what_a_deployment_would() {
+    let site = shop();
+    edit(&site, "cutover.yaml", "id: web-2", "idd: web-2");
+
+    let answer = site.cutover(&["check", "--output", "json"]);
+
+    assert_eq!(answer.code, 3);
+    let checked = answer.json();
+    assert_eq!(checked["v"], 1);
+    assert_eq!(checked["ok"], false);
+    let problem = &checked["problems"][0];
+    assert_eq!(problem["file"], "cutover.yaml");
+    assert_eq!(
+        (&problem["line"], &problem["column"]),
+        (&7.into(), &14.into())
+    );
+    assert_eq!(problem["severity"], "error");
+    assert_eq!(problem["hint"], "did you mean `id`?");
+    assert!(
+        problem["message"]
+            .as_str()
+            .unwrap()
+            .contains("unknown key `idd`"),
+        "{problem}"
+    );
+}

@@ -1,0 +1,742 @@
+//! The command line as people see it: transcripts of stdout, stderr and the exit status.
+
+#![allow(clippy::unwrap_used)]
+
+use cutover_tests::{Site, until};
+use insta::assert_snapshot;
+
+/// A workspace of two instances and a package, as `deploy` of the text form is shown.
+fn shop() -> Site {
+    let site = Site::with_instances(2, "");
+    site.traced_package("v1", "1.0.0", "");
+    site.traced_package("v2", "1.1.0", "");
+    site
+}
+
+fn deploy(site: &Site, package: &str, version: &str) {
+    let arguments = [
+        "deploy",
+        "shop/web",
+        "--package",
+        package,
+        "--version",
+        version,
+    ];
+    site.cutover(&arguments).ok();
+}
+
+fn newest(site: &Site) -> String {
+    site.report_of_newest()["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn init_writes_a_workspace_that_passes_its_check() {
+    let site = Site::new();
+
+    assert_snapshot!(site.transcript(&["init"]), @"
+    $ cutover init
+    ./cutover.yaml
+    ./package/appspec.yml
+    ./package/app/hello.txt
+    ./package/scripts/start.sh
+    ./package/scripts/stop.sh
+    --- stderr
+    hint: check it: cutover check
+    ");
+    assert_snapshot!(site.transcript(&["check"]), @"
+    $ cutover check
+    No problems found.
+    ");
+    assert_snapshot!(site.transcript(&["init"]), @"
+    $ cutover init
+    --- stderr
+    error: `./cutover.yaml` is there already
+    hint: name another folder: cutover init FOLDER
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["init", "hello"]), @"
+    $ cutover init hello
+    hello/cutover.yaml
+    hello/package/appspec.yml
+    hello/package/app/hello.txt
+    hello/package/scripts/start.sh
+    hello/package/scripts/stop.sh
+    --- stderr
+    hint: check it: cd hello && cutover check
+    ");
+    assert_snapshot!(site.transcript(&["deploy", "hello/web", "--package", "package", "--version", "1.0.0", "--quiet"]), @"
+    $ cutover deploy hello/web --package package --version 1.0.0 --quiet
+    SUCCEEDED  hello/web deploy 1.0.0 in TOOK  release RELEASE-ID
+    ");
+}
+
+#[test]
+fn a_deployment_says_what_it_does() {
+    let site = shop();
+
+    assert_snapshot!(site.transcript(&["deploy", "shop/web", "--package", "v1", "--version", "1.0.0"]), @"
+    $ cutover deploy shop/web --package v1 --version 1.0.0
+    SUCCEEDED  shop/web deploy 1.0.0 in TOOK  release RELEASE-ID
+    --- stderr
+      deploying shop/web                1.0.0 to 2 instances, 1 at a time  (RELEASE-ID-1)
+           done web-1 DownloadBundle      TOOK
+           done web-1 BeforeInstall       TOOK
+           done web-1 Install           1 files written, 0 removed    TOOK
+           done web-1 AfterInstall        TOOK
+           done web-1 ApplicationStart    TOOK
+           done web-1 ValidateService     TOOK
+       finished web-1
+           done web-2 DownloadBundle      TOOK
+           done web-2 BeforeInstall       TOOK
+           done web-2 Install           1 files written, 0 removed    TOOK
+           done web-2 AfterInstall        TOOK
+           done web-2 ApplicationStart    TOOK
+           done web-2 ValidateService     TOOK
+       finished web-2
+       deployed shop/web                1.0.0    TOOK
+    ");
+}
+
+#[test]
+fn a_dry_run_shows_every_step_and_whose_hook_it_runs() {
+    let site = shop();
+    deploy(&site, "v1", "1.0.0");
+
+    assert_snapshot!(site.transcript(&["deploy", "shop/web", "--package", "v2", "--version", "1.1.0", "--dry-run"]), @"
+    $ cutover deploy shop/web --package v2 --version 1.1.0 --dry-run
+    status       PLANNED
+    operator     ann@HOST
+
+    shop/web  deploy 1.1.0  rolling  PLANNED
+      package    file://SITE/v2
+      digest     sha256:DIGEST
+      batch 1    web-1
+      batch 2    web-2
+
+      web-1  1.0.0 -> 1.1.0
+        EVENT             STATUS   REVISION        TOOK  NOTE
+        DownloadBundle    PLANNED  incoming 1.1.0
+        ApplicationStop   PLANNED  outgoing 1.0.0
+        BeforeInstall     PLANNED  incoming 1.1.0
+        Install           PLANNED  incoming 1.1.0
+        AfterInstall      PLANNED  incoming 1.1.0
+        ApplicationStart  PLANNED  incoming 1.1.0
+        ValidateService   PLANNED  incoming 1.1.0
+
+      web-2  1.0.0 -> 1.1.0
+        EVENT             STATUS   REVISION        TOOK  NOTE
+        DownloadBundle    PLANNED  incoming 1.1.0
+        ApplicationStop   PLANNED  outgoing 1.0.0
+        BeforeInstall     PLANNED  incoming 1.1.0
+        Install           PLANNED  incoming 1.1.0
+        AfterInstall      PLANNED  incoming 1.1.0
+        ApplicationStart  PLANNED  incoming 1.1.0
+        ValidateService   PLANNED  incoming 1.1.0
+    ");
+}
+
+#[test]
+fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
+    let site = shop();
+    site.traced_package(
+        "bad",
+        "1.2.0",
+        "[ \"$LIFECYCLE_EVENT $CUTOVER_INSTANCE_ID\" != 'ApplicationStart web-1' ] || { echo 'port 8081 is taken' >&2; exit 3; }",
+    );
+    deploy(&site, "v1", "1.0.0");
+
+    assert_snapshot!(site.transcript(&["deploy", "shop/web", "--package", "bad", "--version", "1.2.0"]), @"
+    $ cutover deploy shop/web --package bad --version 1.2.0
+    FAILED  shop/web deploy 1.2.0 in TOOK  release RELEASE-ID
+    --- stderr
+      deploying shop/web                1.2.0 to 2 instances, 1 at a time  (RELEASE-ID-1)
+           done web-1 DownloadBundle      TOOK
+           done web-1 ApplicationStop     TOOK
+           done web-1 BeforeInstall       TOOK
+           done web-1 Install           1 files written, 0 removed    TOOK
+           done web-1 AfterInstall        TOOK
+         failed web-1 ApplicationStart  `bin/hook.sh` exited with 3: port 8081 is taken    TOOK
+        gave up web-1                   at ApplicationStart
+         failed shop/web                1.2.0  1 of 2 instances failed    TOOK
+    error: release RELEASE-ID failed: web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    hint: read what its hooks printed: cutover logs RELEASE-ID
+    hint: see every step: cutover report RELEASE-ID
+    hint: go back: cutover rollback shop/web
+    --- exit status 4
+    ");
+    assert_snapshot!(site.transcript(&["show", &newest(&site)]), @"
+    $ cutover show RELEASE-ID
+    release      RELEASE-ID
+    status       FAILED
+    reason       web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    operator     ann@HOST
+    started      YYYY-MM-DDTHH:MM:SS.mmmZ
+    ended        YYYY-MM-DDTHH:MM:SS.mmmZ
+
+    shop/web  deploy 1.2.0  rolling  FAILED  (RELEASE-ID-1)
+      package    file://SITE/bad
+      digest     sha256:DIGEST
+      batch 1    web-1
+      batch 2    web-2
+
+      INSTANCE  OUTCOME  FROM   TO     LAST EVENT        NOTE
+      web-1     FAILED   1.0.0  1.2.0  ApplicationStart  ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken
+      web-2     SKIPPED  1.0.0  1.2.0                    the deployment ended before its turn
+    ");
+    assert_snapshot!(site.transcript(&["report", &newest(&site)]), @"
+    $ cutover report RELEASE-ID
+    release      RELEASE-ID
+    status       FAILED
+    reason       web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    operator     ann@HOST
+    started      YYYY-MM-DDTHH:MM:SS.mmmZ
+    ended        YYYY-MM-DDTHH:MM:SS.mmmZ
+
+    shop/web  deploy 1.2.0  rolling  FAILED  (RELEASE-ID-1)
+      package    file://SITE/bad
+      digest     sha256:DIGEST
+      batch 1    web-1
+      batch 2    web-2
+
+      web-1  1.0.0 -> 1.2.0  FAILED
+        EVENT             STATUS     REVISION        TOOK    NOTE
+        DownloadBundle    SUCCEEDED  incoming 1.2.0    TOOK
+        ApplicationStop   SUCCEEDED  outgoing 1.0.0    TOOK
+        BeforeInstall     SUCCEEDED  incoming 1.2.0    TOOK
+        Install           SUCCEEDED  incoming 1.2.0    TOOK  1 files written, 0 removed
+        AfterInstall      SUCCEEDED  incoming 1.2.0    TOOK
+        ApplicationStart  FAILED     incoming 1.2.0    TOOK  `bin/hook.sh` exited with 3: port 8081 is taken
+
+      web-2  1.0.0 -> 1.2.0  SKIPPED
+        the deployment ended before its turn
+    ");
+    assert_snapshot!(site.transcript(&["watch", &newest(&site), "--quiet"]), @"
+    $ cutover watch RELEASE-ID --quiet
+    FAILED  shop/web deploy 1.2.0 in TOOK  release RELEASE-ID
+    --- stderr
+    error: release RELEASE-ID failed: web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    hint: read what its hooks printed: cutover logs RELEASE-ID
+    hint: see every step: cutover report RELEASE-ID
+    hint: go back: cutover rollback shop/web
+    --- exit status 4
+    ");
+    assert_snapshot!(site.transcript(&["resume", &newest(&site)]), @"
+    $ cutover resume RELEASE-ID
+    --- stderr
+    error: release RELEASE-ID is FAILED; only one that is PAUSED or INTERRUPTED is resumed
+    hint: see how it ended: cutover report RELEASE-ID
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["stop", &newest(&site), "--yes"]), @"
+    $ cutover stop RELEASE-ID --yes
+    --- stderr
+    error: release RELEASE-ID has ended already: it is FAILED
+    --- exit status 3
+    ");
+}
+
+#[test]
+fn a_rollback_that_fails_needs_a_person() {
+    let site = Site::with_instances(
+        1,
+        "        strategy: {type: rolling, on_failure: rollback}\n",
+    );
+    let fails_twice = "[ \"$LIFECYCLE_EVENT\" != ApplicationStop ] || exit 9";
+    site.traced_package("v1", "1.0.0", fails_twice);
+    site.traced_package("v2", "1.1.0", "");
+    deploy(&site, "v1", "1.0.0");
+    site.traced_package("v2", "1.1.0", "exit 4");
+
+    assert_snapshot!(site.transcript(&["deploy", "shop/web", "--package", "v2", "--version", "1.1.0", "--quiet"]), @"
+    $ cutover deploy shop/web --package v2 --version 1.1.0 --quiet
+    FAILED  shop/web deploy 1.1.0, shop/web rollback 1.0.0 in TOOK  release RELEASE-ID
+    --- stderr
+    error: release RELEASE-ID failed: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instances failed, failure_threshold is 1; the rollback failed too: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instances failed, failure_threshold is 1
+    hint: read what its hooks printed: cutover logs RELEASE-ID
+    hint: see every step: cutover report RELEASE-ID
+    hint: go back when the cause is gone: cutover rollback shop/web
+    --- exit status 5
+    ");
+}
+
+#[test]
+fn a_rollback_and_what_the_lists_say_of_it() {
+    let site = shop();
+    deploy(&site, "v1", "1.0.0");
+    deploy(&site, "v2", "1.1.0");
+
+    assert_snapshot!(site.transcript(&["rollback", "shop/web", "--comment", "too slow"]), @"
+    $ cutover rollback shop/web --comment too slow
+    SUCCEEDED  shop/web rollback 1.0.0 in TOOK  release RELEASE-ID
+    --- stderr
+      returning shop/web                1.0.0 to 2 instances, 1 at a time  (RELEASE-ID-1)
+           done web-1 ApplicationStop     TOOK
+           done web-1 BeforeInstall       TOOK
+           done web-1 Install           1 files written, 0 removed    TOOK
+           done web-1 AfterInstall        TOOK
+           done web-1 ApplicationStart    TOOK
+           done web-1 ValidateService     TOOK
+       finished web-1
+           done web-2 ApplicationStop     TOOK
+           done web-2 BeforeInstall       TOOK
+           done web-2 Install           1 files written, 0 removed    TOOK
+           done web-2 AfterInstall        TOOK
+           done web-2 ApplicationStart    TOOK
+           done web-2 ValidateService     TOOK
+       finished web-2
+       returned shop/web                1.0.0    TOOK
+    ");
+    assert_snapshot!(site.transcript(&["ls"]), @"
+    $ cutover ls
+    RELEASE     STATUS     STARTED               TOOK    GROUPS    OPERATOR  COMMENT
+    RELEASE-ID  SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ    TOOK  shop/web  ann@HOST  too slow
+    RELEASE-ID  SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ    TOOK  shop/web  ann@HOST
+    RELEASE-ID  SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ    TOOK  shop/web  ann@HOST
+    ");
+    assert_snapshot!(site.transcript(&["ls", "--limit", "1"]), @"
+    $ cutover ls --limit 1
+    RELEASE     STATUS     STARTED               TOOK    GROUPS    OPERATOR  COMMENT
+    RELEASE-ID  SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ    TOOK  shop/web  ann@HOST  too slow
+    ");
+    assert_snapshot!(site.transcript(&["history", "shop/web"]), @"
+    $ cutover history shop/web
+    DEPLOYMENT    VERSION  DIRECTION  STATUS     STARTED               OPERATOR  NOTE
+    RELEASE-ID-1  1.0.0    rollback   SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ  ann@HOST  takes RELEASE-ID-1 back
+    RELEASE-ID-1  1.1.0    deploy     SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ  ann@HOST  rolled back by RELEASE-ID-1
+    RELEASE-ID-1  1.0.0    deploy     SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ  ann@HOST
+    ");
+    assert_snapshot!(site.transcript(&["show", &newest(&site)]), @"
+    $ cutover show RELEASE-ID
+    release      RELEASE-ID
+    status       SUCCEEDED
+    comment      too slow
+    operator     ann@HOST
+    started      YYYY-MM-DDTHH:MM:SS.mmmZ
+    ended        YYYY-MM-DDTHH:MM:SS.mmmZ
+
+    shop/web  rollback 1.0.0  rolling  SUCCEEDED  (RELEASE-ID-1)
+      package    file://SITE/v1
+      digest     sha256:DIGEST
+      batch 1    web-1
+      batch 2    web-2
+
+      INSTANCE  OUTCOME    FROM   TO     LAST EVENT       NOTE
+      web-1     SUCCEEDED  1.1.0  1.0.0  ValidateService
+      web-2     SUCCEEDED  1.1.0  1.0.0  ValidateService
+    ");
+}
+
+#[test]
+fn lists_of_nothing_say_what_to_do() {
+    let site = shop();
+
+    assert_snapshot!(site.transcript(&["ls"]), @"
+    $ cutover ls
+    --- stderr
+    hint: start a first release: cutover deploy APP/GROUP --package FOLDER
+    ");
+    assert_snapshot!(site.transcript(&["history", "shop/web"]), @"
+    $ cutover history shop/web
+    --- stderr
+    hint: deploy to it first: cutover deploy shop/web --package FOLDER
+    ");
+    assert_snapshot!(site.transcript(&["plugin", "ls"]), @"
+    $ cutover plugin ls
+    --- stderr
+    hint: declare plugins below `plugins` in the workspace file
+    ");
+    assert_snapshot!(site.transcript(&["rollback", "shop/web"]), @"
+    $ cutover rollback shop/web
+    --- stderr
+    error: shop/web has no deployment to roll back
+    hint: see what it has had: cutover history shop/web
+    --- exit status 3
+    ");
+}
+
+#[test]
+fn what_is_named_and_not_there_is_told_with_what_is() {
+    let site = shop();
+
+    assert_snapshot!(site.transcript(&["deploy", "shop/wbe", "--package", "v1"]), @"
+    $ cutover deploy shop/wbe --package v1
+    --- stderr
+    error: the workspace has no group `shop/wbe`
+    hint: did you mean `shop/web`?
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["history", "shop/database"]), @"
+    $ cutover history shop/database
+    --- stderr
+    error: the workspace has no group `shop/database`
+    hint: choose one of shop/web
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["show", "nothing"]), @"
+    $ cutover show nothing
+    --- stderr
+    error: no release or deployment begins with `nothing`
+    hint: list releases: cutover ls
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["--config", "nothing.yaml", "ls"]), @"
+    $ cutover --config nothing.yaml ls
+    --- stderr
+    error: read the workspace file `nothing.yaml`
+      because: No such file or directory (os error 2)
+    --- exit status 3
+    ");
+    let elsewhere = Site::new();
+    assert_snapshot!(elsewhere.transcript(&["ls"]), @"
+    $ cutover ls
+    --- stderr
+    error: there is no `cutover.yaml` in `SITE` or above it
+    hint: write one: cutover init
+    hint: name one: --config FILE
+    --- exit status 3
+    ");
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let site = shop();
+
+    assert_snapshot!(site.transcript(&["deploy", "shop/web"]), @"
+    $ cutover deploy shop/web
+    --- stderr
+    error: the following required arguments were not provided:
+      --package <URI>
+
+    Usage: cutover deploy --package <URI> <GROUP>
+
+    For more information, try '--help'.
+    --- exit status 2
+    ");
+    assert_snapshot!(site.transcript(&["deploy", "shop", "--package", "v1"]), @"
+    $ cutover deploy shop --package v1
+    --- stderr
+    error: invalid value 'shop' for '<GROUP>': write APPLICATION/GROUP, for example shop/web
+
+    For more information, try '--help'.
+    --- exit status 2
+    ");
+    assert_snapshot!(site.transcript(&["deploy", "shop/web", "--package", "v1", "--version", "next"]), @"
+    $ cutover deploy shop/web --package v1 --version next
+    --- stderr
+    error: invalid value 'next' for '--version <VERSION>': `next` is not a version: write A.B.C or A.B.C.D with natural numbers, for example 1.4.0
+
+    For more information, try '--help'.
+    --- exit status 2
+    ");
+    assert_snapshot!(site.transcript(&["deploy", "shop/web", "--package", "v1", "--digest", "md5:1"]), @"
+    $ cutover deploy shop/web --package v1 --digest md5:1
+    --- stderr
+    error: invalid value 'md5:1' for '--digest <DIGEST>': `md5:1` is not a digest: write sha256: and 64 hexadecimal digits
+
+    For more information, try '--help'.
+    --- exit status 2
+    ");
+    assert_snapshot!(site.transcript(&["dploy"]), @"
+    $ cutover dploy
+    --- stderr
+    error: unrecognized subcommand 'dploy'
+
+      tip: a similar subcommand exists: 'deploy'
+
+    Usage: cutover [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    --- exit status 2
+    ");
+    assert_snapshot!(site.transcript(&["logs", "x", "--event", "Start"]), @"
+    $ cutover logs x --event Start
+    --- stderr
+    error: invalid value 'Start' for '--event <EVENT>': expected one of DownloadBundle, BeforeBlockTraffic, BlockTraffic, AfterBlockTraffic, ApplicationStop, BeforeInstall, Install, AfterInstall, ApplicationStart, ValidateService, BeforeAllowTraffic, AllowTraffic, AfterAllowTraffic
+
+    For more information, try '--help'.
+    --- exit status 2
+    ");
+}
+
+#[test]
+fn nothing_is_ended_without_a_confirmation() {
+    let site = shop();
+    // The hook outlives its conductor, and ends with the workspace.
+    let hold = format!(
+        "while [ -e '{}' ]; do sleep 0.05; done",
+        site.path("cutover.yaml").display()
+    );
+    site.traced_package("v1", "1.0.0", &hold);
+    let mut conductor = site.start(&["deploy", "shop/web", "--package", "v1"]);
+    until("the release is open", || !site.report_of_newest().is_null());
+    conductor.kill().unwrap();
+    conductor.wait().unwrap();
+
+    assert_snapshot!(site.transcript(&["stop", &newest(&site)]), @"
+    $ cutover stop RELEASE-ID
+    --- stderr
+    error: ending release RELEASE-ID needs a confirmation
+    hint: confirm it: cutover stop RELEASE-ID --yes
+    --- exit status 2
+    ");
+    assert_snapshot!(site.transcript(&["stop", &newest(&site), "--yes"]), @"
+    $ cutover stop RELEASE-ID --yes
+    STOPPED  release RELEASE-ID
+    ");
+}
+
+#[test]
+fn logs_stand_below_headings() {
+    let site = shop();
+    deploy(&site, "v1", "1.0.0");
+    let id = newest(&site);
+    let logs = ["logs", &id, "--instance", "web-2", "--event", "Install"];
+
+    assert_snapshot!(site.transcript(&logs), @"
+    $ cutover logs RELEASE-ID --instance web-2 --event Install
+    --- web-2 Install (attempt 1)
+    1 files written, 0 removed
+    ");
+    assert_snapshot!(site.transcript(&["logs", &id, "--event", "AllowTraffic"]), @"
+    $ cutover logs RELEASE-ID --event AllowTraffic
+    --- stderr
+    warning: there are no such logs.
+    ");
+    assert_snapshot!(site.transcript(&["logs", &id, "--instance", "db-1"]), @"
+    $ cutover logs RELEASE-ID --instance db-1
+    --- stderr
+    error: deployment RELEASE-ID-1 has no instance `db-1`
+    hint: choose one of web-1, web-2
+    --- exit status 3
+    ");
+}
+
+#[test]
+fn checks_packages_in_every_form() {
+    let site = shop();
+    let text = std::fs::read_to_string(site.path("v1/appspec.yml")).unwrap();
+    site.write(
+        "v1/appspec.yml",
+        &text
+            .replace("bin/hook.sh", "bin/hok.sh")
+            .replace("  BeforeInstall", "  BeforInstall"),
+    );
+    let broken = ["check", "v1"];
+
+    assert_snapshot!(site.transcript(&broken), @"
+    $ cutover check v1
+    v1/appspec.yml:12:3: unknown lifecycle event `BeforInstall`; expected one of `BeforeBlockTraffic`, `AfterBlockTraffic`, `ApplicationStop`, `BeforeInstall`, `AfterInstall`, `ApplicationStart`, `ValidateService`, `BeforeAllowTraffic`, `AfterAllowTraffic`
+      hint: did you mean `BeforeInstall`?
+    --- stderr
+    error: the check found 1 error
+    --- exit status 3
+    ");
+    site.write(
+        "v1/appspec.yml",
+        "version: 0.0\nos: linux\nhooks:\n  ApplicationStart:\n    - {location: bin/hok.sh}\n",
+    );
+    let packed = std::process::Command::new("tar")
+        .current_dir(site.path(""))
+        .args(["-czf", "v1.tar.gz", "v1"])
+        .status();
+    assert!(packed.unwrap().success());
+    assert_snapshot!(site.transcript(&["check", "v1/appspec.yml"]), @"
+    $ cutover check v1/appspec.yml
+    v1/appspec.yml:5:7: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    --- stderr
+    error: the check found 1 error
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["check", "v1.tar.gz"]), @"
+    $ cutover check v1.tar.gz
+    v1.tar.gz/appspec.yml:5:7: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    --- stderr
+    error: the check found 1 error
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["check", "cutover.yaml", "v2"]), @"
+    $ cutover check cutover.yaml v2
+    No problems found.
+    ");
+}
+
+#[test]
+fn the_help_of_the_program() {
+    let site = Site::new();
+
+    assert_snapshot!(site.transcript(&["--help"]), @"
+    $ cutover --help
+    Release packages to fleets of hosts
+
+    cutover brings a package to a group of instances in batches, in and out of their load balancer, and
+    keeps a journal, so that a release that was killed can be resumed. Answers go to stdout; progress,
+    warnings and hints to stderr.
+
+    Usage: cutover [OPTIONS] <COMMAND>
+
+    Commands:
+      init         Write a commented cutover.yaml and a sample package
+      check        Check the workspace, its plugins, or packages
+      schema       Print the JSON Schema of cutover.yaml
+      deploy       Deploy a package to a group
+      rollback     Take the latest deployment of a group back
+      resume       Go on with a release that is paused, interrupted, or whose conductor died
+      stop         End a release that is paused or interrupted
+      ls           List releases, newest first
+      show         Show where a release stands
+      report       Print the full report of a release
+      logs         Print what the hooks of a release printed
+      watch        Follow a release until it ends
+      history      List the deployments of a group, newest first
+      plugin       Look at plugins
+      completions  Print a completion script for a shell
+      man          Write the manual pages
+
+    Options:
+      -h, --help
+              Print help (see a summary with '-h')
+
+      -V, --version
+              Print version
+
+    Options of every command:
+          --config <FILE>
+              Workspace file; found upwards from the working directory when left out
+              
+              [env: CUTOVER_CONFIG=]
+
+          --output <OUTPUT>
+              Form of the answer on stdout
+              
+              [default: text]
+              [possible values: text, json]
+
+          --color <COLOR>
+              When to colour
+              
+              [default: auto]
+              [possible values: auto, always, never]
+
+      -q, --quiet
+              Print no progress, warnings or advice; errors are printed
+
+      -v, --verbose
+              Print what hooks print, and what is skipped
+
+    Exit status:
+        0  Done
+        1  A bug of cutover
+        2  Wrong usage, or not confirmed
+        3  Invalid configuration or input; nothing has changed on any instance
+        4  The release failed
+        5  The release failed and needs a person
+        6  Busy: another release holds the group, or another conductor drives the release
+        7  Paused or stopped before the end
+      130  Interrupted
+    ");
+    assert_snapshot!(site.transcript(&["deploy", "--help"]), @"
+    $ cutover deploy --help
+    Deploy a package to a group
+
+    Usage: cutover deploy [OPTIONS] --package <URI> <GROUP>
+
+    Arguments:
+      <GROUP>  Group to deploy to, APPLICATION/GROUP
+
+    Options:
+          --package <URI>      Package: a folder, an archive, or a URL that a package source serves
+          --version <VERSION>  Version to give it, A.B.C or A.B.C.D; generated from the time when left
+                               out
+          --digest <DIGEST>    Digest that the package must have, sha256:…
+          --comment <COMMENT>  Why, for the history
+          --dry-run            Print what would happen, and change nothing on any instance
+      -h, --help               Print help
+
+    Options of every command:
+          --config <FILE>    Workspace file; found upwards from the working directory when left out
+                             [env: CUTOVER_CONFIG=]
+          --output <OUTPUT>  Form of the answer on stdout [default: text] [possible values: text, json]
+          --color <COLOR>    When to colour [default: auto] [possible values: auto, always, never]
+      -q, --quiet            Print no progress, warnings or advice; errors are printed
+      -v, --verbose          Print what hooks print, and what is skipped
+    ");
+}
+
+#[test]
+fn the_schema_is_json() {
+    let site = Site::new();
+
+    let schema = site.cutover(&["schema"]).ok().json();
+
+    assert_eq!(schema["type"], "object");
+}
+
+#[test]
+fn completions_and_manual_pages_are_written() {
+    let site = Site::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = site.cutover(&["completions", shell]).ok().stdout;
+        assert!(script.contains("history"), "{shell}: {script}");
+    }
+
+    site.cutover(&["man", "pages"]).ok();
+
+    let page = std::fs::read_to_string(site.path("pages/cutover-deploy.1")).unwrap();
+    assert!(page.contains("dry"), "{page}");
+    assert!(
+        !site.path("pages/cutover-agent.1").exists(),
+        "hidden commands have no page"
+    );
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error_and_does_not_hide_one() {
+    let site = shop();
+    deploy(&site, "v1", "1.0.0");
+    let status = |command: &str| {
+        let mut shell = std::process::Command::new("bash");
+        shell
+            .current_dir(site.path(""))
+            .args(["-c", &format!("set -o pipefail; {command}")])
+            .env("CUTOVER", cutover_tests::target_folder().join("cutover"));
+        shell.output().unwrap()
+    };
+
+    for command in [
+        "schema",
+        "--help",
+        "completions bash",
+        "history shop/web",
+        "check",
+    ] {
+        let output = status(&format!("\"$CUTOVER\" {command} | true"));
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        assert!(
+            output.stderr.is_empty(),
+            "{command}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let output = status("\"$CUTOVER\" report nothing | true");
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn colours_are_there_when_asked_for_and_ids_show_what_is_enough_of_them() {
+    let site = shop();
+    deploy(&site, "v1", "1.0.0");
+
+    let plain = site.cutover(&["ls"]).ok().stdout;
+    let coloured = site.cutover(&["ls", "--color", "always"]).ok().stdout;
+
+    assert!(!plain.contains('\u{1b}'), "{plain}");
+    let id = newest(&site);
+    let (first, rest) = id.split_at(1);
+    assert!(
+        coloured.contains(&format!("\u{1b}[1m\u{1b}[36m{first}\u{1b}[0m{rest}")),
+        "{coloured:?}"
+    );
+    site.cutover(&["show", first]).ok();
+}
