@@ -4,6 +4,7 @@ use std::path::Path;
 
 use model::AppSpec;
 use spec::Problems;
+use spec::appspec::FindError;
 use spec::workspace::Group;
 
 use crate::plan::PlanError;
@@ -19,9 +20,15 @@ pub(crate) fn read_appspec(
         package: package.to_owned(),
         source,
     };
-    let path = spec::appspec::find(tree).map_err(|error| unreadable(Box::new(error)))?;
+    let path = spec::appspec::find(tree).map_err(|error| match error {
+        // The operator knows the package by its own name, not by where the store keeps it.
+        FindError::Missing { .. } => FindError::Missing {
+            package: package.into(),
+        },
+        other => other,
+    });
+    let path = path.map_err(|error| unreadable(Box::new(error)))?;
     let text = std::fs::read_to_string(&path).map_err(|error| unreadable(Box::new(error)))?;
-    // Messages name the file as the operator knows it, not where the store keeps it.
     let shown = path
         .strip_prefix(tree)
         .map_or_else(|_| path.clone(), |name| Path::new(package).join(name));

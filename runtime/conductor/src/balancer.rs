@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use engine::Action;
 use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};
@@ -53,7 +52,7 @@ pub(crate) async fn reach(
                 Call::Change | Call::Poll { .. } => Some(turn.lock().await),
                 Call::Read => None,
             };
-            exchange.call(&call, balancer.timeout).await
+            exchange.call(&call, operation.deadline()).await
         };
         match operation.answer(now(), &call, answer) {
             Next::Done { note } => {
@@ -166,8 +165,7 @@ struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    fn context(&self, timeout: Duration) -> OpContext {
-        let Timestamp(ms) = now();
+    fn context(&self, deadline: Timestamp) -> OpContext {
         let step = format!(
             "{}.{}.{}",
             self.action.deployment.id, self.member.target_id, self.action.event
@@ -191,16 +189,14 @@ impl Exchange<'_> {
                 .map(|byte| format!("{byte:02x}"))
                 .collect(),
             attempt: self.action.attempt,
-            deadline: Some(Timestamp(ms.saturating_add(
-                i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX),
-            ))),
+            deadline: Some(deadline),
             dry_run: false,
             ..OpContext::default()
         }
     }
 
-    async fn call(&self, call: &Call, timeout: Duration) -> Answer {
-        let context = self.context(timeout);
+    async fn call(&self, call: &Call, deadline: Timestamp) -> Answer {
+        let context = self.context(deadline);
         let pool = pool_of(std::slice::from_ref(&self.member));
         match call {
             Call::Change => {

@@ -569,11 +569,11 @@ fn why_failed(deployment: &crate::DeploymentState) -> String {
             state.reason.as_deref().unwrap_or("failed")
         )
     });
+    let total = deployment.instances.len();
+    let instances = if total == 1 { "instance" } else { "instances" };
     format!(
-        "{first}{} of {} instances failed, failure_threshold is {}",
-        deployment.failed,
-        deployment.instances.len(),
-        deployment.plan.failure_threshold
+        "{first}{} of {total} {instances} failed, failure_threshold is {}",
+        deployment.failed, deployment.plan.failure_threshold
     )
 }
 

@@ -102,6 +102,8 @@ pub struct Operation {
     /// The call to repeat after a read-back that did not settle it.
     interrupted: Option<Call>,
     last_seen: String,
+    /// The last failure, while nothing has succeeded after it.
+    last_failure: Option<String>,
 }
 
 impl Operation {
@@ -117,7 +119,14 @@ impl Operation {
             changed: false,
             interrupted: None,
             last_seen: "nothing yet".to_owned(),
+            last_failure: None,
         }
+    }
+
+    /// When the operation is given up.
+    #[must_use]
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
     }
 
     /// What the operation waits for, for people.
@@ -175,6 +184,7 @@ impl Operation {
 
     fn settled(&mut self, after: Duration) -> Next {
         self.failures = 0;
+        self.last_failure = None;
         self.interrupted = None;
         Next::Call {
             after,
@@ -187,6 +197,7 @@ impl Operation {
         // A read that only checks on an interrupted change says nothing about whether the change will ever work.
         if self.interrupted.is_none() {
             self.failures = 0;
+            self.last_failure = None;
         }
         let reached = match self.goal {
             Goal::Blocked => {
@@ -234,7 +245,7 @@ impl Operation {
             };
         }
         let backed_off = (SHORTEST_WAIT * 2u32.pow(self.failures)).min(LONGEST_WAIT);
-        self.last_seen = message;
+        self.last_failure = Some(message);
         match class {
             Class::Transient => Next::Call {
                 after: backed_off,
@@ -261,9 +272,16 @@ impl Operation {
                 Goal::Blocked => "drained",
                 Goal::Allowed => "healthy",
             };
-            return Next::Failed {
-                reason: format!("not {goal} in time; the balancer says: {}", self.last_seen),
-            };
+            let failure = self
+                .last_failure
+                .as_ref()
+                .map(|failure| format!("; the last call failed: {failure}"));
+            let reason = format!(
+                "not {goal} in time; the balancer says: {}{}",
+                self.last_seen,
+                failure.unwrap_or_default()
+            );
+            return Next::Failed { reason };
         }
         Next::Call {
             after: after.min(left),

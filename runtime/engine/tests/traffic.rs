@@ -145,3 +145,20 @@ fn the_deadline_ends_the_wait_with_the_balancers_last_word() {
 
     insta::assert_snapshot!(last, @r#"Failed { reason: "not healthy in time; the balancer says: registering, L4CON: connection refused" }"#);
 }
+
+#[test]
+fn the_deadline_names_a_call_that_kept_failing() {
+    let slow = Answer::Failure {
+        class: Class::Throttled,
+        message: "slow down".into(),
+        retry_after: Some(Duration::from_secs(6)),
+    };
+
+    let last = check(Goal::Allowed, vec![slow.clone(), slow.clone(), slow])
+        .lines()
+        .last()
+        .unwrap()
+        .to_owned();
+
+    insta::assert_snapshot!(last, @r#"Failed { reason: "not healthy in time; the balancer says: nothing yet; the last call failed: slow down" }"#);
+}

@@ -55,7 +55,7 @@ pub enum Error {
     #[error("the file is not WebAssembly")]
     NotWasm,
     #[error(
-        "the file is a WebAssembly module, not a component: wrap it with `cutover plugin build` or `wasm-tools component new`"
+        "the file is a WebAssembly module, not a component: make one of it with `wasm-tools component new`"
     )]
     Module,
     #[error("the file is not a valid component")]

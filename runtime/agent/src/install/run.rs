@@ -78,7 +78,8 @@ pub(crate) fn install(
             let (written, removed) = (changes.written, changes.removed);
             changes.settle();
             forget_kept(&shelf, &content);
-            let mut note = format!("{written} files written, {removed} removed");
+            let files = if written == 1 { "file" } else { "files" };
+            let mut note = format!("{written} {files} written, {removed} removed");
             log.say(&note);
             for (number, more) in plan.notes.iter().enumerate() {
                 log.say(more);
