@@ -9,6 +9,7 @@
 )]
 
 mod apt;
+mod bench;
 mod demo;
 mod load;
 mod plugins;
@@ -34,6 +35,8 @@ enum Task {
     Demo,
     /// Check and test everything
     Test,
+    /// Measure against the targets
+    Bench(bench::Bench),
     /// Build the first-party plugins into `target/plugins`
     Plugins,
     /// Build the components that tests use into `target/components`
@@ -45,6 +48,7 @@ fn main() -> Result<()> {
     match Arguments::parse().task {
         Task::Demo => demo::run(&root),
         Task::Test => test::run(&root),
+        Task::Bench(bench) => bench::run(&root, &bench),
         Task::Plugins => plugins::build(&root, plugins::Set::FirstParty),
         Task::Components => plugins::build(&root, plugins::Set::Test),
     }

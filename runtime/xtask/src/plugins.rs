@@ -72,7 +72,7 @@ pub(crate) fn build(root: &Path, set: Set) -> Result<()> {
         let component = componentize(&module, &plugin.manifest)
             .with_context(|| format!("make a component of plugin `{}`", plugin.name))?;
         replace(&results.join(format!("{}.wasm", plugin.name)), &component)?;
-        println!(
+        eprintln!(
             "{:width$}  {:>4} kB  sha256:{}",
             plugin.name,
             component.len().div_ceil(1000),
