@@ -22,15 +22,27 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<()> {
     let _ = demo::haproxy();
     plugins::build(root, plugins::Set::FirstParty)?;
     let mut build = Command::new("cargo");
-    build
-        .current_dir(root)
-        .args(["build", "--locked", "--release", "--package", "cutover", "--package", "cutover-bench"]);
-    ensure!(build.status().context("run `cargo build`")?.success(), "the build failed");
+    build.current_dir(root).args([
+        "build",
+        "--locked",
+        "--release",
+        "--package",
+        "cutover",
+        "--package",
+        "cutover-bench",
+    ]);
+    ensure!(
+        build.status().context("run `cargo build`")?.success(),
+        "the build failed"
+    );
     let measured = Command::new(root.join("target/release/cutover-bench"))
         .current_dir(root)
         .args(&bench.options)
         .status()
         .context("start the measuring program")?;
-    ensure!(measured.success(), "the measuring program ended with {measured}");
+    ensure!(
+        measured.success(),
+        "the measuring program ended with {measured}"
+    );
     Ok(())
 }

@@ -21,8 +21,14 @@ const PLUGINS: [(&str, &str); 5] = [
     ("file-package", "{}"),
     ("http-package", "{}"),
     ("ews-kinds", "{}"),
-    ("file-balancer", r#"{"directory":"balancer","file":"upstreams.txt"}"#),
-    ("haproxy", r#"{"socket":"tcp:127.0.0.1:9999","backend":"shop"}"#),
+    (
+        "file-balancer",
+        r#"{"directory":"balancer","file":"upstreams.txt"}"#,
+    ),
+    (
+        "haproxy",
+        r#"{"socket":"tcp:127.0.0.1:9999","backend":"shop"}"#,
+    ),
 ];
 
 pub(crate) fn measure(places: &Places, figures: &mut Vec<Figure>) -> Result<()> {
@@ -51,7 +57,10 @@ pub(crate) fn measure(places: &Places, figures: &mut Vec<Figure>) -> Result<()> 
     figures.push(Figure::milliseconds(
         format!("plugin {name}: load, compiled before"),
         &cached,
-        format!("read, hash, check and map the code, make one instance: 1/{:.0}", compiled.median() / cached.median()),
+        format!(
+            "read, hash, check and map the code, make one instance: 1/{:.0}",
+            compiled.median() / cached.median()
+        ),
     ));
     Ok(())
 }
@@ -72,7 +81,11 @@ async fn call(cache: &Path, name: &str, path: &Path, config: &str) -> Result<Vec
 }
 
 /// Loads with an empty cache, and with what that left in it.
-async fn load_both(places: &Places, name: &str, path: &Path) -> Result<(Vec<Duration>, Vec<Duration>)> {
+async fn load_both(
+    places: &Places,
+    name: &str,
+    path: &Path,
+) -> Result<(Vec<Duration>, Vec<Duration>)> {
     let (mut compiled, mut cached) = (Vec::new(), Vec::new());
     for number in 0..LOADS {
         let cache = places.folder.join(format!("compiled-{number}"));

@@ -13,7 +13,10 @@ const APPENDS: usize = 500;
 const LENGTH: usize = 200;
 
 pub(crate) fn measure(places: &Places, figures: &mut Vec<Figure>) -> Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).open(places.folder.join("appends"))?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(places.folder.join("appends"))?;
     let mut times = Vec::with_capacity(APPENDS);
     for _ in 0..APPENDS {
         let began = Instant::now();

@@ -70,7 +70,12 @@ impl Sample {
 }
 
 impl Figure {
-    pub(crate) fn new(what: impl Into<String>, value: f64, unit: &'static str, contains: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        what: impl Into<String>,
+        value: f64,
+        unit: &'static str,
+        contains: impl Into<String>,
+    ) -> Self {
         Self {
             what: what.into(),
             value,
@@ -84,13 +89,22 @@ impl Figure {
     }
 
     /// The median of times in seconds, shown in milliseconds, with the fastest one.
-    pub(crate) fn milliseconds(what: impl Into<String>, times: &Sample, contains: impl Into<String>) -> Self {
+    pub(crate) fn milliseconds(
+        what: impl Into<String>,
+        times: &Sample,
+        contains: impl Into<String>,
+    ) -> Self {
         Self::new(what, times.median() * 1e3, "ms", contains).with("min", times.min() * 1e3)
     }
 
     /// The median of times in seconds, shown in microseconds, with the slow end.
-    pub(crate) fn microseconds(what: impl Into<String>, times: &Sample, contains: impl Into<String>) -> Self {
-        Self::new(what, times.median() * 1e6, "µs", contains).with("p99", times.quantile(0.99) * 1e6)
+    pub(crate) fn microseconds(
+        what: impl Into<String>,
+        times: &Sample,
+        contains: impl Into<String>,
+    ) -> Self {
+        Self::new(what, times.median() * 1e6, "µs", contains)
+            .with("p99", times.quantile(0.99) * 1e6)
     }
 
     pub(crate) fn with(mut self, name: &'static str, value: f64) -> Self {
@@ -114,10 +128,18 @@ impl Figure {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![["figure", "measured", "", "ratio", "target", "met", "contains"].map(str::to_owned)];
+        let mut rows = vec![
+            [
+                "figure", "measured", "", "ratio", "target", "met", "contains",
+            ]
+            .map(str::to_owned),
+        ];
         rows.extend(self.figures.iter().map(row));
         let widths: [usize; 7] = std::array::from_fn(|column| {
-            rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default()
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or_default()
         });
         writeln!(f, "{}\n", self.machine)?;
         for row in &rows {
@@ -132,7 +154,11 @@ impl fmt::Display for Report {
 }
 
 fn row(figure: &Figure) -> [String; 7] {
-    let others: Vec<_> = figure.others.iter().map(|(name, value)| format!("{name} {}", number(*value))).collect();
+    let others: Vec<_> = figure
+        .others
+        .iter()
+        .map(|(name, value)| format!("{name} {}", number(*value)))
+        .collect();
     let target = match figure.target {
         Some(Target::Ratio(most)) => format!("<= {most}x"),
         Some(Target::Value(most)) => format!("<= {} {}", number(most), figure.unit),
@@ -147,7 +173,10 @@ fn row(figure: &Figure) -> [String; 7] {
         figure.what.clone(),
         format!("{} {}", number(figure.value), figure.unit),
         others.join(", "),
-        figure.ratio.map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
+        figure
+            .ratio
+            .map(|ratio| format!("{ratio:.2}x"))
+            .unwrap_or_default(),
         target,
         met.to_owned(),
         figure.contains.clone(),
@@ -163,7 +192,11 @@ fn number(value: f64) -> String {
         _ => 3,
     };
     let text = format!("{value:.places$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +215,10 @@ mod tests {
     fn a_sample_knows_its_middle_and_its_ends() {
         let sample = Sample::of([3.0, 1.0, 2.0]);
 
-        assert_eq!((sample.min(), sample.median(), sample.quantile(1.0)), (1.0, 2.0, 3.0));
+        assert_eq!(
+            (sample.min(), sample.median(), sample.quantile(1.0)),
+            (1.0, 2.0, 3.0)
+        );
     }
 
     #[test]

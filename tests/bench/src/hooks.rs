@@ -46,8 +46,18 @@ struct Case {
 
 pub(crate) fn measure(places: &Places, figures: &mut Vec<Figure>) -> Result<()> {
     for case in [
-        Case { instances: 1, concurrency: 1, repetitions: 31, most: 2.0 },
-        Case { instances: 50, concurrency: 10, repetitions: 7, most: 1.3 },
+        Case {
+            instances: 1,
+            concurrency: 1,
+            repetitions: 31,
+            most: 2.0,
+        },
+        Case {
+            instances: 50,
+            concurrency: 10,
+            repetitions: 7,
+            most: 1.3,
+        },
     ] {
         figures.extend(case.measure(places)?);
     }
@@ -69,10 +79,16 @@ impl Case {
         }
         let name = match self.instances {
             1 => "one instance, 7 hooks".to_owned(),
-            many => format!("{many} instances, {} at a time, {count} hooks", self.concurrency),
+            many => format!(
+                "{many} instances, {} at a time, {count} hooks",
+                self.concurrency
+            ),
         };
         let beside = |times: &[Duration]| {
-            let ratios = times.iter().zip(&loops).map(|(time, one)| time.as_secs_f64() / one.as_secs_f64());
+            let ratios = times
+                .iter()
+                .zip(&loops)
+                .map(|(time, one)| time.as_secs_f64() / one.as_secs_f64());
             Sample::of(ratios).median()
         };
         let line = |what: &str, times: &[Duration], contains: &str| {
@@ -100,7 +116,10 @@ impl Case {
     }
 
     fn group(&self) -> String {
-        format!("        strategy: {{type: rolling, concurrency: {}}}\n", self.concurrency)
+        format!(
+            "        strategy: {{type: rolling, concurrency: {}}}\n",
+            self.concurrency
+        )
     }
 }
 
@@ -111,15 +130,30 @@ struct ShellLoop {
 }
 
 impl ShellLoop {
-    fn write(workspace: &Workspace, scripts: &[PathBuf], times: usize, trace: PathBuf) -> Result<Self> {
-        let once: String = scripts.iter().map(|script| format!("'{}'\n", script.display())).collect();
+    fn write(
+        workspace: &Workspace,
+        scripts: &[PathBuf],
+        times: usize,
+        trace: PathBuf,
+    ) -> Result<Self> {
+        let once: String = scripts
+            .iter()
+            .map(|script| format!("'{}'\n", script.display()))
+            .collect();
         workspace.write("loop.sh", &once.repeat(times))?;
-        Ok(Self { file: workspace.path("loop.sh"), trace })
+        Ok(Self {
+            file: workspace.path("loop.sh"),
+            trace,
+        })
     }
 
     fn run(&self, count: usize) -> Result<Duration> {
         let began = Instant::now();
-        let status = Command::new("/bin/sh").arg(&self.file).stdin(Stdio::null()).status().context("run `/bin/sh`")?;
+        let status = Command::new("/bin/sh")
+            .arg(&self.file)
+            .stdin(Stdio::null())
+            .status()
+            .context("run `/bin/sh`")?;
         let took = began.elapsed();
         ensure!(status.success(), "the shell loop ended with {status}");
         expect_lines(&self.trace, count)?;
@@ -129,7 +163,10 @@ impl ShellLoop {
 
 /// Checks that every script ran once, and forgets it.
 fn expect_lines(trace: &PathBuf, count: usize) -> Result<()> {
-    let lines = fs::read_to_string(trace).context("read what the scripts left")?.lines().count();
+    let lines = fs::read_to_string(trace)
+        .context("read what the scripts left")?
+        .lines()
+        .count();
     ensure!(lines == count, "{lines} scripts ran instead of {count}");
     Ok(fs::remove_file(trace)?)
 }
@@ -166,7 +203,12 @@ impl Driven {
             anyhow::Ok((conductor, cached))
         })?;
         fs::remove_file(&trace)?;
-        Ok(Self { conductor, package, shell_loop, cached })
+        Ok(Self {
+            conductor,
+            package,
+            shell_loop,
+            cached,
+        })
     }
 
     fn run(&self, runtime: &tokio::runtime::Runtime, count: usize) -> Result<Duration> {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 /// Processor, cores, memory, kernel, file system and how busy the machine is.
 pub(crate) fn line(folder: &Path) -> String {
-    let processor = value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
+    let processor =
+        value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown processor".to_owned());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let memory = value("/proc/meminfo", "MemTotal")
         .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
@@ -24,7 +25,10 @@ pub(crate) fn line(folder: &Path) -> String {
 /// The first `NAME: VALUE` line of a file.
 fn value(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
-    let (_, value) = text.lines().filter_map(|line| line.split_once(':')).find(|(found, _)| found.trim() == name)?;
+    let (_, value) = text
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(found, _)| found.trim() == name)?;
     Some(value.trim().to_owned())
 }
 
@@ -36,5 +40,7 @@ fn file_system(folder: &Path) -> Option<String> {
         Some((words.next()?, words.next()?))
     });
     let above = mounts.filter(|(point, _)| folder.starts_with(point));
-    above.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind.to_owned())
+    above
+        .max_by_key(|(point, _)| point.len())
+        .map(|(_, kind)| kind.to_owned())
 }

@@ -5,7 +5,11 @@
 //! `scale` what releases over many instances take. Everything happens in folders under `target/bench`, on the disk that
 //! the repository is on. Deliberately absent: judging. A missed target is a line of the table, not a failed run.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a measurement prints")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a measurement prints"
+)]
 
 mod calls;
 mod disk;
@@ -87,7 +91,11 @@ fn main() -> Result<()> {
         }
     }
     remove_old_runs(&places.folder)?;
-    let report = Report { v: 1, machine, figures };
+    let report = Report {
+        v: 1,
+        machine,
+        figures,
+    };
     match arguments.output {
         Output::Text => print!("{report}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
@@ -110,7 +118,9 @@ fn places() -> Result<Places> {
     let here = std::env::current_exe().context("find this program's own file")?;
     let release = here.parent().context("find the folder of this program")?;
     let target = release.parent().context("find the folder `target`")?;
-    let folder = target.join("bench").join(format!("run-{}", std::process::id()));
+    let folder = target
+        .join("bench")
+        .join(format!("run-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("create `{}`", folder.display()))?;
     Ok(Places {
         cutover: release.join("cutover"),
@@ -125,7 +135,11 @@ fn remove_old_runs(folder: &Path) -> Result<()> {
     let runs = folder.parent().context("find the folder of all runs")?;
     for entry in std::fs::read_dir(runs)? {
         let entry = entry?;
-        let is_old = entry.metadata()?.modified()?.elapsed().is_ok_and(|age| age > OLD);
+        let is_old = entry
+            .metadata()?
+            .modified()?
+            .elapsed()
+            .is_ok_and(|age| age > OLD);
         if is_old {
             std::fs::remove_dir_all(entry.path())?;
         }

@@ -30,7 +30,11 @@ impl Fleet for SimulatedFleet {
     fn run(&self, _: &Host, _: fleet::Command, _: Arc<dyn LogSink>) -> BoxFuture<'static, Ending> {
         Box::pin(async {
             tokio::task::yield_now().await;
-            Ending::Succeeded { exit_code: Some(0), log: None, note: None }
+            Ending::Succeeded {
+                exit_code: Some(0),
+                log: None,
+                note: None,
+            }
         })
     }
 
@@ -96,13 +100,20 @@ fn lines(instances: usize, costs: &[Cost]) -> Vec<Figure> {
         peak = peak.at_most(MOST_MEMORY);
     }
     let bytes = sample(|cost| cost.journal_bytes as f64).median();
-    let journal = Figure::new(format!("{name}: journal"), bytes / 1e6, "MB", "file and write-ahead log, the release before it left out")
-        .with("bytes per record", bytes / records);
+    let journal = Figure::new(
+        format!("{name}: journal"),
+        bytes / 1e6,
+        "MB",
+        "file and write-ahead log, the release before it left out",
+    )
+    .with("bytes per record", bytes / records);
     vec![wall, peak, journal]
 }
 
 fn in_a_process(places: &Places, instances: usize, number: usize) -> Result<Cost> {
-    let folder = places.folder.join(format!("simulated-{instances}-{number}"));
+    let folder = places
+        .folder
+        .join(format!("simulated-{instances}-{number}"));
     let run = || -> Result<Cost> {
         let output = Command::new(std::env::current_exe()?)
             .arg("simulate")
@@ -112,7 +123,10 @@ fn in_a_process(places: &Places, instances: usize, number: usize) -> Result<Cost
             .output()
             .context("start this program again")?;
         let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "simulate {instances} instances: {said}");
+        ensure!(
+            output.status.success(),
+            "simulate {instances} instances: {said}"
+        );
         serde_json::from_slice(&output.stdout).context("read what the release took")
     };
     // The first installs what the second replaces, and compiles what that finds compiled.
@@ -126,11 +140,19 @@ fn in_a_process(places: &Places, instances: usize, number: usize) -> Result<Cost
 pub(crate) fn simulate(instances: usize, folder: &Path) -> Result<()> {
     let file = folder.join("cutover.yaml");
     let workspace = if file.exists() {
-        Workspace { folder: folder.to_owned() }
+        Workspace {
+            folder: folder.to_owned(),
+        }
     } else {
         let rest = "        strategy: {type: rolling, concurrency: 10%}\n";
         let workspace = Workspace::make(folder.to_owned(), instances, "", rest)?;
-        let hooks = ["ApplicationStop", "BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"];
+        let hooks = [
+            "ApplicationStop",
+            "BeforeInstall",
+            "AfterInstall",
+            "ApplicationStart",
+            "ValidateService",
+        ];
         workspace.package("package", &hooks.map(|event| (event, 1)), "#!/bin/sh\n")?;
         workspace
     };
@@ -177,5 +199,7 @@ fn peak_memory_kb() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.context("find `VmHWM` in `/proc/self/status`")?.parse()?)
+    Ok(number
+        .context("find `VmHWM` in `/proc/self/status`")?
+        .parse()?)
 }

@@ -39,8 +39,9 @@ pub(crate) fn measure(places: &Places, figures: &mut Vec<Figure>) -> Result<()> 
     match HaProxy::start(&folder)? {
         Some(haproxy) => {
             let socket = haproxy.socket;
-            let plugins =
-                format!("plugins:\n  haproxy:\n    component: haproxy\n    grants: {{sockets: [\"tcp:{socket}\"]}}\n");
+            let plugins = format!(
+                "plugins:\n  haproxy:\n    component: haproxy\n    grants: {{sockets: [\"tcp:{socket}\"]}}\n"
+            );
             let rest = format!(
                 "        load_balancer: {{plugin: haproxy, config: {{socket: \"tcp:{socket}\", backend: shop}}, timeout: 30s}}\n"
             );
@@ -63,14 +64,26 @@ pub(crate) fn measure(places: &Places, figures: &mut Vec<Figure>) -> Result<()> 
 fn first_hooks(places: &Places, workspace: Workspace) -> Result<Sample> {
     let path = workspace.path("first-line");
     let (mut fifo, mut rest) = fifo(&path)?;
-    let text = format!("#!/bin/sh\necho \"$LIFECYCLE_EVENT\" > '{}'\n", path.display());
-    let hooks = ["BeforeBlockTraffic", "ApplicationStop", "BeforeInstall", "ApplicationStart", "ValidateService"];
+    let text = format!(
+        "#!/bin/sh\necho \"$LIFECYCLE_EVENT\" > '{}'\n",
+        path.display()
+    );
+    let hooks = [
+        "BeforeBlockTraffic",
+        "ApplicationStop",
+        "BeforeInstall",
+        "ApplicationStart",
+        "ValidateService",
+    ];
     workspace.package("package", &hooks.map(|event| (event, 1)), &text)?;
     let mut times = Vec::with_capacity(REPETITIONS);
     for number in 0..=REPETITIONS {
         let mut line = [0; 64];
         let began = Instant::now();
-        let mut child = workspace.deploy(places, "package").spawn().context("start `cutover deploy`")?;
+        let mut child = workspace
+            .deploy(places, "package")
+            .spawn()
+            .context("start `cutover deploy`")?;
         // A deployment that fails before its first hook would leave this waiting: the end of the program ends it.
         let took = wait_for_line(&mut fifo, &mut child, &mut line, began)?;
         let status = child.wait()?;
@@ -85,9 +98,17 @@ fn first_hooks(places: &Places, workspace: Workspace) -> Result<Sample> {
 }
 
 /// Waits for the first byte in the FIFO, or for a program that ends without one.
-fn wait_for_line(fifo: &mut File, child: &mut Child, line: &mut [u8], began: Instant) -> Result<Duration> {
+fn wait_for_line(
+    fifo: &mut File,
+    child: &mut Child,
+    line: &mut [u8],
+    began: Instant,
+) -> Result<Duration> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let patience = Timespec { tv_sec: 1, tv_nsec: 0 };
+    let patience = Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
     loop {
         let mut fds = [PollFd::new(&*fifo, PollFlags::IN)];
         let ready = poll(&mut fds, Some(&patience))?;
@@ -109,7 +130,9 @@ fn fifo(path: &Path) -> Result<(File, File)> {
         .with_context(|| format!("make the FIFO `{}`", path.display()))?;
     let mut options = OpenOptions::new();
     let waiting = options.read(true).write(true).open(path)?;
-    let rest = options.custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let rest = options
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
     Ok((waiting, rest))
 }
 
@@ -124,7 +147,10 @@ impl HaProxy {
     fn start(folder: &Path) -> Result<Option<Self>> {
         fs::create_dir_all(folder)?;
         // Held together, so that they differ.
-        let ports = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let ports = [
+            TcpListener::bind("127.0.0.1:0")?,
+            TcpListener::bind("127.0.0.1:0")?,
+        ];
         let [socket, front] = [ports[0].local_addr()?, ports[1].local_addr()?];
         drop(ports);
         let file = folder.join("haproxy.cfg");
@@ -148,7 +174,10 @@ impl HaProxy {
         let haproxy = Self { child, socket };
         let began = Instant::now();
         while TcpStream::connect(socket).is_err() {
-            ensure!(began.elapsed() < PATIENCE, "HAProxy does not answer at {socket}");
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "HAProxy does not answer at {socket}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         Ok(Some(haproxy))

@@ -25,9 +25,16 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// Makes one with this many instances; `plugins` is the file's beginning, `rest` further keys of the group, each line
     /// indented by eight spaces.
-    pub(crate) fn make(folder: PathBuf, instances: usize, plugins: &str, rest: &str) -> Result<Self> {
+    pub(crate) fn make(
+        folder: PathBuf,
+        instances: usize,
+        plugins: &str,
+        rest: &str,
+    ) -> Result<Self> {
         let workspace = Self { folder };
-        let mut text = format!("{plugins}applications:\n  shop:\n    groups:\n      web:\n        instances:\n");
+        let mut text = format!(
+            "{plugins}applications:\n  shop:\n    groups:\n      web:\n        instances:\n"
+        );
         for number in 1..=instances {
             writeln!(
                 text,
@@ -52,8 +59,15 @@ impl Workspace {
     }
 
     /// Writes a package whose hooks run these scripts, each the same `text`. Returns the paths of the scripts.
-    pub(crate) fn package(&self, name: &str, hooks: &[(&str, usize)], text: &str) -> Result<Vec<PathBuf>> {
-        let mut appspec = "version: 0.0\nos: linux\nfiles:\n  - {source: /content, destination: app}\n".to_owned();
+    pub(crate) fn package(
+        &self,
+        name: &str,
+        hooks: &[(&str, usize)],
+        text: &str,
+    ) -> Result<Vec<PathBuf>> {
+        let mut appspec =
+            "version: 0.0\nos: linux\nfiles:\n  - {source: /content, destination: app}\n"
+                .to_owned();
         let mut scripts = Vec::new();
         if !hooks.is_empty() {
             appspec.push_str("hooks:\n");
@@ -108,9 +122,16 @@ impl Workspace {
     /// Runs `cutover deploy` and says how long that took.
     pub(crate) fn timed_deploy(&self, places: &Places, package: &str) -> Result<Duration> {
         let began = Instant::now();
-        let status = self.deploy(places, package).status().context("run `cutover deploy`")?;
+        let status = self
+            .deploy(places, package)
+            .status()
+            .context("run `cutover deploy`")?;
         let took = began.elapsed();
-        ensure!(status.success(), "`cutover deploy` in `{}` ended with {status}", self.folder.display());
+        ensure!(
+            status.success(),
+            "`cutover deploy` in `{}` ended with {status}",
+            self.folder.display()
+        );
         Ok(took)
     }
 }
@@ -145,8 +166,7 @@ pub(crate) async fn drive(conductor: &Conductor, planned: Planned) -> Result<Dur
 
 /// An async runtime like the program's own.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the async runtime")
