@@ -225,7 +225,7 @@ impl Observer for Progress {
     }
 }
 
-/// One bar for the deployment, and one for each instance in flight.
+/// One bar for the deployment, one for its batch, and one for each instance in flight.
 #[derive(Default)]
 struct Bars {
     multi: MultiProgress,
@@ -235,6 +235,7 @@ struct Bars {
 #[derive(Default)]
 struct Shown {
     deployment: Option<ProgressBar>,
+    batch: Option<ProgressBar>,
     instances: HashMap<InstanceId, ProgressBar>,
 }
 
@@ -256,7 +257,15 @@ impl Bars {
                 }
                 bar.set_prefix(plan.group.to_string());
                 bar.enable_steady_tick(Duration::from_millis(250));
+                let batch = self.multi.add(ProgressBar::no_length());
+                if let Ok(style) =
+                    ProgressStyle::with_template("{prefix:>11} [{bar:30}] {pos}/{len} instances")
+                {
+                    batch.set_style(style.progress_chars("=> "));
+                }
+                show_batch(&batch, plan, bar.position());
                 shown.deployment = Some(bar);
+                shown.batch = Some(batch);
             }
             Fact::StepStarted {
                 deployment,
@@ -289,16 +298,26 @@ impl Bars {
                 bar.set_position(position as u64);
                 bar.set_message(event.name());
             }
-            Fact::InstanceEnded { instance, .. } => {
+            Fact::InstanceEnded {
+                instance,
+                deployment,
+                ..
+            } => {
                 if let Some(bar) = shown.instances.remove(instance) {
                     bar.finish_and_clear();
                 }
                 if let Some(bar) = &shown.deployment {
                     bar.inc(1);
+                    if let (Some(batch), Some(state)) = (&shown.batch, state.find(deployment)) {
+                        show_batch(batch, &state.plan, bar.position());
+                    }
                 }
             }
             Fact::DeploymentEnded { .. } => {
-                if let Some(bar) = shown.deployment.take() {
+                for bar in [shown.batch.take(), shown.deployment.take()]
+                    .into_iter()
+                    .flatten()
+                {
                     bar.finish_and_clear();
                 }
             }
@@ -321,4 +340,16 @@ impl Bars {
         // As in `print`.
         let _ = self.multi.clear();
     }
+}
+
+/// Sets a bar to the batch that is under way when so many instances have ended.
+fn show_batch(bar: &ProgressBar, plan: &model::Deployment, ended: u64) {
+    let size = plan.concurrency() as u64;
+    let total = plan.targets.len() as u64;
+    // After the last instance the last batch stays, full.
+    let batch = (ended / size).min(total.saturating_sub(1) / size);
+    let first = batch * size;
+    bar.set_prefix(format!("batch {}/{}", batch + 1, total.div_ceil(size)));
+    bar.set_length(size.min(total - first));
+    bar.set_position(ended - first);
 }
