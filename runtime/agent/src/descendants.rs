@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
+};
 
 /// A process, told apart from a later one with the same number by when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +42,10 @@ impl Process {
 ///
 /// INVARIANT: this process is the reaper of its descendants, so a process whose parent ended is found as its child.
 pub(crate) fn descendants(except: &BTreeSet<Process>) -> BTreeSet<Process> {
+    // Most scripts leave nothing behind, and one question to the kernel is cheaper than a look at every process.
+    if !has_children() {
+        return BTreeSet::new();
+    }
     let mut children: BTreeMap<i32, Vec<Stat>> = BTreeMap::new();
     for pid in pids() {
         if let Some(stat) = stat(pid) {
@@ -59,6 +66,12 @@ pub(crate) fn descendants(except: &BTreeSet<Process>) -> BTreeSet<Process> {
         }
     }
     found
+}
+
+/// Whether this process has children, dead ones that nobody has waited for included.
+fn has_children() -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    !matches!(waitid(WaitId::All, options), Err(Errno::CHILD))
 }
 
 /// The processes but this one that hold a pipe, as text for people.

@@ -166,7 +166,8 @@ pub(crate) async fn drive(conductor: &Conductor, planned: Planned) -> Result<Dur
 
 /// An async runtime like the program's own.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
         .enable_all()
         .build()
         .context("start the async runtime")
