@@ -81,14 +81,14 @@ fn a_deployment_says_what_it_does() {
       deploying shop/web                1.0.0 to 2 instances, 1 at a time  (RELEASE-ID-1)
            done web-1 DownloadBundle      TOOK
            done web-1 BeforeInstall       TOOK
-           done web-1 Install           1 files written, 0 removed    TOOK
+           done web-1 Install           1 file written, 0 removed    TOOK
            done web-1 AfterInstall        TOOK
            done web-1 ApplicationStart    TOOK
            done web-1 ValidateService     TOOK
        finished web-1
            done web-2 DownloadBundle      TOOK
            done web-2 BeforeInstall       TOOK
-           done web-2 Install           1 files written, 0 removed    TOOK
+           done web-2 Install           1 file written, 0 removed    TOOK
            done web-2 AfterInstall        TOOK
            done web-2 ApplicationStart    TOOK
            done web-2 ValidateService     TOOK
@@ -153,7 +153,7 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
            done web-1 DownloadBundle      TOOK
            done web-1 ApplicationStop     TOOK
            done web-1 BeforeInstall       TOOK
-           done web-1 Install           1 files written, 0 removed    TOOK
+           done web-1 Install           1 file written, 0 removed    TOOK
            done web-1 AfterInstall        TOOK
          failed web-1 ApplicationStart  `bin/hook.sh` exited with 3: port 8081 is taken    TOOK
         gave up web-1                   at ApplicationStart
@@ -203,7 +203,7 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
         DownloadBundle    SUCCEEDED  incoming 1.2.0    TOOK
         ApplicationStop   SUCCEEDED  outgoing 1.0.0    TOOK
         BeforeInstall     SUCCEEDED  incoming 1.2.0    TOOK
-        Install           SUCCEEDED  incoming 1.2.0    TOOK  1 files written, 0 removed
+        Install           SUCCEEDED  incoming 1.2.0    TOOK  1 file written, 0 removed
         AfterInstall      SUCCEEDED  incoming 1.2.0    TOOK
         ApplicationStart  FAILED     incoming 1.2.0    TOOK  `bin/hook.sh` exited with 3: port 8081 is taken
 
@@ -251,7 +251,7 @@ fn a_rollback_that_fails_needs_a_person() {
     $ cutover deploy shop/web --package v2 --version 1.1.0 --quiet
     FAILED  shop/web deploy 1.1.0, shop/web rollback 1.0.0 in TOOK  release RELEASE-ID
     --- stderr
-    error: release RELEASE-ID failed: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instances failed, failure_threshold is 1; the rollback failed too: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instances failed, failure_threshold is 1
+    error: release RELEASE-ID failed: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instance failed, failure_threshold is 1; the rollback failed too: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instance failed, failure_threshold is 1
     hint: read what its hooks printed: cutover logs RELEASE-ID
     hint: see every step: cutover report RELEASE-ID
     hint: go back when the cause is gone: cutover rollback shop/web
@@ -272,14 +272,14 @@ fn a_rollback_and_what_the_lists_say_of_it() {
       returning shop/web                1.0.0 to 2 instances, 1 at a time  (RELEASE-ID-1)
            done web-1 ApplicationStop     TOOK
            done web-1 BeforeInstall       TOOK
-           done web-1 Install           1 files written, 0 removed    TOOK
+           done web-1 Install           1 file written, 0 removed    TOOK
            done web-1 AfterInstall        TOOK
            done web-1 ApplicationStart    TOOK
            done web-1 ValidateService     TOOK
        finished web-1
            done web-2 ApplicationStop     TOOK
            done web-2 BeforeInstall       TOOK
-           done web-2 Install           1 files written, 0 removed    TOOK
+           done web-2 Install           1 file written, 0 removed    TOOK
            done web-2 AfterInstall        TOOK
            done web-2 ApplicationStart    TOOK
            done web-2 ValidateService     TOOK
@@ -495,7 +495,7 @@ fn logs_stand_below_headings() {
     assert_snapshot!(site.transcript(&logs), @"
     $ cutover logs RELEASE-ID --instance web-2 --event Install
     --- web-2 Install (attempt 1)
-    1 files written, 0 removed
+    1 file written, 0 removed
     ");
     assert_snapshot!(site.transcript(&["logs", &id, "--event", "AllowTraffic"]), @"
     $ cutover logs RELEASE-ID --event AllowTraffic

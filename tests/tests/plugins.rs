@@ -70,7 +70,7 @@ fn what_is_no_plugin_is_refused_with_its_place() {
     assert_snapshot!(refused(&component("(module)")), @"
     error: cutover.yaml:2:3: load plugin `lb`
       because: plugin `lb` in `SITE/./lb.wasm` cannot be used
-      because: the file is a WebAssembly module, not a component: wrap it with `cutover plugin build` or `wasm-tools component new`
+      because: the file is a WebAssembly module, not a component: make one of it with `wasm-tools component new`
     ");
     assert_snapshot!(refused(&component("(component)")), @"
     error: cutover.yaml:2:3: load plugin `lb`
@@ -186,7 +186,7 @@ fn failure(name: &str, timeout: &str) -> String {
 
 #[test]
 fn a_plugin_that_crashes_fails_its_step_and_is_named_with_the_call_and_the_cause() {
-    assert_snapshot!(failure("trapping", "30s"), @"put the instance into the balancer with plugin `lb`: plugin `lb` crashed in `load-balancer.register`: wasm `unreachable` instruction executed (tried 7 times)");
+    assert_snapshot!(failure("trapping", "30s"), @r#"put the instance into the balancer with plugin `lb`: plugin `lb` crashed in `load-balancer.register`: wasm `unreachable` instruction executed; the last thing it said: ERROR the adapter's bug panic.location="tests/components/trapping/src/lib.rs:20:9" (tried 7 times)"#);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn a_plugin_that_hangs_fails_its_step_within_the_balancers_timeout() {
 
     // The time that was left for the call differs by a millisecond.
     assert!(
-        reason.contains("not healthy in time; the balancer says: plugin `lb` did not answer `load-balancer.register` within"),
+        reason.contains("not healthy in time; the balancer says: nothing yet; the last call failed: plugin `lb` did not answer `load-balancer.register` within"),
         "{reason}"
     );
 }

@@ -78,6 +78,9 @@ pub(crate) async fn reach(
     }
 }
 
+/// The most characters of a plugin's own output that a message quotes.
+const LONGEST_QUOTE: usize = 200;
+
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Whose turn it is to change a pool: one lock for each plugin and configuration.
@@ -277,13 +280,31 @@ fn answer_of(result: Result<Outcome, CallError>) -> Answer {
                 | FailureClass::Cancelled
                 | FailureClass::Permanent => Class::Permanent,
             };
+            let said = failure.output.as_deref().and_then(last_line);
+            let message = match said {
+                Some(said) => format!("{}; the last thing it said: {said}", chain(&error)),
+                None => chain(&error),
+            };
             Answer::Failure {
                 class,
-                message: chain(&error),
+                message,
                 retry_after: failure.retry_after,
             }
         }
     }
+}
+
+/// The last line that is not empty, cut to a length that a message bears.
+fn last_line(output: &str) -> Option<&str> {
+    let line = output
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty())?;
+    let end = line
+        .char_indices()
+        .nth(LONGEST_QUOTE)
+        .map_or(line.len(), |(end, _)| end);
+    Some(&line[..end])
 }
 
 fn phase_of(phase: load_balancer::Phase) -> Phase {

@@ -34,7 +34,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     deny(root)?;
     // The integration tests run the programs themselves, which `cargo test` alone does not build for them.
     cargo(root, &["build", "--locked", "--workspace"])?;
-    cargo(root, &["test", "--locked", "--workspace"])
+    cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"])
 }
 
 /// Checks licences, bans and sources. Advisories need the network, which tests may not use.

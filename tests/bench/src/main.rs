@@ -90,7 +90,6 @@ fn main() -> Result<()> {
             measure(&places, &mut figures)?;
         }
     }
-    remove_old_runs(&places.folder)?;
     let report = Report {
         v: 1,
         machine,
@@ -100,7 +99,7 @@ fn main() -> Result<()> {
         Output::Text => print!("{report}"),
         Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
     }
-    Ok(())
+    remove_old_runs(&places.folder)
 }
 
 type Measure = fn(&Places, &mut Vec<Figure>) -> Result<()>;
@@ -135,12 +134,13 @@ fn remove_old_runs(folder: &Path) -> Result<()> {
     let runs = folder.parent().context("find the folder of all runs")?;
     for entry in std::fs::read_dir(runs)? {
         let entry = entry?;
+        let is_run = entry.file_name().to_string_lossy().starts_with("run-");
         let is_old = entry
             .metadata()?
             .modified()?
             .elapsed()
             .is_ok_and(|age| age > OLD);
-        if is_old {
+        if is_run && is_old {
             std::fs::remove_dir_all(entry.path())?;
         }
     }
