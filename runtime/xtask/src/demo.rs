@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::load::{Load, Route};
+use crate::load::{Load, Route, Tries};
 use crate::{apt, plugins};
 
 const INSTANCES: usize = 3;
@@ -149,7 +149,7 @@ impl Demo {
             "--version",
             "1.0.0",
         ])?;
-        let load = Load::start(CLIENTS, self.balancer.route());
+        let load = Load::start(CLIENTS, self.balancer.route(), self.balancer.tries());
         let releases = self.upgrade_and_return();
         let counted = load.stop();
         releases?;
@@ -205,7 +205,7 @@ impl Balancer {
             let upstreams = folder.join("balancer/upstreams.txt");
             fs::create_dir_all(folder.join("balancer"))?;
             say(
-                "HAProxy is not here and cannot be installed: a plain file of upstreams stands in for it",
+                "HAProxy is not here and cannot be installed: a plain file of upstreams stands in for it, whose clients try another upstream when one has gone",
             );
             return Ok(Self::File { upstreams });
         };
@@ -267,6 +267,14 @@ impl Balancer {
                         .ok_or_else(|| io::Error::other("no upstream"))
                 })
             }
+        }
+    }
+
+    /// A plain file cannot say that the last request on an instance has ended, so its clients try another upstream.
+    fn tries(&self) -> Tries {
+        match self {
+            Self::HaProxy { .. } => Tries::Once,
+            Self::File { .. } => Tries::ThreeUpstreams,
         }
     }
 

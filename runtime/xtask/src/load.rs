@@ -14,6 +14,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Where the next request goes.
 pub(crate) type Route = Arc<dyn Fn() -> io::Result<SocketAddr> + Send + Sync>;
 
+/// How often a client tries a request before it counts as failed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tries {
+    /// Every fault is seen.
+    Once,
+    /// As a client that balances by itself does: a list that it has read may be out of date.
+    ThreeUpstreams,
+}
+
 /// Requests that run until they are stopped.
 pub(crate) struct Load {
     shared: Arc<Shared>,
@@ -29,15 +38,19 @@ struct Shared {
 
 impl Load {
     /// Starts `threads` clients.
-    pub(crate) fn start(threads: usize, route: Route) -> Self {
+    pub(crate) fn start(threads: usize, route: Route, tries: Tries) -> Self {
         let shared = Arc::new(Shared::default());
         let client = |_| {
             let (shared, route) = (shared.clone(), route.clone());
             thread::spawn(move || {
                 while !shared.stop.load(Ordering::Relaxed) {
-                    let answer = route().and_then(get);
+                    let tries = if tries == Tries::Once { 1 } else { 3 };
+                    let is_good = |answer: io::Result<String>| {
+                        answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+                    };
+                    let succeeded = (0..tries).any(|_| is_good(route().and_then(get)));
                     shared.sent.fetch_add(1, Ordering::Relaxed);
-                    if !answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                    if !succeeded {
                         shared.failed.fetch_add(1, Ordering::Relaxed);
                     }
                     thread::sleep(PAUSE);

@@ -40,7 +40,7 @@ fn serve(address: &str, version: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers the requests of one connection until the client closes it.
+/// Answers the requests of one connection until the client closes it, or asks for its end.
 fn answer(mut connection: TcpStream, version: &str) -> io::Result<()> {
     connection.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut reader = BufReader::new(connection.try_clone()?);
@@ -50,7 +50,9 @@ fn answer(mut connection: TcpStream, version: &str) -> io::Result<()> {
             return Ok(());
         }
         let mut header = String::new();
-        while reader.read_line(&mut header)? > 0 && header.trim() != "" {
+        let mut closes = false;
+        while reader.read_line(&mut header)? > 0 && !header.trim().is_empty() {
+            closes |= header.trim().eq_ignore_ascii_case("connection: close");
             header.clear();
         }
         let path = request.split(' ').nth(1).unwrap_or("/");
@@ -64,6 +66,9 @@ fn answer(mut connection: TcpStream, version: &str) -> io::Result<()> {
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         )?;
+        if closes {
+            return Ok(());
+        }
     }
 }
 
