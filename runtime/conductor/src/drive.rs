@@ -138,7 +138,14 @@ impl Running {
                 },
                 _ = renewal.tick() => self.conductor.journal.renew(&self.tenure, now())?,
             }
-            while tasks.try_join_next().is_some() {}
+            while let Some(ended) = tasks.try_join_next() {
+                // A bug: its step would never end. The process goes, and a resume finds what became of the attempt.
+                if let Err(error) = ended
+                    && error.is_panic()
+                {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
         }
     }
 
