@@ -203,6 +203,27 @@ pub struct Permission {
     /// Permission bits as a number, 0 to 0o7777.
     #[serde(default)]
     pub mode: Option<u32>,
+    /// Entries of an access control list, as `setfacl` takes them.
+    #[serde(default)]
+    pub acls: Vec<String>,
+    /// The SELinux context.
+    #[serde(default)]
+    pub context: Option<Context>,
+}
+
+/// An SELinux context.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// The SELinux user.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// The SELinux type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The range, `sN[-sM][:cA[.cB],…]`.
+    #[serde(default)]
+    pub range: Option<String>,
 }
 
 /// What a permission applies to.

@@ -111,6 +111,8 @@ fn permission(permission: model::Permission) -> protocol::Permission {
         owner,
         group,
         mode,
+        acls,
+        context,
     } = permission;
     let kinds = match kinds {
         Kinds::Files => protocol::Kinds::Files,
@@ -125,6 +127,12 @@ fn permission(permission: model::Permission) -> protocol::Permission {
         owner,
         group,
         mode,
+        acls,
+        context: context.map(|context| protocol::Context {
+            user: context.user,
+            kind: context.kind,
+            range: context.range,
+        }),
     }
 }
 

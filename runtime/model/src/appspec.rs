@@ -51,6 +51,20 @@ pub struct Permission {
     pub group: Option<String>,
     /// Permission bits, for example `0o644`.
     pub mode: Option<u32>,
+    /// Entries of an access control list as `setfacl` takes them, for example `u:shop:rwx` or `d:g:ops:r-x`.
+    pub acls: Vec<String>,
+    /// The SELinux context.
+    pub context: Option<Context>,
+}
+
+/// An SELinux context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Context {
+    pub user: Option<String>,
+    /// The SELinux type, for example `httpd_sys_content_t`.
+    pub kind: String,
+    /// The range, for example `s0-s2:c0,c256.c512`.
+    pub range: Option<String>,
 }
 
 /// What a permission applies to.

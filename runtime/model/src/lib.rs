@@ -14,7 +14,7 @@ mod status;
 mod strategy;
 mod time;
 
-pub use appspec::{AppSpec, FileMapping, Kinds, OnExisting, Permission, Run, Script};
+pub use appspec::{AppSpec, Context, FileMapping, Kinds, OnExisting, Permission, Run, Script};
 pub use deployment::{Balancer, Deployment, Direction, Host, Instance, Release, Target};
 pub use event::{LifecycleEvent, Side};
 pub use id::{

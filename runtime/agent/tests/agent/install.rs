@@ -56,6 +56,8 @@ fn permission(object: &str) -> Permission {
         owner: None,
         group: None,
         mode: None,
+        acls: Vec::new(),
+        context: None,
     }
 }
 

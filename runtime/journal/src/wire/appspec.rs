@@ -69,6 +69,21 @@ struct Permission {
     group: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    acls: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    context: Option<Context>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Context {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    range: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -244,6 +259,8 @@ impl From<model::Permission> for Permission {
             owner,
             group,
             mode,
+            acls,
+            context,
         } = permission;
         Self {
             object,
@@ -253,6 +270,12 @@ impl From<model::Permission> for Permission {
             owner,
             group,
             mode,
+            acls,
+            context: context.map(|model::Context { user, kind, range }| Context {
+                user,
+                kind,
+                range,
+            }),
         }
     }
 }
@@ -267,6 +290,8 @@ impl From<Permission> for model::Permission {
             owner,
             group,
             mode,
+            acls,
+            context,
         } = permission;
         Self {
             object,
@@ -276,6 +301,12 @@ impl From<Permission> for model::Permission {
             owner,
             group,
             mode,
+            acls,
+            context: context.map(|Context { user, kind, range }| model::Context {
+                user,
+                kind,
+                range,
+            }),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{
-    Amount, AppSpec, Balancer, Cause, Deployment, DeploymentId, Digest, Direction, Ending, Fact,
-    FileMapping, GroupRef, Host, Instance, InstanceId, InstanceOutcome, Kinds, LifecycleEvent,
-    OnExisting, OnFailure, Package, Permission, PluginName, Release, ReleaseId, ReleaseStatus,
-    Revision, Run, Script, Strategy as Rollout, Target, Version,
+    Amount, AppSpec, Balancer, Cause, Context, Deployment, DeploymentId, Digest, Direction, Ending,
+    Fact, FileMapping, GroupRef, Host, Instance, InstanceId, InstanceOutcome, Kinds,
+    LifecycleEvent, OnExisting, OnFailure, Package, Permission, PluginName, Release, ReleaseId,
+    ReleaseStatus, Revision, Run, Script, Strategy as Rollout, Target, Version,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -83,9 +83,13 @@ fn permission() -> impl Strategy<Value = Permission> {
         option::of(words()),
         option::of(any::<u32>()),
     );
-    (words(), words(), vec(words(), 0..3), kinds, names).prop_map(
-        |(object, pattern, except, kinds, names)| {
+    let context = (option::of(words()), words(), option::of(words()))
+        .prop_map(|(user, kind, range)| Context { user, kind, range });
+    let labels = (vec(words(), 0..3), option::of(context));
+    (words(), words(), vec(words(), 0..3), kinds, names, labels).prop_map(
+        |(object, pattern, except, kinds, names, labels)| {
             let (owner, group, mode) = names;
+            let (acls, context) = labels;
             Permission {
                 object,
                 pattern,
@@ -94,6 +98,8 @@ fn permission() -> impl Strategy<Value = Permission> {
                 owner,
                 group,
                 mode,
+                acls,
+                context,
             }
         },
     )

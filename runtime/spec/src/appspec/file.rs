@@ -352,8 +352,8 @@ mod tests {
         Aws Retain
         / -> /srv/shop
         conf -> etc
-        Permission { object: "/srv/shop", pattern: "*.sh", except: ["a.sh"], kinds: Files, owner: Some("root"), group: Some("shop"), mode: Some(493) }
-        Permission { object: "etc", pattern: "**", except: [], kinds: Both, owner: None, group: None, mode: Some(2536) }
+        Permission { object: "/srv/shop", pattern: "*.sh", except: ["a.sh"], kinds: Files, owner: Some("root"), group: Some("shop"), mode: Some(493), acls: [], context: None }
+        Permission { object: "etc", pattern: "**", except: [], kinds: Both, owner: None, group: None, mode: Some(2536), acls: [], context: None }
         ApplicationStop Script { run: Location("scripts/stop.sh"), timeout: 30s, runas: Some("shop") }
         ApplicationStart Script { run: Location("scripts/start.sh"), timeout: 3600s, runas: None }
         ApplicationStart Script { run: Location("scripts/warm.sh"), timeout: 120s, runas: Some("root") }
@@ -363,7 +363,7 @@ mod tests {
           hint: write `permissions`
         Jd Overwrite
         app -> /home/app
-        Permission { object: "/home/app", pattern: "**", except: ["sbin/start"], kinds: Directories, owner: None, group: None, mode: Some(511) }
+        Permission { object: "/home/app", pattern: "**", except: ["sbin/start"], kinds: Directories, owner: None, group: None, mode: Some(511), acls: [], context: None }
         ApplicationStop Script { run: Command("bin/stop.sh --now"), timeout: 60s, runas: Some("root") }
         ApplicationStart Script { run: Command("/opt/start.sh"), timeout: 10s, runas: None }
         NAME=shop

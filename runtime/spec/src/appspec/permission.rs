@@ -78,6 +78,8 @@ pub(super) fn parse(
         owner,
         group,
         mode: mode?,
+        acls: Vec::new(),
+        context: None,
     })
 }
 
