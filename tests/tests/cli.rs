@@ -158,7 +158,7 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
          failed web-1 ApplicationStart  `bin/hook.sh` exited with 3: port 8081 is taken    TOOK
         gave up web-1                   at ApplicationStart
          failed shop/web                1.2.0  1 of 2 instances failed    TOOK
-    error: release RELEASE-ID failed: web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    error: release RELEASE-ID failed: web-1: ApplicationStart of incoming revision 1.2.0: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
     hint: read what its hooks printed: cutover logs RELEASE-ID
     hint: see every step: cutover report RELEASE-ID
     hint: go back: cutover rollback shop/web
@@ -168,7 +168,7 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
     $ cutover show RELEASE-ID
     release      RELEASE-ID
     status       FAILED
-    reason       web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    reason       web-1: ApplicationStart of incoming revision 1.2.0: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
     operator     ann@HOST
     started      YYYY-MM-DDTHH:MM:SS.mmmZ
     ended        YYYY-MM-DDTHH:MM:SS.mmmZ
@@ -180,14 +180,15 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
       batch 2    web-2
 
       INSTANCE  OUTCOME  FROM   TO     LAST EVENT        NOTE
-      web-1     FAILED   1.0.0  1.2.0  ApplicationStart  ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken
+      web-1     FAILED   1.0.0  1.2.0  ApplicationStart
+        ApplicationStart of incoming revision 1.2.0: `bin/hook.sh` exited with 3: port 8081 is taken
       web-2     SKIPPED  1.0.0  1.2.0                    the deployment ended before its turn
     ");
     assert_snapshot!(site.transcript(&["report", &newest(&site)]), @"
     $ cutover report RELEASE-ID
     release      RELEASE-ID
     status       FAILED
-    reason       web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    reason       web-1: ApplicationStart of incoming revision 1.2.0: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
     operator     ann@HOST
     started      YYYY-MM-DDTHH:MM:SS.mmmZ
     ended        YYYY-MM-DDTHH:MM:SS.mmmZ
@@ -214,7 +215,7 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
     $ cutover watch RELEASE-ID --quiet
     FAILED  shop/web deploy 1.2.0 in TOOK  release RELEASE-ID
     --- stderr
-    error: release RELEASE-ID failed: web-1: ApplicationStart: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
+    error: release RELEASE-ID failed: web-1: ApplicationStart of incoming revision 1.2.0: `bin/hook.sh` exited with 3: port 8081 is taken; 1 of 2 instances failed, failure_threshold is 1
     hint: read what its hooks printed: cutover logs RELEASE-ID
     hint: see every step: cutover report RELEASE-ID
     hint: go back: cutover rollback shop/web
@@ -251,9 +252,10 @@ fn a_rollback_that_fails_needs_a_person() {
     $ cutover deploy shop/web --package v2 --version 1.1.0 --quiet
     FAILED  shop/web deploy 1.1.0, shop/web rollback 1.0.0 in TOOK  release RELEASE-ID
     --- stderr
-    error: release RELEASE-ID failed: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instance failed, failure_threshold is 1; the rollback failed too: web-1: ApplicationStop: `bin/hook.sh` exited with 9; 1 of 1 instance failed, failure_threshold is 1
+    error: release RELEASE-ID failed: web-1: ApplicationStop of outgoing revision 1.0.0: `bin/hook.sh` exited with 9; 1 of 1 instance failed, failure_threshold is 1; the rollback failed too: web-1: ApplicationStop of outgoing revision 1.0.0: `bin/hook.sh` exited with 9; 1 of 1 instance failed, failure_threshold is 1
     hint: read what its hooks printed: cutover logs RELEASE-ID
     hint: see every step: cutover report RELEASE-ID
+    hint: go on although the version being left fails: --ignore-stop-failures
     hint: go back when the cause is gone: cutover rollback shop/web
     --- exit status 5
     ");
@@ -458,17 +460,25 @@ fn wrong_usage_ends_with_2() {
     ");
 }
 
+/// The hook that is running outlives its conductor; a stop waits for its end and keeps it.
 #[test]
-fn nothing_is_ended_without_a_confirmation() {
+fn nothing_is_ended_without_a_confirmation_or_in_the_middle_of_a_hook() {
     let site = shop();
-    // The hook outlives its conductor, and ends with the workspace.
     let hold = format!(
-        "while [ -e '{}' ]; do sleep 0.05; done",
-        site.path("cutover.yaml").display()
+        "while ! [ -e '{}' ]; do sleep 0.05; done",
+        site.path("go-on").display()
     );
     site.traced_package("v1", "1.0.0", &hold);
-    let mut conductor = site.start(&["deploy", "shop/web", "--package", "v1"]);
-    until("the release is open", || !site.report_of_newest().is_null());
+    let deploy = [
+        "deploy",
+        "shop/web",
+        "--package",
+        "v1",
+        "--version",
+        "1.0.0",
+    ];
+    let mut conductor = site.start(&deploy);
+    until("the first hook is running", || site.path("trace").exists());
     conductor.kill().unwrap();
     conductor.wait().unwrap();
 
@@ -479,10 +489,26 @@ fn nothing_is_ended_without_a_confirmation() {
     hint: confirm it: cutover stop RELEASE-ID --yes
     --- exit status 2
     ");
+    site.write("go-on", "");
     assert_snapshot!(site.transcript(&["stop", &newest(&site), "--yes"]), @"
     $ cutover stop RELEASE-ID --yes
     STOPPED  release RELEASE-ID
+    --- stderr
+    interrupted RELEASE-ID  the conductor died
+           done web-1 BeforeInstall    TOOK
+          ended shop/web  1.0.0  stopped by an operator    TOOK
+        stopped RELEASE-ID  stopped by an operator
     ");
+    let report = site.report_of_newest();
+    let step = report["deployments"][0]["instances"][0]["steps"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap();
+    assert_eq!(
+        (&step["event"], &step["status"]),
+        (&"BeforeInstall".into(), &"SUCCEEDED".into())
+    );
 }
 
 #[test]
@@ -646,13 +672,15 @@ fn the_help_of_the_program() {
       <GROUP>  Group to deploy to, APPLICATION/GROUP
 
     Options:
-          --package <URI>      Package: a folder, an archive, or a URL that a package source serves
-          --version <VERSION>  Version to give it, A.B.C or A.B.C.D; generated from the time when left
-                               out
-          --digest <DIGEST>    Digest that the package must have, sha256:…
-          --comment <COMMENT>  Why, for the history
-          --dry-run            Print what would happen, and change nothing on any instance
-      -h, --help               Print help
+          --package <URI>         Package: a folder, an archive, or a URL that a package source serves
+          --version <VERSION>     Version to give it, A.B.C or A.B.C.D; generated from the time when
+                                  left out
+          --digest <DIGEST>       Digest that the package must have, sha256:…
+          --ignore-stop-failures  Go on when a script of the version being left fails, and record the
+                                  choice
+          --comment <COMMENT>     Why, for the history
+          --dry-run               Print what would happen, and change nothing on any instance
+      -h, --help                  Print help
 
     Options of every command:
           --config <FILE>    Workspace file; found upwards from the working directory when left out

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{Digest, GroupRef, InstanceId, LifecycleEvent, Version};
+use model::{Digest, GroupRef, InstanceId, LifecycleEvent, StopFailures, Version};
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -142,6 +142,8 @@ pub(crate) struct Deploy {
     /// Digest that the package must have, sha256:…
     #[arg(long, value_parser = parse_digest)]
     pub(crate) digest: Option<Digest>,
+    #[command(flatten)]
+    pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) comment: String,
@@ -150,11 +152,31 @@ pub(crate) struct Deploy {
     pub(crate) dry_run: bool,
 }
 
+/// A choice that the history records.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct IgnoreStopFailures {
+    /// Go on when a script of the version being left fails, and record the choice
+    #[arg(long)]
+    ignore_stop_failures: bool,
+}
+
+impl From<IgnoreStopFailures> for StopFailures {
+    fn from(choice: IgnoreStopFailures) -> Self {
+        if choice.ignore_stop_failures {
+            Self::Ignore
+        } else {
+            Self::Fail
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
     /// Group to take back, APPLICATION/GROUP
     #[arg(value_parser = parse_group)]
     pub(crate) group: GroupRef,
+    #[command(flatten)]
+    pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) comment: String,

@@ -132,10 +132,13 @@ impl From<PlanError> for Failure {
 fn kind_of(error: &PlanError) -> Kind {
     match error {
         PlanError::Busy { .. } | PlanError::Driven { .. } => Kind::Busy,
-        PlanError::Journal(error) => kind_of_journal(error),
+        PlanError::Journal(error) | PlanError::Drive(DriveError::Journal(error)) => {
+            kind_of_journal(error)
+        }
         PlanError::Owner(_)
         | PlanError::Random(_)
         | PlanError::Misfit(_)
+        | PlanError::Drive(DriveError::Refusal(_))
         | PlanError::Exists { .. } => Kind::Bug,
         _ => Kind::Invalid,
     }

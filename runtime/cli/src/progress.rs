@@ -147,7 +147,15 @@ impl Progress {
                 let (rest, width) = (lines.partial.remove(instance), lines.width);
                 drop(lines);
                 if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
-                    self.print_output(instance, *event, &rest, width);
+                    self.print_output(instance, event.name(), &rest, width);
+                }
+                return width;
+            }
+            Fact::SwitchEnded { .. } => {
+                let (rest, width) = (std::mem::take(&mut lines.partial), lines.width);
+                drop(lines);
+                for (instance, rest) in rest.iter().filter(|(_, rest)| !rest.is_empty()) {
+                    self.print_output(instance, "SwitchTraffic", rest, width);
                 }
                 return width;
             }
@@ -156,18 +164,12 @@ impl Progress {
         lines.width
     }
 
-    fn print_output(
-        &self,
-        instance: &InstanceId,
-        event: LifecycleEvent,
-        bytes: &[u8],
-        width: usize,
-    ) {
+    fn print_output(&self, instance: &InstanceId, stage: &str, bytes: &[u8], width: usize) {
         let text = String::from_utf8_lossy(bytes);
         let line = Line {
             tone: Tone::Dim,
             verb: "output",
-            target: format!("{instance} {event}"),
+            target: format!("{instance} {stage}"),
             detail: strip_str(text.trim_end()).to_string(),
             took: None,
         };
@@ -202,7 +204,7 @@ impl Observer for Progress {
         what.clone_into(&mut wait.what);
     }
 
-    fn output(&self, instance: &InstanceId, event: LifecycleEvent, bytes: &[u8]) {
+    fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]) {
         if !self.ui.verbose {
             return;
         }
@@ -220,7 +222,7 @@ impl Observer for Progress {
         }
         drop(lines);
         for bytes in whole {
-            self.print_output(instance, event, &bytes, width);
+            self.print_output(instance, stage, &bytes, width);
         }
     }
 }
@@ -324,6 +326,9 @@ impl Bars {
             Fact::ReleaseOpened(_)
             | Fact::StepEnded { .. }
             | Fact::StepSkipped { .. }
+            | Fact::SwitchStarted { .. }
+            | Fact::SwitchEnded { .. }
+            | Fact::SwitchSkipped { .. }
             | Fact::StatusChanged { .. }
             | Fact::ReleaseEnded { .. } => {}
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::Action;
 use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};
@@ -15,18 +16,23 @@ use crate::perform::failed;
 use crate::plan::chain;
 use crate::{Conductor, Observer};
 
+/// The balancer of a group, as a plugin reaches it.
+pub(crate) struct Balancer<'a> {
+    pub(crate) plugin: &'a PluginName,
+    pub(crate) config: &'a str,
+    pub(crate) timeout: Duration,
+}
+
 /// Brings one instance to the goal, however long the balancer takes within its timeout.
 pub(crate) async fn reach(
     conductor: &Conductor,
     release: &ReleaseId,
+    balancer: Balancer<'_>,
     action: &Action,
     goal: Goal,
     observer: &dyn Observer,
 ) -> Ending {
-    let Some(balancer) = &action.deployment.balancer else {
-        return failed(Cause::Invalid, "the group has no load balancer".to_owned());
-    };
-    let plugin = match conductor.plugins.get(&balancer.plugin).await {
+    let plugin = match conductor.plugins.get(balancer.plugin).await {
         Ok(plugin) => plugin,
         Err(error) => return failed(Cause::BalancerFailed, chain(&error)),
     };
@@ -34,11 +40,11 @@ pub(crate) async fn reach(
         Ok(member) => member,
         Err(reason) => return failed(Cause::Invalid, reason),
     };
-    let turn = conductor.turns.of(&balancer.plugin, &balancer.config);
+    let turn = conductor.turns.of(balancer.plugin, balancer.config);
     let mut operation = Operation::new(goal, now(), balancer.timeout);
     let exchange = Exchange {
         plugin: &plugin,
-        config: &balancer.config,
+        config: balancer.config,
         member,
         goal,
         release,

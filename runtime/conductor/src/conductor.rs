@@ -9,7 +9,7 @@ use model::{Fact, Record, ReleaseId};
 use spec::workspace::Workspace;
 
 use crate::balancer::Turns;
-use crate::drive::{Running, now};
+use crate::drive::{Observer, Running, now};
 use crate::logs::Logs;
 use crate::packages::Packages;
 use crate::plan::{PlanError, Planned};
@@ -142,21 +142,26 @@ impl Conductor {
         })
     }
 
-    /// Ends a release that is paused or interrupted, and frees its groups.
+    /// Ends a release that is paused or interrupted, and frees its groups. What was in flight when its conductor died
+    /// goes on without one; its ending is waited for and kept, so that the journal knows what each instance has
+    /// installed and nothing of this release is under way when the next one begins.
     ///
     /// # Errors
     /// [`PlanError::Driven`] while a conductor is at work on it, [`PlanError::Refusal`] when it has ended.
-    pub async fn stop(&self, release: &ReleaseId) -> Result<State, PlanError> {
+    pub async fn stop(
+        &self,
+        release: &ReleaseId,
+        observer: Arc<dyn Observer>,
+    ) -> Result<State, PlanError> {
         let tenure = self.take_over(release)?;
-        let mut engine = Engine::from_records(&self.journal.records(release, 0)?)?;
-        let mut records = Vec::new();
-        if engine.state().status.is_active() {
-            let reason = "the conductor died".to_owned();
-            records.extend(engine.handle(now(), Input::Interrupt { reason })?.records);
-        }
-        records.extend(engine.handle(now(), Input::Stop)?.records);
-        self.journal.append(&tenure, records).await?;
-        Ok(engine.state().clone())
+        let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
+        let running = Running {
+            conductor: self.clone(),
+            tenure,
+            engine,
+            first: Input::Stop,
+        };
+        Ok(running.settle(observer).await?)
     }
 
     fn take_over(&self, release: &ReleaseId) -> Result<Tenure, PlanError> {

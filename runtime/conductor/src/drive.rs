@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use engine::{Engine, Input, Output, State};
+use engine::{Action, Engine, Input, Output, State, SwitchAction};
 use journal::Tenure;
-use model::{InstanceId, LifecycleEvent, Record, Timestamp};
+use model::{Ending, InstanceId, LifecycleEvent, Record, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -24,8 +24,8 @@ pub trait Observer: Send + Sync + 'static {
     fn records(&self, state: &State, records: &[Record]);
     /// A step waits for something outside.
     fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str);
-    /// A hook printed something.
-    fn output(&self, instance: &InstanceId, event: LifecycleEvent, bytes: &[u8]);
+    /// A script printed something at this stage: a lifecycle event, or `SwitchTraffic`.
+    fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]);
 }
 
 /// Observes nothing.
@@ -35,7 +35,7 @@ pub struct Silent;
 impl Observer for Silent {
     fn records(&self, _: &State, _: &[Record]) {}
     fn waiting(&self, _: &InstanceId, _: LifecycleEvent, _: &str) {}
-    fn output(&self, _: &InstanceId, _: LifecycleEvent, _: &[u8]) {}
+    fn output(&self, _: &InstanceId, _: &'static str, _: &[u8]) {}
 }
 
 /// What an operator may ask of a running release.
@@ -115,19 +115,18 @@ impl Running {
                 tasks.shutdown().await;
                 return Ok(self.engine.state().clone());
             }
+            for switch in output.switches {
+                let (performer, sender) = (performer.clone(), sender.clone());
+                tasks.spawn(async move {
+                    // The loop is gone only when the release is over for this process.
+                    let _ = sender.send(switch_ended(&performer, &switch).await).await;
+                });
+            }
             for action in output.actions {
                 let (performer, sender) = (performer.clone(), sender.clone());
                 tasks.spawn(async move {
-                    let ending = performer.perform(&action).await;
-                    let input = Input::StepEnded {
-                        deployment: action.deployment.id.clone(),
-                        instance: action.target.instance.id.clone(),
-                        event: action.event,
-                        attempt: action.attempt,
-                        ending,
-                    };
-                    // The loop is gone only when the release is over for this process.
-                    let _ = sender.send(input).await;
+                    // As above.
+                    let _ = sender.send(step_ended(&performer, &action).await).await;
                 });
             }
             tokio::select! {
@@ -149,6 +148,63 @@ impl Running {
         }
     }
 
+    /// Waits for what is in flight, keeps its endings and starts nothing more, and then ends the release.
+    pub(crate) async fn settle(mut self, observer: Arc<dyn Observer>) -> Result<State, DriveError> {
+        let mut records = Vec::new();
+        if self.engine.state().status.is_active() {
+            let reason = "the conductor died".to_owned();
+            let output = self.engine.handle(now(), Input::Interrupt { reason })?;
+            records.extend(output.records);
+        }
+        let performer = Arc::new(Performer::new(
+            self.conductor.clone(),
+            self.engine.state().release.id.clone(),
+            observer.clone(),
+        ));
+        let (actions, switches) = self.engine.in_flight();
+        let mut tasks = JoinSet::new();
+        for action in actions {
+            let performer = performer.clone();
+            tasks.spawn(async move { step_ended(&performer, &action).await });
+        }
+        for switch in switches {
+            let performer = performer.clone();
+            tasks.spawn(async move { switch_ended(&performer, &switch).await });
+        }
+        let mut renewal = tokio::time::interval(RENEWAL);
+        loop {
+            if !records.is_empty() {
+                let written = self.conductor.journal.append(&self.tenure, records.clone());
+                written.await?;
+                observer.records(self.engine.state(), &records);
+                records.clear();
+            }
+            let input = tokio::select! {
+                ended = tasks.join_next() => match ended {
+                    Some(Ok(input)) => input,
+                    Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+                    None => break,
+                },
+                _ = renewal.tick() => {
+                    self.conductor.journal.renew(&self.tenure, now())?;
+                    continue;
+                }
+            };
+            // An instance that is out of reach tells nothing that could be kept.
+            if !is_unreachable(&input) {
+                records.extend(self.engine.handle(now(), input)?.records);
+            }
+        }
+        let output = self.engine.handle(now(), self.first.clone())?;
+        let written = self
+            .conductor
+            .journal
+            .append(&self.tenure, output.records.clone());
+        written.await?;
+        observer.records(self.engine.state(), &output.records);
+        Ok(self.engine.state().clone())
+    }
+
     /// Lets the engine answer everything that waits: one turn, one group commit.
     fn answer(&mut self, waiting: &mut Vec<Input>) -> Result<Output, DriveError> {
         let mut all = Output::default();
@@ -158,6 +214,7 @@ impl Running {
                 Ok(output) => {
                     all.records.extend(output.records);
                     all.actions.extend(output.actions);
+                    all.switches.extend(output.switches);
                 }
                 Err(refusal) if is_command => {
                     tracing::warn!(%refusal, "an operator's command came too late");
@@ -171,6 +228,34 @@ impl Running {
     fn is_over(&self) -> bool {
         !self.engine.state().status.is_active()
     }
+}
+
+async fn step_ended(performer: &Performer, action: &Action) -> Input {
+    Input::StepEnded {
+        deployment: action.deployment.id.clone(),
+        instance: action.target.instance.id.clone(),
+        event: action.event,
+        attempt: action.attempt,
+        ending: performer.perform(action).await,
+    }
+}
+
+async fn switch_ended(performer: &Performer, switch: &SwitchAction) -> Input {
+    Input::SwitchEnded {
+        deployment: switch.deployment.id.clone(),
+        attempt: switch.attempt,
+        ending: performer.switch(switch).await,
+    }
+}
+
+fn is_unreachable(input: &Input) -> bool {
+    matches!(
+        input,
+        Input::StepEnded {
+            ending: Ending::Unreachable { .. },
+            ..
+        }
+    )
 }
 
 fn input_of(command: Command) -> Input {

@@ -1,21 +1,61 @@
 //! The environment of a hook (DESIGN.md §6).
 
-use engine::Action;
-use model::{Direction, Package};
+use engine::{Action, SwitchAction};
+use model::{Deployment, Direction, Package, ReleaseId, Target};
+
+/// The stage at which the traffic of a deployment is switched, once for all its instances.
+pub(crate) const SWITCH_TRAFFIC: &str = "SwitchTraffic";
 
 /// Every variable that the runtime gives a hook, in order: its own names, then the package's, then the group's and
 /// the instance's. A later one wins.
 pub(crate) fn of_hook(
-    release: &model::ReleaseId,
+    release: &ReleaseId,
     action: &Action,
     package: &Package,
 ) -> Vec<(String, String)> {
-    let deployment = &action.deployment;
-    let instance = &action.target.instance;
+    let Action {
+        deployment,
+        target,
+        event,
+        attempt,
+        ..
+    } = action;
+    variables(release, deployment, target, package, event.name(), *attempt)
+}
+
+/// What the command gets that switches the traffic of a deployment.
+pub(crate) fn of_switch(
+    release: &ReleaseId,
+    action: &SwitchAction,
+    target: &Target,
+    package: &Package,
+) -> Vec<(String, String)> {
+    let SwitchAction {
+        deployment,
+        attempt,
+    } = action;
+    variables(
+        release,
+        deployment,
+        target,
+        package,
+        SWITCH_TRAFFIC,
+        *attempt,
+    )
+}
+
+fn variables(
+    release: &ReleaseId,
+    deployment: &Deployment,
+    target: &Target,
+    package: &Package,
+    stage: &str,
+    attempt: u32,
+) -> Vec<(String, String)> {
+    let instance = &target.instance;
     let application = deployment.group.application.as_str();
     let group = deployment.group.group.as_str();
     let id = deployment.id.as_str();
-    let event = action.event.name();
     let bundle = format!(
         "{}/{}",
         instance.rootdir.trim_end_matches('/'),
@@ -25,9 +65,9 @@ pub(crate) fn of_hook(
         Direction::Deploy => ("UPDATE", "deploy"),
         Direction::Rollback { .. } => ("ROLLBACK", "rollback"),
     };
-    let attempt = action.attempt.to_string();
+    let attempt = attempt.to_string();
     let own = [
-        ("LIFECYCLE_EVENT", event),
+        ("LIFECYCLE_EVENT", stage),
         ("DEPLOYMENT_ID", id),
         ("APPLICATION_NAME", application),
         ("DEPLOYMENT_GROUP_NAME", group),
@@ -37,7 +77,7 @@ pub(crate) fn of_hook(
         ("JDCLOUD_CODEDEPLOY_GROUP_ID", group),
         ("JDCLOUD_CODEDEPLOY_GROUP_NAME", group),
         ("JDCLOUD_CODEDEPLOY_DEPLOY_ID", id),
-        ("JDCLOUD_CODEDEPLOY_LIFECYCLE_EVENT", event),
+        ("JDCLOUD_CODEDEPLOY_LIFECYCLE_EVENT", stage),
         ("JDCLOUD_CODEDEPLOY_OPERATION", jd_operation),
         ("CUTOVER_RELEASE_ID", release.as_str()),
         ("CUTOVER_DEPLOYMENT_ID", id),
@@ -58,7 +98,7 @@ pub(crate) fn of_hook(
 }
 
 /// A package's folder in an instance's cache, relative to its `rootdir`.
-pub(crate) fn cache_folder(deployment: &model::Deployment, package: &Package) -> String {
+pub(crate) fn cache_folder(deployment: &Deployment, package: &Package) -> String {
     format!(
         "app-{}/group-{}/deploy-{}",
         deployment.group.application, deployment.group.group, package.deployment

@@ -29,19 +29,19 @@ impl Logs {
         Self { folder }
     }
 
-    /// Where the log of an attempt is, whether it exists or not.
+    /// Where the log of an attempt is, whether it exists or not. A stage is a lifecycle event, or `SwitchTraffic`.
     #[must_use]
     pub fn path(
         &self,
         deployment: &DeploymentId,
         instance: &InstanceId,
-        event: LifecycleEvent,
+        stage: &str,
         attempt: u32,
     ) -> PathBuf {
         self.folder
             .join(deployment.as_str())
             .join(instance.as_str())
-            .join(format!("{event}.{attempt}.log"))
+            .join(format!("{stage}.{attempt}.log"))
     }
 
     /// All logs of a deployment: by instance, then by event in the canonical order, then by attempt.
@@ -99,7 +99,7 @@ pub(crate) struct Sink {
     path: PathBuf,
     position: Mutex<Position>,
     instance: InstanceId,
-    event: LifecycleEvent,
+    stage: &'static str,
     observer: Arc<dyn Observer>,
 }
 
@@ -112,7 +112,7 @@ impl Sink {
     pub(crate) fn new(
         path: PathBuf,
         instance: InstanceId,
-        event: LifecycleEvent,
+        stage: &'static str,
         observer: Arc<dyn Observer>,
     ) -> Self {
         let offset = fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -120,7 +120,7 @@ impl Sink {
             path,
             position: Mutex::new(Position { offset, file: None }),
             instance,
-            event,
+            stage,
             observer,
         }
     }
@@ -169,7 +169,7 @@ impl fleet::LogSink for Sink {
             tracing::warn!(path = %self.path.display(), %error, "cannot keep a hook's output");
         }
         position.offset = offset.max(position.offset) + bytes.len() as u64;
-        self.observer.output(&self.instance, self.event, bytes);
+        self.observer.output(&self.instance, self.stage, bytes);
     }
 }
 
@@ -185,7 +185,7 @@ mod tests {
         Sink::new(
             path.to_owned(),
             instance,
-            LifecycleEvent::Install,
+            LifecycleEvent::Install.name(),
             Arc::new(Silent),
         )
     }

@@ -1,13 +1,18 @@
 //! Carrying out one action.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::traffic::Goal;
-use engine::{Action, Work};
-use model::{AttemptId, Cause, Direction, Ending, Package, ReleaseId};
+use engine::{Action, SwitchAction, Work};
+use model::{
+    AttemptId, Balancer, Cause, Direction, Ending, Instance, Package, ReleaseId, Router, Run,
+    Script,
+};
 
-use crate::environment::{cache_folder, of_hook};
+use crate::environment::{SWITCH_TRAFFIC, cache_folder, of_hook, of_switch};
 use crate::logs::Sink;
 use crate::{Conductor, Observer, balancer};
 
@@ -37,26 +42,8 @@ impl Performer {
     /// Carries an action out, or learns what became of it when it was begun before.
     pub(crate) async fn perform(&self, action: &Action) -> Ending {
         match &action.work {
-            Work::Block => {
-                balancer::reach(
-                    &self.conductor,
-                    &self.release,
-                    action,
-                    Goal::Blocked,
-                    &*self.observer,
-                )
-                .await
-            }
-            Work::Allow => {
-                balancer::reach(
-                    &self.conductor,
-                    &self.release,
-                    action,
-                    Goal::Allowed,
-                    &*self.observer,
-                )
-                .await
-            }
+            Work::Block => self.move_traffic(action, Goal::Blocked).await,
+            Work::Allow => self.move_traffic(action, Goal::Allowed).await,
             Work::Download(package) => self.download(action, package, self.attempt(action)).await,
             Work::Hook(package) => match self.restore(action).await {
                 Ok(()) => self.hook(action, package).await,
@@ -66,6 +53,70 @@ impl Performer {
                 Ok(()) => self.install(action, package).await,
                 Err(ending) => ending,
             },
+        }
+    }
+
+    /// Switches the traffic of a deployment, or learns what became of it when it was begun before.
+    pub(crate) async fn switch(&self, action: &SwitchAction) -> Ending {
+        let deployment = &action.deployment;
+        let first = deployment.targets.first();
+        let (Some(Router::Command { command, timeout }), Some(target)) =
+            (&deployment.router, first)
+        else {
+            return failed(
+                Cause::Invalid,
+                "nothing is named that switches the traffic".to_owned(),
+            );
+        };
+        let Some(package) = deployment.packages.get(&target.incoming) else {
+            return failed(Cause::Invalid, "the deployment has no package".to_owned());
+        };
+        let work = fleet::Work::Hooks {
+            cache: cache_folder(deployment, package),
+            scripts: vec![traffic_script(command, "switch", *timeout)],
+            env: of_switch(&self.release, action, target, package),
+        };
+        let attempt = AttemptId::of_switch(&deployment.id, action.attempt);
+        let path = self.conductor.logs.path(
+            &deployment.id,
+            &target.instance.id,
+            SWITCH_TRAFFIC,
+            action.attempt,
+        );
+        self.run_on(&target.instance, attempt, work, path, SWITCH_TRAFFIC)
+            .await
+    }
+
+    async fn move_traffic(&self, action: &Action, goal: Goal) -> Ending {
+        match &action.deployment.balancer {
+            Some(Balancer::Plugin {
+                plugin,
+                config,
+                timeout,
+            }) => {
+                let balancer = balancer::Balancer {
+                    plugin,
+                    config,
+                    timeout: *timeout,
+                };
+                let (conductor, observer) = (&self.conductor, &*self.observer);
+                balancer::reach(conductor, &self.release, balancer, action, goal, observer).await
+            }
+            Some(Balancer::Command { command, timeout }) => {
+                let word = match goal {
+                    Goal::Blocked => "deregister",
+                    Goal::Allowed => "register",
+                };
+                let packages = &action.deployment.packages;
+                match packages.get(&action.target.incoming) {
+                    Some(package) => {
+                        let scripts = vec![traffic_script(command, word, *timeout)];
+                        self.scripts(action, package, scripts).await
+                    }
+                    None => failed(Cause::Invalid, "the deployment has no package".to_owned()),
+                }
+            }
+            None => failed(Cause::Invalid, "the group has no load balancer".to_owned()),
         }
     }
 
@@ -83,13 +134,26 @@ impl Performer {
         let path = self.conductor.logs.path(
             &action.deployment.id,
             &instance.id,
-            action.event,
+            action.event.name(),
             action.attempt,
         );
+        self.run_on(instance, attempt, work, path, action.event.name())
+            .await
+    }
+
+    /// Has an instance's agent carry an attempt out. `stage` says under which name its output is shown.
+    async fn run_on(
+        &self,
+        instance: &Instance,
+        attempt: AttemptId,
+        work: fleet::Work,
+        log: PathBuf,
+        stage: &'static str,
+    ) -> Ending {
         let sink = Arc::new(Sink::new(
-            path,
+            log,
             instance.id.clone(),
-            action.event,
+            stage,
             self.observer.clone(),
         ));
         let command = fleet::Command {
@@ -135,6 +199,10 @@ impl Performer {
             .get(&action.event)
             .cloned()
             .unwrap_or_default();
+        self.scripts(action, package, scripts).await
+    }
+
+    async fn scripts(&self, action: &Action, package: &Package, scripts: Vec<Script>) -> Ending {
         let work = fleet::Work::Hooks {
             cache: cache_folder(&action.deployment, package),
             scripts,
@@ -247,6 +315,15 @@ impl Performer {
             }
         }
         Ok(())
+    }
+}
+
+/// The script that has a traffic command do what the word says.
+fn traffic_script(command: &str, word: &str, timeout: Duration) -> Script {
+    Script {
+        run: Run::Command(format!("{command} {word}")),
+        timeout,
+        runas: None,
     }
 }
 

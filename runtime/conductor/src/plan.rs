@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::{DeploymentState, State};
+use engine::{DeploymentState, State, Traffic};
 use journal::{Holder, Owner};
 use model::{
     Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, Release, ReleaseId,
-    ReleaseStatus, Revision, Target, Version,
+    ReleaseStatus, Revision, StopFailures, Target, Version,
 };
 use plugin_host::CallError;
 use spec::Problems;
@@ -15,6 +15,7 @@ use spec::workspace::{Group, UnknownGroup};
 
 use crate::Conductor;
 use crate::appspec::read_appspec;
+use crate::drive::DriveError;
 use crate::fetch::FetchError;
 use crate::plugins::PluginError;
 use crate::preflight::{self, PreflightError};
@@ -34,6 +35,7 @@ pub struct DeployRequest {
     pub version: Option<Version>,
     /// The digest that the package must have.
     pub digest: Option<Digest>,
+    pub stop_failures: StopFailures,
     pub comment: String,
 }
 
@@ -41,6 +43,7 @@ pub struct DeployRequest {
 #[derive(Debug, Clone)]
 pub struct RollbackRequest {
     pub group: GroupRef,
+    pub stop_failures: StopFailures,
     pub comment: String,
 }
 
@@ -83,6 +86,8 @@ pub enum PlanError {
     Streamed { plugin: String },
     #[error("the package `{package}` has problems")]
     AppSpec { package: String, source: Problems },
+    #[error(transparent)]
+    Drive(#[from] DriveError),
     #[error("read the appspec of the package `{package}`")]
     ReadAppSpec {
         package: String,
@@ -187,6 +192,10 @@ impl Conductor {
                 incoming: id.clone(),
             })
         });
+        let traffic = match group.balancer {
+            Some(_) => Traffic::Balanced,
+            None => Traffic::Direct,
+        };
         let deployment = Deployment {
             group: group.reference.clone(),
             service_id: group.service_id,
@@ -197,7 +206,9 @@ impl Conductor {
             strategy: group.strategy,
             failure_threshold: group.failure_threshold,
             on_failure: group.on_failure,
-            sequence: engine::sequence(group.balancer.as_ref(), &Direction::Deploy),
+            stop_failures: request.stop_failures,
+            sequence: engine::sequence(group.strategy, traffic, &Direction::Deploy),
+            router: None,
             balancer: group.balancer.clone(),
             packages,
             targets: targets.collect(),
@@ -248,6 +259,7 @@ impl Conductor {
             self.add_package(&mut deployment.packages, &key)?;
         }
         deployment.plugins = plugins;
+        deployment.stop_failures = request.stop_failures;
         Ok(Planned {
             release,
             deployment,

@@ -58,27 +58,33 @@ pub async fn balancer(
     group: &Group,
     warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<PluginName, Digest>, PreflightError> {
-    let Some(balancer) = &group.balancer else {
+    let Some(Balancer::Plugin {
+        plugin: plugin_name,
+        config,
+        ..
+    }) = &group.balancer
+    else {
         return Ok(BTreeMap::new());
     };
-    let plugin = plugins.get(&balancer.plugin).await?;
+    let plugin = plugins.get(plugin_name).await?;
     let name = || group.reference.to_string();
     if !plugin.provides().load_balancer {
         let implements = implements(plugin.provides());
         return Err(PreflightError::NotABalancer {
-            plugin: balancer.plugin.clone(),
+            plugin: plugin_name.clone(),
             group: name(),
             implements,
         });
     }
-    let diagnostics = plugin
-        .validate_config(&balancer.config)
-        .await
-        .map_err(|source| PreflightError::Check {
-            plugin: balancer.plugin.clone(),
-            group: name(),
-            source: Box::new(source),
-        })?;
+    let diagnostics =
+        plugin
+            .validate_config(config)
+            .await
+            .map_err(|source| PreflightError::Check {
+                plugin: plugin_name.clone(),
+                group: name(),
+                source: Box::new(source),
+            })?;
     let (errors, others): (Vec<_>, Vec<_>) = diagnostics
         .into_iter()
         .partition(|found| found.severity == Severity::Error);
@@ -95,9 +101,9 @@ pub async fn balancer(
             problems: errors.iter().map(text).collect(),
         });
     }
-    read(&plugin, balancer, group, warnings).await?;
+    read(&plugin, config, group, warnings).await?;
     Ok(BTreeMap::from([(
-        balancer.plugin.clone(),
+        plugin_name.clone(),
         plugin.digest().clone(),
     )]))
 }
@@ -112,7 +118,7 @@ fn text(diagnostic: &Diagnostic) -> String {
 /// Asks where the instances stand. What a later call may answer differently is only a warning.
 async fn read(
     plugin: &Plugin,
-    balancer: &Balancer,
+    config: &str,
     group: &Group,
     warnings: &mut Vec<String>,
 ) -> Result<(), PreflightError> {
@@ -139,7 +145,7 @@ async fn read(
         .map(|member| member.target_id.clone())
         .collect();
     let Err(error) = plugin
-        .status(&context, &balancer.config, &pool_of(&members), &asked)
+        .status(&context, config, &pool_of(&members), &asked)
         .await
     else {
         return Ok(());
@@ -162,7 +168,7 @@ async fn read(
         return Ok(());
     }
     Err(PreflightError::Status {
-        plugin: balancer.plugin.clone(),
+        plugin: plugin.name().clone(),
         group: name(),
         hint: error.failure().and_then(|failure| failure.hint.clone()),
         source: Box::new(error),

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use model::{
     Deployment, DeploymentId, Direction, Ending, Fact, InstanceId, InstanceOutcome, LifecycleEvent,
-    OnFailure, Package, Record, ReleaseStatus, StepStatus, Target, Timestamp,
+    OnFailure, Package, Record, ReleaseStatus, Side, StepStatus, StopFailures, Strategy, Target,
+    Timestamp,
 };
 
 use crate::rollback;
 use crate::sequence::{Doing, planned_step};
-use crate::state::{Misfit, Progress, State};
+use crate::state::{Misfit, Progress, State, SwitchState};
 
 /// How often a step is tried when its outcome is lost.
 const MAX_ATTEMPTS: u32 = 3;
@@ -24,6 +25,12 @@ pub enum Input {
         deployment: DeploymentId,
         instance: InstanceId,
         event: LifecycleEvent,
+        attempt: u32,
+        ending: Ending,
+    },
+    /// An attempt to switch the traffic ended.
+    SwitchEnded {
+        deployment: DeploymentId,
         attempt: u32,
         ending: Ending,
     },
@@ -43,6 +50,7 @@ pub struct Output {
     /// INVARIANT: these are durable before any of the actions starts.
     pub records: Vec<Record>,
     pub actions: Vec<Action>,
+    pub switches: Vec<SwitchAction>,
 }
 
 /// One attempt to carry out. Carrying it out twice must equal carrying it out once.
@@ -53,6 +61,13 @@ pub struct Action {
     pub event: LifecycleEvent,
     pub attempt: u32,
     pub work: Work,
+}
+
+/// One attempt to switch a deployment's traffic, with the rule of [`Action`].
+#[derive(Debug, Clone)]
+pub struct SwitchAction {
+    pub deployment: Arc<Deployment>,
+    pub attempt: u32,
 }
 
 /// What an action is.
@@ -105,6 +120,12 @@ impl Engine {
         &self.state
     }
 
+    /// Everything that is authorised and has no ending.
+    #[must_use]
+    pub fn in_flight(&self) -> (Vec<Action>, Vec<SwitchAction>) {
+        in_flight(&self.state)
+    }
+
     /// Answers one input. Time enters as an argument.
     ///
     /// # Errors
@@ -126,6 +147,15 @@ impl Engine {
             } => {
                 turn.end_step(deployment, instance, event, attempt, ending)?;
             }
+            Input::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            } => turn.record(Fact::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            })?,
             Input::Pause => turn.wind_down(ReleaseStatus::Pausing, "pause")?,
             Input::Stop => turn.stop()?,
             Input::Interrupt { reason } => {
@@ -139,7 +169,9 @@ impl Engine {
             }
             Input::Resume { operator } => turn.resume(&operator)?,
         }
-        turn.advance()?;
+        if turn.state.status.is_active() {
+            turn.advance()?;
+        }
         Ok(turn.output)
     }
 }
@@ -226,23 +258,14 @@ impl Turn<'_> {
             status: ReleaseStatus::Running,
             reason,
         })?;
+        let (actions, switches) = in_flight(self.state);
+        self.output.actions.extend(actions);
+        self.output.switches.extend(switches);
         let mut between_steps = Vec::new();
         for deployment in &self.state.deployments {
             for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
-                match instance.current() {
-                    Some(step) => {
-                        self.output.actions.extend(action(
-                            &deployment.plan,
-                            target,
-                            step.event,
-                            step.attempt,
-                        ));
-                    }
-                    None if instance.is_in_flight() => {
-                        between_steps
-                            .push((deployment.plan.id.clone(), target.instance.id.clone()));
-                    }
-                    None => {}
+                if instance.is_in_flight() && instance.current().is_none() {
+                    between_steps.push((deployment.plan.id.clone(), target.instance.id.clone()));
                 }
             }
         }
@@ -268,7 +291,11 @@ impl Turn<'_> {
             attempt,
             ending,
         })?;
-        self.proceed(&place.0, &place.1)
+        // Of a release that nobody drives an ending is only kept: what follows from it is for whoever resumes it.
+        if self.state.status.is_active() {
+            self.proceed(&place.0, &place.1)?;
+        }
+        Ok(())
     }
 
     /// Takes an instance with nothing in flight on: to its next attempt, or to its end. It looks at the records alone,
@@ -290,9 +317,17 @@ impl Turn<'_> {
                     InstanceOutcome::Failed,
                     format!("{event} was tried {attempt} times: {reason}"),
                 ),
-                Ending::Failed { reason, .. } => {
-                    (InstanceOutcome::Failed, format!("{event}: {reason}"))
+                Ending::Failed { .. }
+                    if event.takes_hooks()
+                        && event.side() == Side::Outgoing
+                        && plan.stop_failures == StopFailures::Ignore =>
+                {
+                    return self.go_on(&plan, index, Some(*event));
                 }
+                Ending::Failed { reason, .. } => (
+                    InstanceOutcome::Failed,
+                    format!("{}: {reason}", whose(&plan, &plan.targets[index], *event)),
+                ),
                 Ending::Unreachable { reason } => {
                     (InstanceOutcome::Unreachable, format!("{event}: {reason}"))
                 }
@@ -392,8 +427,12 @@ impl Turn<'_> {
         {
             self.start_instances(current)?;
             let deployment = &self.state.deployments[current];
-            if deployment.in_flight > 0 {
+            if deployment.in_flight > 0 || deployment.current_switch().is_some() {
                 return Ok(());
+            }
+            if self.is_to_switch(current) && self.state.status == ReleaseStatus::Running {
+                self.switch(current)?;
+                continue;
             }
             match self.verdict(current) {
                 Some((status, reason)) => {
@@ -434,7 +473,15 @@ impl Turn<'_> {
         if deployment.failed >= deployment.plan.failure_limit() {
             return Some((ReleaseStatus::Failed, Some(why_failed(deployment))));
         }
-        if deployment.next == deployment.plan.targets.len() {
+        if let Some(reason) = why_not_switched(deployment) {
+            return Some((ReleaseStatus::Failed, Some(reason)));
+        }
+        let is_blue_green = matches!(deployment.plan.strategy, Strategy::BlueGreen { .. });
+        if deployment.failed > 0 && is_blue_green {
+            let reason = format!("{}; the traffic stays where it is", why_failed(deployment));
+            return Some((ReleaseStatus::Failed, Some(reason)));
+        }
+        if deployment.next == deployment.plan.targets.len() && !self.is_to_switch(current) {
             let reason = (deployment.failed > 0).then(|| why_failed(deployment));
             return Some((ReleaseStatus::Succeeded, reason));
         }
@@ -445,6 +492,43 @@ impl Turn<'_> {
             )),
             _ => None,
         }
+    }
+
+    /// Whether everything is ready for the traffic of a deployment, which is not there yet.
+    fn is_to_switch(&self, current: usize) -> bool {
+        let deployment = &self.state.deployments[current];
+        let is_lost = |switch: &SwitchState| {
+            matches!(switch.progress, Progress::Ended(Ending::Lost { .. }))
+                && switch.attempt < MAX_ATTEMPTS
+        };
+        matches!(deployment.plan.strategy, Strategy::BlueGreen { .. })
+            && deployment.next == deployment.plan.targets.len()
+            && deployment.failed == 0
+            && deployment.switches.last().is_none_or(is_lost)
+    }
+
+    fn switch(&mut self, current: usize) -> Result<(), Misfit> {
+        let deployment = &self.state.deployments[current];
+        let plan = deployment.plan.clone();
+        if plan.router.is_none() {
+            return self.record(Fact::SwitchSkipped {
+                deployment: plan.id.clone(),
+                reason: "nothing is named that switches the traffic".to_owned(),
+            });
+        }
+        let attempt = deployment
+            .switches
+            .last()
+            .map_or(1, |switch| switch.attempt + 1);
+        self.record(Fact::SwitchStarted {
+            deployment: plan.id.clone(),
+            attempt,
+        })?;
+        self.output.switches.push(SwitchAction {
+            deployment: plan,
+            attempt,
+        });
+        Ok(())
     }
 
     fn open_rollback(&mut self, failed: usize) -> Result<(), Misfit> {
@@ -470,7 +554,9 @@ impl Turn<'_> {
             .state
             .deployments
             .iter()
-            .map(|deployment| deployment.in_flight)
+            .map(|deployment| {
+                deployment.in_flight + usize::from(deployment.current_switch().is_some())
+            })
             .sum();
         if in_flight > 0 || self.state.status.is_terminal() {
             return Ok(());
@@ -513,6 +599,53 @@ impl Turn<'_> {
                 reason: "paused by an operator".to_owned(),
             }),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Everything that is authorised and has no ending.
+fn in_flight(state: &State) -> (Vec<Action>, Vec<SwitchAction>) {
+    let mut actions = Vec::new();
+    let mut switches = Vec::new();
+    for deployment in &state.deployments {
+        for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
+            actions.extend(
+                instance
+                    .current()
+                    .and_then(|step| action(&deployment.plan, target, step.event, step.attempt)),
+            );
+        }
+        switches.extend(deployment.current_switch().map(|switch| SwitchAction {
+            deployment: deployment.plan.clone(),
+            attempt: switch.attempt,
+        }));
+    }
+    (actions, switches)
+}
+
+/// An event with the revision that its script belongs to: a failing script of the revision being left is mended in
+/// another place than one of the revision being put there.
+fn whose(plan: &Arc<Deployment>, target: &Target, event: LifecycleEvent) -> String {
+    let package = planned_step(plan, target, event).package;
+    match package.filter(|_| event.takes_hooks()) {
+        Some(package) => format!(
+            "{event} of {} revision {}",
+            event.side().name(),
+            package.revision.version
+        ),
+        None => event.to_string(),
+    }
+}
+
+fn why_not_switched(deployment: &crate::DeploymentState) -> Option<String> {
+    match &deployment.switches.last()?.progress {
+        Progress::Ended(
+            Ending::Failed { reason, .. }
+            | Ending::Lost { reason }
+            | Ending::Unreachable { reason },
+        ) => Some(format!("SwitchTraffic: {reason}")),
+        Progress::InFlight | Progress::Skipped(_) | Progress::Ended(Ending::Succeeded { .. }) => {
+            None
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use model::{Deployment, DeploymentId, Direction, InstanceId, OnFailure, Target};
 
-use crate::sequence::sequence;
+use crate::sequence::{Traffic, sequence};
 use crate::state::DeploymentState;
 
 /// The rollback of a deployment that has just failed, from its own records. `None` when none of the instances that it
@@ -52,7 +52,7 @@ pub fn plan(
     Some(Deployment {
         id,
         kind: "ROLLBACK".to_owned(),
-        sequence: sequence(original.balancer.as_ref(), &direction),
+        sequence: sequence(original.strategy, Traffic::of(original), &direction),
         direction,
         revision,
         targets,

@@ -2,11 +2,47 @@
 
 use std::sync::Arc;
 
-use model::{Balancer, Deployment, Direction, LifecycleEvent, Package, Side, Target};
+use model::{Deployment, Direction, LifecycleEvent, Package, Side, Strategy, Target};
 
-/// The lifecycle events of a rolling deployment, in the canonical order (DESIGN.md §2).
+/// Whether instances leave their traffic while they change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// They are taken out of a balancer and put back.
+    Balanced,
+    /// Nothing stands before them.
+    Direct,
+}
+
+impl Traffic {
+    /// What a deployment's own sequence says.
+    pub(crate) fn of(deployment: &Deployment) -> Self {
+        let is_balanced = deployment
+            .sequence
+            .iter()
+            .any(|event| event.is_about_traffic());
+        if is_balanced {
+            Traffic::Balanced
+        } else {
+            Traffic::Direct
+        }
+    }
+}
+
+/// The lifecycle events of each instance, in the canonical order (DESIGN.md §2). In a blue-green deployment traffic
+/// moves once for all, so no instance has the six events about it, and the way back is to validate what still runs.
 #[must_use]
-pub fn sequence(balancer: Option<&Balancer>, direction: &Direction) -> Vec<LifecycleEvent> {
+pub fn sequence(
+    strategy: Strategy,
+    traffic: Traffic,
+    direction: &Direction,
+) -> Vec<LifecycleEvent> {
+    let traffic = match strategy {
+        Strategy::Rolling { .. } => traffic,
+        Strategy::BlueGreen { .. } if *direction != Direction::Deploy => {
+            return vec![LifecycleEvent::ValidateService];
+        }
+        Strategy::BlueGreen { .. } => Traffic::Direct,
+    };
     LifecycleEvent::ALL
         .into_iter()
         .filter(|event| match event {
@@ -16,7 +52,7 @@ pub fn sequence(balancer: Option<&Balancer>, direction: &Direction) -> Vec<Lifec
             | LifecycleEvent::AfterBlockTraffic
             | LifecycleEvent::BeforeAllowTraffic
             | LifecycleEvent::AllowTraffic
-            | LifecycleEvent::AfterAllowTraffic => balancer.is_some(),
+            | LifecycleEvent::AfterAllowTraffic => traffic == Traffic::Balanced,
             LifecycleEvent::ApplicationStop
             | LifecycleEvent::BeforeInstall
             | LifecycleEvent::Install
@@ -69,7 +105,14 @@ pub(crate) fn planned_step(
         Side::Incoming => Some(&target.incoming),
     };
     let package = key.and_then(|key| deployment.packages.get(key)).cloned();
+    let is_for_balancer = matches!(
+        event,
+        LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic
+    );
     let doing = match (&package, event.takes_hooks()) {
+        _ if is_for_balancer && deployment.balancer.is_none() => {
+            Doing::Skip("nothing is named that moves the instance's traffic".to_owned())
+        }
         (_, false) => Doing::BuiltIn,
         (None, true) => Doing::Skip("no revision is installed on the instance".to_owned()),
         (Some(package), true) => match package.appspec.hooks.get(&event) {

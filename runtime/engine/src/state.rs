@@ -42,6 +42,8 @@ pub struct DeploymentState {
     pub ended_at: Option<Timestamp>,
     /// In the order of the plan's targets.
     pub instances: Vec<InstanceState>,
+    /// The attempts to switch the traffic, in order.
+    pub switches: Vec<SwitchState>,
     /// How many instances have started and not ended.
     pub in_flight: usize,
     /// How many instances failed or could not be reached.
@@ -71,6 +73,16 @@ pub struct StepState {
     pub ended_at: Option<Timestamp>,
 }
 
+/// One attempt to switch a deployment's traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwitchState {
+    /// From 1; 0 when the switch was skipped.
+    pub attempt: u32,
+    pub progress: Progress,
+    pub started_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+}
+
 /// How far an attempt is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -80,11 +92,11 @@ pub enum Progress {
     Ended(Ending),
 }
 
-impl StepState {
+impl Progress {
     /// The status, absent while the attempt is in flight.
     #[must_use]
     pub fn status(&self) -> Option<StepStatus> {
-        match &self.progress {
+        match self {
             Progress::InFlight => None,
             Progress::Skipped(_) => Some(StepStatus::Skipped),
             Progress::Ended(Ending::Succeeded { .. }) => Some(StepStatus::Succeeded),
@@ -98,7 +110,7 @@ impl StepState {
     /// Why it was skipped or failed, or what is worth telling of its success.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        match &self.progress {
+        match self {
             Progress::InFlight => None,
             Progress::Skipped(reason) => Some(reason),
             Progress::Ended(Ending::Succeeded { note, .. }) => note.as_deref(),
@@ -108,6 +120,20 @@ impl StepState {
                 | Ending::Unreachable { reason },
             ) => Some(reason),
         }
+    }
+}
+
+impl StepState {
+    /// The status, absent while the attempt is in flight.
+    #[must_use]
+    pub fn status(&self) -> Option<StepStatus> {
+        self.progress.status()
+    }
+
+    /// Why it was skipped or failed, or what is worth telling of its success.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        self.progress.reason()
     }
 
     /// Exit code of the last script, where scripts ran.
@@ -164,6 +190,14 @@ impl InstanceState {
 }
 
 impl DeploymentState {
+    /// The attempt to switch the traffic that is in flight.
+    #[must_use]
+    pub fn current_switch(&self) -> Option<&SwitchState> {
+        self.switches
+            .last()
+            .filter(|switch| switch.progress == Progress::InFlight)
+    }
+
     /// The instance's position in the plan.
     #[must_use]
     pub fn position(&self, instance: &InstanceId) -> Option<usize> {
@@ -287,6 +321,49 @@ impl State {
                 });
                 deployment.note_start(index);
             }
+            Fact::SwitchStarted {
+                deployment,
+                attempt,
+            } => {
+                let deployment = self.deployment(deployment).map_err(misfit)?;
+                if deployment.current_switch().is_some() || deployment.ended_at.is_some() {
+                    return Err(misfit("the traffic cannot be switched".to_owned()));
+                }
+                deployment.switches.push(SwitchState {
+                    attempt: *attempt,
+                    progress: Progress::InFlight,
+                    started_at: record.at,
+                    ended_at: None,
+                });
+            }
+            Fact::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            } => {
+                let switch = self
+                    .deployment(deployment)
+                    .map_err(misfit)?
+                    .switches
+                    .last_mut()
+                    .filter(|switch| {
+                        switch.progress == Progress::InFlight && switch.attempt == *attempt
+                    })
+                    .ok_or_else(|| {
+                        misfit(format!("attempt {attempt} of the switch is not in flight"))
+                    })?;
+                switch.progress = Progress::Ended(ending.clone());
+                switch.ended_at = Some(record.at);
+            }
+            Fact::SwitchSkipped { deployment, reason } => {
+                let deployment = self.deployment(deployment).map_err(misfit)?;
+                deployment.switches.push(SwitchState {
+                    attempt: 0,
+                    progress: Progress::Skipped(reason.clone()),
+                    started_at: record.at,
+                    ended_at: Some(record.at),
+                });
+            }
             Fact::InstanceEnded {
                 deployment,
                 instance,
@@ -386,6 +463,7 @@ impl DeploymentState {
             started_at: at,
             ended_at: None,
             instances: vec![InstanceState::default(); plan.targets.len()],
+            switches: Vec::new(),
             in_flight: 0,
             failed: 0,
             next: 0,

@@ -7,7 +7,7 @@ mod world;
 use engine::{Engine, Input, State};
 use model::{Amount, Ending, InstanceOutcome, OnFailure, ReleaseStatus, Timestamp};
 use proptest::prelude::*;
-use world::{Setting, World, drive, ended, fail, opening, run, succeed};
+use world::{Setting, World, drive, ended, fail, jobs, opening, run, succeed};
 
 fn trace_of(setting: &Setting) -> String {
     run(setting, &succeed).2.trace.join("\n")
@@ -43,6 +43,150 @@ fn deploys_with_a_balancer_in_the_contract_order() {
     web-1 AllowTraffic -
     web-1 AfterAllowTraffic 2.0.0
     ");
+}
+
+#[test]
+fn a_blue_green_deployment_has_no_traffic_hooks_and_one_switch_at_the_end() {
+    let setting = Setting {
+        instances: 2,
+        with_balancer: true,
+        is_blue_green: true,
+        ..Setting::default()
+    };
+
+    insta::assert_snapshot!(trace_of(&setting), @"
+    web-1 DownloadBundle 2.0.0
+    web-1 ApplicationStop 1.0.0
+    web-1 BeforeInstall 2.0.0
+    web-1 Install 2.0.0
+    web-1 AfterInstall 2.0.0
+    web-1 ApplicationStart 2.0.0
+    web-1 ValidateService 2.0.0
+    web-2 DownloadBundle 2.0.0
+    web-2 ApplicationStop 1.0.0
+    web-2 BeforeInstall 2.0.0
+    web-2 Install 2.0.0
+    web-2 AfterInstall 2.0.0
+    web-2 ApplicationStart 2.0.0
+    web-2 ValidateService 2.0.0
+    SwitchTraffic 2.0.0
+    ");
+}
+
+#[test]
+fn a_failed_switch_fails_the_deployment_and_a_lost_one_is_tried_again() {
+    let setting = Setting {
+        instances: 1,
+        is_blue_green: true,
+        ..Setting::default()
+    };
+    let run_with = |ending: Ending| {
+        let mut journal = opening(&setting);
+        let mut engine = Engine::from_records(&journal).unwrap();
+        let mut world = World {
+            switch_endings: [ending].into(),
+            ..World::default()
+        };
+        drive(
+            &mut engine,
+            &mut journal,
+            &mut world,
+            Input::Begin,
+            &succeed,
+        );
+        let state = engine.state();
+        (
+            state.status,
+            state.deployments[0].switches.len(),
+            state.reason.clone().unwrap_or_default(),
+        )
+    };
+
+    let (status, attempts, reason) = run_with(fail("the balancer is away"));
+    assert_eq!((status, attempts), (ReleaseStatus::Failed, 1));
+    assert_eq!(reason, "SwitchTraffic: the balancer is away");
+    let reason = "power cut".to_owned();
+    let (status, attempts, _) = run_with(Ending::Lost { reason });
+    assert_eq!((status, attempts), (ReleaseStatus::Succeeded, 2));
+}
+
+#[test]
+fn no_switch_to_a_side_with_a_failed_instance() {
+    let setting = Setting {
+        is_blue_green: true,
+        failure_threshold: Amount::Count(2),
+        ..Setting::default()
+    };
+    let (engine, _, world, _) = run(&setting, &|action| {
+        if action.target.instance.id.as_str() == "web-2" {
+            fail("broken")
+        } else {
+            succeed(action)
+        }
+    });
+
+    assert_eq!(engine.state().status, ReleaseStatus::Failed);
+    assert!(
+        !world
+            .trace
+            .iter()
+            .any(|line| line.starts_with("SwitchTraffic"))
+    );
+}
+
+#[test]
+fn a_stop_before_the_switch_leaves_the_traffic_where_it_is() {
+    let setting = Setting {
+        instances: 1,
+        is_blue_green: true,
+        ..Setting::default()
+    };
+    let mut journal = opening(&setting);
+    let mut engine = Engine::from_records(&journal).unwrap();
+    let mut world = World::default();
+    let (records, first) = jobs(engine.handle(Timestamp(1), Input::Begin).unwrap());
+    journal.extend(records);
+    journal.extend(engine.handle(Timestamp(2), Input::Stop).unwrap().records);
+
+    let input = world.carry_out(&first[0], &succeed);
+    drive(&mut engine, &mut journal, &mut world, input, &succeed);
+
+    assert_eq!(engine.state().status, ReleaseStatus::Stopped);
+    assert_eq!(world.trace.last().unwrap(), "web-1 ValidateService 2.0.0");
+}
+
+#[test]
+fn a_failure_of_the_version_being_left_is_ignored_only_where_that_is_asked_for() {
+    let fails_to_stop = |action: &engine::Action| {
+        if action.event == model::LifecycleEvent::ApplicationStop {
+            fail("`stop.sh` exited with code 3")
+        } else {
+            succeed(action)
+        }
+    };
+    let check = |stop_failures| {
+        let setting = Setting {
+            instances: 1,
+            stop_failures,
+            ..Setting::default()
+        };
+        let (engine, ..) = run(&setting, &fails_to_stop);
+        let state = engine.state();
+        (state.status, state.reason.clone().unwrap_or_default())
+    };
+
+    let (status, reason) = check(model::StopFailures::Fail);
+    assert_eq!(status, ReleaseStatus::Failed);
+    assert!(
+        reason.starts_with(
+            "web-1: ApplicationStop of outgoing revision 1.0.0: `stop.sh` exited with code 3"
+        ),
+        "{reason}"
+    );
+    assert_eq!(
+        check(model::StopFailures::Ignore).0,
+        ReleaseStatus::Succeeded
+    );
 }
 
 #[test]
@@ -117,7 +261,7 @@ fn a_failed_rollout_goes_back_with_each_instance_leaving_what_it_has_installed()
     web-2 ApplicationStart 1.0.0
     web-2 ValidateService 1.0.0
     ");
-    insta::assert_snapshot!(state.reason.as_deref().unwrap(), @"web-2: BeforeInstall: exit 1; 1 of 3 instances failed, failure_threshold is 1; rolled back to 1.0.0");
+    insta::assert_snapshot!(state.reason.as_deref().unwrap(), @"web-2: BeforeInstall of incoming revision 2.0.0: exit 1; 1 of 3 instances failed, failure_threshold is 1; rolled back to 1.0.0");
 }
 
 #[test]
@@ -254,35 +398,28 @@ fn a_finished_release_refuses_commands() {
 
 /// A crash after each record in turn: the conductor that takes over performs what the records authorise, and the
 /// instances see exactly what one undisturbed run would have shown them.
-#[test]
-fn a_crash_after_any_record_changes_nothing_that_instances_see() {
-    let setting = Setting {
-        with_balancer: true,
-        concurrency: Amount::Count(2),
-        ..Setting::default()
-    };
+fn check_crashes(setting: &Setting) {
     let behaviour = succeed;
-    let (_, whole, undisturbed, _) = run(&setting, &behaviour);
+    let (_, whole, undisturbed, _) = run(setting, &behaviour);
     let mut expected = undisturbed.trace;
     expected.sort();
 
     for crash in 2..whole.len() {
         let mut world = World::default();
-        let mut journal = opening(&setting);
+        let mut journal = opening(setting);
         let mut engine = Engine::from_records(&journal).unwrap();
         let mut inputs = std::collections::VecDeque::from([Input::Begin]);
         let mut in_flight = std::collections::VecDeque::new();
         // The first conductor: whatever it had been authorised to do by then is done, then it dies.
         while let Some(input) = inputs.pop_front() {
-            let output = engine.handle(Timestamp(1), input).unwrap();
-            journal.extend(output.records);
+            let (records, jobs) = jobs(engine.handle(Timestamp(1), input).unwrap());
+            journal.extend(records);
             if journal.len() > crash {
                 break;
             }
-            in_flight.extend(output.actions);
-            if let Some(action) = in_flight.pop_front() {
-                let ending = world.perform(&action, &behaviour);
-                inputs.push_back(ended(&action, ending));
+            in_flight.extend(jobs);
+            if let Some(job) = in_flight.pop_front() {
+                inputs.push_back(world.carry_out(&job, &behaviour));
             }
         }
         journal.truncate(crash);
@@ -312,6 +449,70 @@ fn a_crash_after_any_record_changes_nothing_that_instances_see() {
             "the fold is the state"
         );
     }
+}
+
+#[test]
+fn a_crash_after_any_record_changes_nothing_that_instances_see() {
+    check_crashes(&Setting {
+        with_balancer: true,
+        concurrency: Amount::Count(2),
+        ..Setting::default()
+    });
+}
+
+#[test]
+fn a_crash_after_any_record_of_a_blue_green_deployment_switches_once() {
+    check_crashes(&Setting {
+        is_blue_green: true,
+        concurrency: Amount::Count(2),
+        ..Setting::default()
+    });
+}
+
+/// The ending of what was in flight is kept, so that the journal knows what the instance has installed; nothing follows
+/// from it before somebody resumes.
+#[test]
+fn an_ending_that_comes_after_an_interruption_is_kept_and_leads_to_nothing() {
+    let setting = Setting {
+        instances: 1,
+        ..Setting::default()
+    };
+    let mut journal = opening(&setting);
+    let mut engine = Engine::from_records(&journal).unwrap();
+    let mut world = World::default();
+    let output = engine.handle(Timestamp(1), Input::Begin).unwrap();
+    journal.extend(output.records);
+    let reason = "gone".to_owned();
+    journal.extend(
+        engine
+            .handle(Timestamp(2), Input::Interrupt { reason })
+            .unwrap()
+            .records,
+    );
+
+    let (in_flight, _) = engine.in_flight();
+    let late = ended(&in_flight[0], succeed(&in_flight[0]));
+    let output = engine.handle(Timestamp(3), late).unwrap();
+
+    assert_eq!((output.records.len(), output.actions.len()), (1, 0));
+    journal.extend(output.records);
+    let mut resumed = engine.clone();
+    drive(
+        &mut resumed,
+        &mut journal,
+        &mut world,
+        Input::Resume {
+            operator: "bob".into(),
+        },
+        &succeed,
+    );
+    assert_eq!(resumed.state().status, ReleaseStatus::Succeeded);
+    assert!(
+        !world
+            .trace
+            .iter()
+            .any(|line| line.contains("DownloadBundle"))
+    );
 }
 
 proptest! {

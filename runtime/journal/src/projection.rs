@@ -132,6 +132,9 @@ pub(crate) fn apply(
         Fact::StepStarted { .. }
         | Fact::StepEnded { .. }
         | Fact::StepSkipped { .. }
+        | Fact::SwitchStarted { .. }
+        | Fact::SwitchEnded { .. }
+        | Fact::SwitchSkipped { .. }
         | Fact::InstanceEnded { .. } => {}
     }
     Ok(())

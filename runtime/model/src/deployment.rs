@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::{
     Amount, DeploymentId, Digest, GroupRef, InstanceId, LifecycleEvent, OnFailure, Package,
-    PluginName, ReleaseId, Revision, Strategy,
+    PluginName, ReleaseId, Revision, StopFailures, Strategy,
 };
 
 /// One execution, of one service or of a plan.
@@ -57,7 +57,10 @@ pub struct Deployment {
     pub strategy: Strategy,
     pub failure_threshold: Amount,
     pub on_failure: OnFailure,
+    pub stop_failures: StopFailures,
     pub balancer: Option<Balancer>,
+    /// What switches the traffic of a blue-green deployment.
+    pub router: Option<Router>,
     /// The lifecycle events of each instance, in the canonical order.
     pub sequence: Vec<LifecycleEvent>,
     /// Every package that a hook or an installation of this deployment may need, by the deployment that fetched it.
@@ -111,12 +114,23 @@ impl fmt::Display for Host {
 
 /// The load balancer of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Balancer {
-    pub plugin: PluginName,
-    /// The plugin's configuration, a JSON object.
-    pub config: String,
-    /// The longest wait for a drained or healthy instance.
-    pub timeout: Duration,
+pub enum Balancer {
+    Plugin {
+        plugin: PluginName,
+        /// The plugin's configuration, a JSON object.
+        config: String,
+        /// The longest wait for a drained or healthy instance.
+        timeout: Duration,
+    },
+    /// A command line on the instance, given the word `deregister` or `register`. It ends when that is done.
+    Command { command: String, timeout: Duration },
+}
+
+/// What moves traffic from one side to the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Router {
+    /// A command line on the first instance's host, given the word `switch`. It ends when that is done.
+    Command { command: String, timeout: Duration },
 }
 
 impl Deployment {
@@ -129,7 +143,9 @@ impl Deployment {
     #[must_use]
     pub fn concurrency(&self) -> usize {
         match self.strategy {
-            Strategy::Rolling { concurrency } => concurrency.of(self.targets.len()),
+            Strategy::Rolling { concurrency } | Strategy::BlueGreen { concurrency } => {
+                concurrency.of(self.targets.len())
+            }
         }
     }
 

@@ -95,6 +95,20 @@ impl LifecycleEvent {
         )
     }
 
+    /// Whether it is one of the six around a load balancer.
+    #[must_use]
+    pub fn is_about_traffic(self) -> bool {
+        matches!(
+            self,
+            Self::BeforeBlockTraffic
+                | Self::BlockTraffic
+                | Self::AfterBlockTraffic
+                | Self::BeforeAllowTraffic
+                | Self::AllowTraffic
+                | Self::AfterAllowTraffic
+        )
+    }
+
     /// Whose hook runs. The choice is by event alone, never by what happens to be on disk.
     #[must_use]
     pub fn side(self) -> Side {

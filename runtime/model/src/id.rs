@@ -136,6 +136,12 @@ impl AttemptId {
     ) -> Self {
         Self(format!("{deployment}.{instance}.{event}.{number}").into())
     }
+
+    /// The id of an attempt to switch a deployment's traffic, with the rule of [`AttemptId::of`].
+    #[must_use]
+    pub fn of_switch(deployment: &DeploymentId, number: u32) -> Self {
+        Self(format!("{deployment}.SwitchTraffic.{number}").into())
+    }
 }
 
 /// Names a group within a workspace, written `APPLICATION/GROUP`.

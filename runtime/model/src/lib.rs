@@ -15,7 +15,7 @@ mod strategy;
 mod time;
 
 pub use appspec::{AppSpec, Context, FileMapping, Kinds, OnExisting, Permission, Run, Script};
-pub use deployment::{Balancer, Deployment, Direction, Host, Instance, Release, Target};
+pub use deployment::{Balancer, Deployment, Direction, Host, Instance, Release, Router, Target};
 pub use event::{LifecycleEvent, Side};
 pub use id::{
     ApplicationName, AttemptId, DeploymentId, GroupName, GroupRef, InstanceId, InvalidId,
@@ -24,5 +24,5 @@ pub use id::{
 pub use record::{Fact, Record};
 pub use revision::{Digest, InvalidDigest, InvalidVersion, Package, Revision, Version};
 pub use status::{Cause, Ending, InstanceOutcome, ReleaseStatus, StepStatus};
-pub use strategy::{Amount, OnFailure, Strategy};
+pub use strategy::{Amount, OnFailure, StopFailures, Strategy};
 pub use time::Timestamp;

@@ -43,6 +43,21 @@ pub enum Fact {
         event: LifecycleEvent,
         reason: String,
     },
+    /// Authorises an attempt to switch the traffic of a deployment, with the rule of [`Fact::StepStarted`].
+    SwitchStarted {
+        deployment: DeploymentId,
+        /// Number of the attempt, from 1.
+        attempt: u32,
+    },
+    SwitchEnded {
+        deployment: DeploymentId,
+        attempt: u32,
+        ending: Ending,
+    },
+    SwitchSkipped {
+        deployment: DeploymentId,
+        reason: String,
+    },
     InstanceEnded {
         deployment: DeploymentId,
         instance: InstanceId,

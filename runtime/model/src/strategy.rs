@@ -29,11 +29,13 @@ impl fmt::Display for Amount {
     }
 }
 
-/// How instances follow each other. Blue-green and canary join here.
+/// How instances follow each other. Canary joins here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
     /// A sliding window of `concurrency` instances in the order of the file.
     Rolling { concurrency: Amount },
+    /// All instances of one side without its traffic, `concurrency` at a time, then one switch of the traffic to it.
+    BlueGreen { concurrency: Amount },
 }
 
 impl Strategy {
@@ -42,6 +44,7 @@ impl Strategy {
     pub fn name(self) -> &'static str {
         match self {
             Strategy::Rolling { .. } => "rolling",
+            Strategy::BlueGreen { .. } => "blue-green",
         }
     }
 }
@@ -52,4 +55,15 @@ pub enum OnFailure {
     #[default]
     Stop,
     Rollback,
+}
+
+/// What follows when a script of the outgoing revision fails: of BeforeBlockTraffic, AfterBlockTraffic or
+/// ApplicationStop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum StopFailures {
+    /// The instance fails.
+    #[default]
+    Fail,
+    /// The step is recorded as failed and the instance goes on, because the operator asked for it.
+    Ignore,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{DeploymentState, Doing, InstanceState, State, StepState, planned_steps};
+use engine::{DeploymentState, Doing, InstanceState, State, StepState, SwitchState, planned_steps};
 use model::{LifecycleEvent, Package, ReleaseStatus, Side, Target, Timestamp};
 use serde::Serialize;
 
@@ -35,6 +35,8 @@ pub struct Deployment {
     pub group: String,
     pub kind: String,
     pub priority: i64,
+    /// Whether the operator chose to go on when a script of the version being left fails.
+    pub ignore_stop_failures: bool,
     pub strategy: &'static str,
     pub direction: &'static str,
     /// The deployment that a rollback takes back.
@@ -91,10 +93,15 @@ pub struct Step {
     pub log: Option<String>,
 }
 
-/// One switch of traffic between sides.
+/// One attempt to switch traffic between sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Switch {
+    /// When it ended, or began where it has not ended.
     pub at: String,
+    /// As a step's.
+    pub status: &'static str,
+    pub reason: Option<String>,
+    pub attempt: u32,
     pub from: BTreeMap<String, u32>,
     pub to: BTreeMap<String, u32>,
 }
@@ -182,6 +189,7 @@ fn deployment_head(plan: &model::Deployment, status: &'static str) -> Deployment
         group: plan.group.group.to_string(),
         kind: plan.kind.clone(),
         priority: plan.priority,
+        ignore_stop_failures: plan.stop_failures == model::StopFailures::Ignore,
         strategy: plan.strategy.name(),
         direction: plan.direction.name(),
         rolls_back,
@@ -228,7 +236,23 @@ fn deployment_of(state: &DeploymentState, seen_as: ReleaseStatus) -> Deployment 
         instances: instances
             .map(|(target, instance)| instance_of(&state.plan, target, instance))
             .collect(),
+        switches: state.switches.iter().map(switch_of).collect(),
         ..deployment_head(&state.plan, status.name())
+    }
+}
+
+fn switch_of(switch: &SwitchState) -> Switch {
+    Switch {
+        at: rfc3339(switch.ended_at.unwrap_or(switch.started_at)),
+        status: switch
+            .progress
+            .status()
+            .map_or("RUNNING", model::StepStatus::name),
+        reason: switch.progress.reason().map(str::to_owned),
+        attempt: switch.attempt,
+        // A command does not say what it moves between.
+        from: BTreeMap::new(),
+        to: BTreeMap::new(),
     }
 }
 

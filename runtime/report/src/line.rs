@@ -71,7 +71,10 @@ fn line(tone: Tone, verb: &'static str, target: impl ToString, detail: impl Into
 #[must_use]
 pub fn lines(state: &State, record: &Record) -> Vec<Line> {
     match &record.fact {
-        Fact::ReleaseOpened(_) | Fact::StepStarted { .. } | Fact::ReleaseEnded { .. } => Vec::new(),
+        Fact::ReleaseOpened(_)
+        | Fact::StepStarted { .. }
+        | Fact::SwitchStarted { .. }
+        | Fact::ReleaseEnded { .. } => Vec::new(),
         Fact::DeploymentOpened(plan) => vec![opened(plan)],
         Fact::StepSkipped {
             instance,
@@ -83,6 +86,12 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
             vec![line(Tone::Dim, "skipped", target, reason.as_str())]
         }
         Fact::StepEnded { .. } => step_ended(state, record).into_iter().collect(),
+        Fact::SwitchSkipped { deployment, reason } => {
+            let group = state.find(deployment).map(|state| &state.plan.group);
+            let target = group.map_or_else(String::new, ToString::to_string);
+            vec![line(Tone::Attention, "unswitched", target, reason.as_str())]
+        }
+        Fact::SwitchEnded { .. } => switch_ended(state, record).into_iter().collect(),
         Fact::InstanceEnded { .. } => instance_ended(state, record).into_iter().collect(),
         Fact::DeploymentEnded { .. } => deployment_ended(state, record).into_iter().collect(),
         Fact::StatusChanged { status, reason } => {
@@ -135,6 +144,33 @@ fn step_ended(state: &State, record: &Record) -> Option<Line> {
     });
     Some(Line {
         took: step.map(|step| record.at.since(step.started_at)),
+        ..line
+    })
+}
+
+fn switch_ended(state: &State, record: &Record) -> Option<Line> {
+    let Fact::SwitchEnded {
+        deployment, ending, ..
+    } = &record.fact
+    else {
+        return None;
+    };
+    let state = state.find(deployment)?;
+    let target = format!("{} SwitchTraffic", state.plan.group);
+    let switch = state.switches.last()?;
+    let line = match ending {
+        Ending::Succeeded { .. } => {
+            let version = state.plan.revision.version.as_str();
+            line(Tone::Done, "switched", target, version)
+        }
+        Ending::Failed { reason, .. } => line(Tone::Failed, "failed", target, reason.as_str()),
+        Ending::Lost { reason } => line(Tone::Attention, "lost", target, reason.as_str()),
+        Ending::Unreachable { reason } => {
+            line(Tone::Failed, "unreachable", target, reason.as_str())
+        }
+    };
+    Some(Line {
+        took: Some(record.at.since(switch.started_at)),
         ..line
     })
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use conductor::{Conductor, DeployRequest, Options, Planned, Plugins, Silent};
-use model::ReleaseStatus;
+use model::{ReleaseStatus, StopFailures};
 
 use crate::Places;
 
@@ -143,6 +143,7 @@ pub(crate) async fn plan(conductor: &Conductor, package: &Path) -> Result<Planne
         package: package.display().to_string(),
         version: None,
         digest: None,
+        stop_failures: StopFailures::Fail,
         comment: String::new(),
     };
     Ok(conductor.plan_deploy(request).await?)

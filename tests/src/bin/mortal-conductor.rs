@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use conductor::{Conductor, DeployRequest, Observer, Options, Plugins};
 use engine::State;
-use model::{InstanceId, LifecycleEvent, Record, ReleaseStatus, Version};
+use model::{InstanceId, LifecycleEvent, Record, ReleaseStatus, StopFailures, Version};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -28,7 +28,7 @@ impl Observer for Mortal {
 
     fn waiting(&self, _: &InstanceId, _: LifecycleEvent, _: &str) {}
 
-    fn output(&self, _: &InstanceId, _: LifecycleEvent, _: &[u8]) {}
+    fn output(&self, _: &InstanceId, _: &'static str, _: &[u8]) {}
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +61,7 @@ async fn main() -> Result<(), Failure> {
             package: package.clone(),
             version: Some(Version::parse(version)?),
             digest: None,
+            stop_failures: StopFailures::Fail,
             comment: String::new(),
         })
         .await?;

@@ -21,6 +21,7 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Res
         package: arguments.package,
         version: arguments.version,
         digest: arguments.digest,
+        stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
     };
     let group = request.group.clone();

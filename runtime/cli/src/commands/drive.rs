@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conductor::{Command, Running};
-use engine::State;
-use model::{Direction, ReleaseStatus, Timestamp};
+use engine::{DeploymentState, State};
+use model::{Direction, InstanceOutcome, ReleaseStatus, Side, Timestamp};
 use report::Document;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -41,7 +41,7 @@ pub(crate) async fn to_the_end(ui: Ui, running: Running) -> Result<(), Failure> 
     verdict(&state, state.status)
 }
 
-async fn tell_long_waits(progress: Arc<Progress>) {
+pub(crate) async fn tell_long_waits(progress: Arc<Progress>) {
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     loop {
         tick.tick().await;
@@ -86,6 +86,16 @@ pub(crate) fn headline(state: &State, seen_as: ReleaseStatus) -> String {
     )
 }
 
+/// Whether a script of the version being left made an instance fail.
+fn failed_to_leave(deployment: &DeploymentState) -> bool {
+    deployment.instances.iter().any(|instance| {
+        let last = instance.steps.last();
+        instance.outcome == Some(InstanceOutcome::Failed)
+            && last
+                .is_some_and(|step| step.event.takes_hooks() && step.event.side() == Side::Outgoing)
+    })
+}
+
 /// What a release that ended, or stands, like this means for the exit status, and what to do next.
 pub(crate) fn verdict(state: &State, seen_as: ReleaseStatus) -> Result<(), Failure> {
     let id = &state.release.id;
@@ -115,6 +125,11 @@ pub(crate) fn verdict(state: &State, seen_as: ReleaseStatus) -> Result<(), Failu
             let failure = failure(kind, "failed")
                 .hint(format!("read what its hooks printed: cutover logs {id}"))
                 .hint(format!("see every step: cutover report {id}"));
+            let failure = if state.deployments.iter().any(failed_to_leave) {
+                failure.hint("go on although the version being left fails: --ignore-stop-failures")
+            } else {
+                failure
+            };
             let group = state
                 .deployments
                 .first()

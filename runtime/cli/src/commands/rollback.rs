@@ -15,6 +15,7 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
     let conductor = workspace::conductor(&opened)?;
     let request = RollbackRequest {
         group: arguments.group,
+        stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
     };
     let group = request.group.clone();

@@ -1,6 +1,7 @@
 //! `cutover stop`: ending a release that nobody drives.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use engine::State;
 use report::Document;
@@ -8,6 +9,7 @@ use report::Document;
 use crate::args::{Output, Stop};
 use crate::commands::drive;
 use crate::failure::{Failure, Kind};
+use crate::progress::Progress;
 use crate::ui::Ui;
 use crate::workspace;
 
@@ -36,7 +38,12 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Stop) -> Resu
             }
         }
     }
-    let state = conductor.stop(&release).await?;
+    let progress = Arc::new(Progress::new(ui));
+    let teller = tokio::spawn(drive::tell_long_waits(progress.clone()));
+    let stopped = conductor.stop(&release, progress.clone()).await;
+    teller.abort();
+    progress.finish();
+    let state = stopped?;
     match ui.output {
         Output::Json => ui.answer_json(&Document::of(&state, state.status, drive::now())),
         Output::Text => ui.answer(&format!("{}  release {release}\n", state.status)),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Action, Engine, Input};
+use engine::{Action, Engine, Input, Output, SwitchAction, Traffic};
 use model::{
     Amount, AppSpec, AttemptId, Balancer, Cause, Deployment, DeploymentId, Digest, Direction,
     Ending, Fact, GroupRef, Host, Instance, LifecycleEvent, OnFailure, Package, Record, Release,
-    ReleaseId, Revision, Run, Script, Strategy, Target, Timestamp, Version,
+    ReleaseId, Revision, Router, Run, Script, StopFailures, Strategy, Target, Timestamp, Version,
 };
 
 pub(crate) struct Setting {
@@ -18,6 +18,8 @@ pub(crate) struct Setting {
     pub(crate) failure_threshold: Amount,
     pub(crate) on_failure: OnFailure,
     pub(crate) with_balancer: bool,
+    pub(crate) is_blue_green: bool,
+    pub(crate) stop_failures: StopFailures,
     pub(crate) first: bool,
 }
 
@@ -29,6 +31,8 @@ impl Default for Setting {
             failure_threshold: Amount::Count(1),
             on_failure: OnFailure::Stop,
             with_balancer: false,
+            is_blue_green: false,
+            stop_failures: StopFailures::Fail,
             first: false,
         }
     }
@@ -68,11 +72,26 @@ pub(crate) fn deployment(setting: &Setting) -> Deployment {
         DeploymentId::parse("r1-1").unwrap(),
         DeploymentId::nth(&release_id(), 1),
     );
-    let balancer = setting.with_balancer.then(|| Balancer {
+    let balancer = setting.with_balancer.then(|| Balancer::Plugin {
         plugin: model::PluginName::parse("haproxy").unwrap(),
         config: "{}".into(),
         timeout: Duration::from_secs(60),
     });
+    let router = setting.is_blue_green.then(|| Router::Command {
+        command: "traffic".into(),
+        timeout: Duration::from_secs(60),
+    });
+    let concurrency = setting.concurrency;
+    let strategy = if setting.is_blue_green {
+        Strategy::BlueGreen { concurrency }
+    } else {
+        Strategy::Rolling { concurrency }
+    };
+    let traffic = if setting.with_balancer {
+        Traffic::Balanced
+    } else {
+        Traffic::Direct
+    };
     let targets = (1..=setting.instances).map(|number| {
         Arc::new(Target {
             instance: Instance {
@@ -98,13 +117,13 @@ pub(crate) fn deployment(setting: &Setting) -> Deployment {
         priority: 0,
         direction: Direction::Deploy,
         revision: package(&new, "2.0.0").revision.clone(),
-        strategy: Strategy::Rolling {
-            concurrency: setting.concurrency,
-        },
+        strategy,
         failure_threshold: setting.failure_threshold,
         on_failure: setting.on_failure,
-        sequence: engine::sequence(balancer.as_ref(), &Direction::Deploy),
+        stop_failures: setting.stop_failures,
+        sequence: engine::sequence(strategy, traffic, &Direction::Deploy),
         balancer,
+        router,
         packages: [
             (old.clone(), package(&old, "1.0.0")),
             (new.clone(), package(&new, "2.0.0")),
@@ -160,13 +179,59 @@ pub(crate) fn fail(reason: &str) -> Ending {
 /// The instances, which outlive any conductor.
 #[derive(Default)]
 pub(crate) struct World {
-    outcomes: BTreeMap<AttemptId, Ending>,
+    pub(crate) outcomes: BTreeMap<AttemptId, Ending>,
     /// `INSTANCE EVENT VERSION` of everything that really ran, in order.
     pub(crate) trace: Vec<String>,
+    /// What becomes of the attempts to switch the traffic; those beyond them succeed.
+    pub(crate) switch_endings: VecDeque<Ending>,
+}
+
+/// Something that the engine wants done.
+pub(crate) enum Job {
+    Step(Action),
+    Switch(SwitchAction),
+}
+
+pub(crate) fn jobs(output: Output) -> (Vec<Record>, Vec<Job>) {
+    let steps = output.actions.into_iter().map(Job::Step);
+    let switches = output.switches.into_iter().map(Job::Switch);
+    (output.records, steps.chain(switches).collect())
 }
 
 impl World {
-    /// Carries an action out, or answers again what it came to.
+    /// Carries a job out, or answers again what it came to.
+    pub(crate) fn carry_out(&mut self, job: &Job, behaviour: Behaviour<'_>) -> Input {
+        match job {
+            Job::Step(action) => ended(action, self.perform(action, behaviour)),
+            Job::Switch(switch) => Input::SwitchEnded {
+                deployment: switch.deployment.id.clone(),
+                attempt: switch.attempt,
+                ending: self.switch(switch),
+            },
+        }
+    }
+
+    fn switch(&mut self, switch: &SwitchAction) -> Ending {
+        let attempt = AttemptId::of_switch(&switch.deployment.id, switch.attempt);
+        if let Some(outcome) = self.outcomes.get(&attempt) {
+            return outcome.clone();
+        }
+        self.trace.push(format!(
+            "SwitchTraffic {}",
+            switch.deployment.revision.version
+        ));
+        let outcome = self
+            .switch_endings
+            .pop_front()
+            .unwrap_or(Ending::Succeeded {
+                exit_code: Some(0),
+                log: None,
+                note: None,
+            });
+        self.outcomes.insert(attempt, outcome.clone());
+        outcome
+    }
+
     pub(crate) fn perform(&mut self, action: &Action, behaviour: Behaviour<'_>) -> Ending {
         let instance = &action.target.instance.id;
         let attempt = AttemptId::of(
@@ -216,17 +281,16 @@ pub(crate) fn drive(
     let mut now = 1;
     loop {
         while let Some(input) = inputs.pop_front() {
-            let output = engine.handle(Timestamp(now), input).unwrap();
+            let (records, jobs) = jobs(engine.handle(Timestamp(now), input).unwrap());
             now += 1;
-            journal.extend(output.records);
-            in_flight.extend(output.actions);
+            journal.extend(records);
+            in_flight.extend(jobs);
             most = most.max(in_flight.len());
         }
-        let Some(action) = in_flight.pop_front() else {
+        let Some(job) = in_flight.pop_front() else {
             return most;
         };
-        let ending = world.perform(&action, behaviour);
-        inputs.push_back(ended(&action, ending));
+        inputs.push_back(world.carry_out(&job, behaviour));
     }
 }
 

@@ -31,8 +31,12 @@ pub(super) struct Deployment {
     failure_threshold: model::Amount,
     #[serde(with = "OnFailure")]
     on_failure: model::OnFailure,
+    #[serde(default, skip_serializing_if = "is_default", with = "StopFailures")]
+    stop_failures: model::StopFailures,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     balancer: Option<Balancer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    router: Option<Router>,
     sequence: Vec<LifecycleEvent>,
     packages: BTreeMap<DeploymentId, Package>,
     targets: Vec<Target>,
@@ -63,6 +67,21 @@ enum Strategy {
         #[serde(with = "Amount")]
         concurrency: model::Amount,
     },
+    BlueGreen {
+        #[serde(with = "Amount")]
+        concurrency: model::Amount,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "model::StopFailures", rename_all = "kebab-case")]
+enum StopFailures {
+    Fail,
+    Ignore,
+}
+
+fn is_default(stop_failures: &model::StopFailures) -> bool {
+    *stop_failures == model::StopFailures::default()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,12 +98,33 @@ enum OnFailure {
     Rollback,
 }
 
+/// Told apart by their fields.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Balancer {
+    Plugin(PluginBalancer),
+    Command(Command),
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Balancer {
+struct PluginBalancer {
     plugin: PluginName,
     config: String,
     timeout: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    command: String,
+    timeout: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Router {
+    Command(Command),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,7 +157,9 @@ impl From<&model::Deployment> for Deployment {
             strategy,
             failure_threshold,
             on_failure,
+            stop_failures,
             balancer,
+            router,
             sequence,
             packages,
             targets,
@@ -136,7 +178,9 @@ impl From<&model::Deployment> for Deployment {
             strategy: *strategy,
             failure_threshold: *failure_threshold,
             on_failure: *on_failure,
+            stop_failures: *stop_failures,
             balancer: balancer.as_ref().map(Balancer::from),
+            router: router.as_ref().map(Router::from),
             sequence: sequence.clone(),
             packages: packages
                 .iter()
@@ -171,7 +215,9 @@ impl TryFrom<Deployment> for model::Deployment {
             strategy,
             failure_threshold,
             on_failure,
+            stop_failures,
             balancer,
+            router,
             sequence,
             packages,
             targets,
@@ -201,7 +247,9 @@ impl TryFrom<Deployment> for model::Deployment {
             strategy,
             failure_threshold,
             on_failure,
+            stop_failures,
             balancer: balancer.map(model::Balancer::from),
+            router: router.map(model::Router::from),
             sequence,
             packages,
             targets,
@@ -213,30 +261,54 @@ impl TryFrom<Deployment> for model::Deployment {
 
 impl From<&model::Balancer> for Balancer {
     fn from(balancer: &model::Balancer) -> Self {
-        let model::Balancer {
-            plugin,
-            config,
-            timeout,
-        } = balancer.clone();
-        Self {
-            plugin,
-            config,
-            timeout,
+        match balancer.clone() {
+            model::Balancer::Plugin {
+                plugin,
+                config,
+                timeout,
+            } => Self::Plugin(PluginBalancer {
+                plugin,
+                config,
+                timeout,
+            }),
+            model::Balancer::Command { command, timeout } => {
+                Self::Command(Command { command, timeout })
+            }
         }
     }
 }
 
 impl From<Balancer> for model::Balancer {
     fn from(balancer: Balancer) -> Self {
-        let Balancer {
-            plugin,
-            config,
-            timeout,
-        } = balancer;
-        Self {
-            plugin,
-            config,
-            timeout,
+        match balancer {
+            Balancer::Plugin(PluginBalancer {
+                plugin,
+                config,
+                timeout,
+            }) => Self::Plugin {
+                plugin,
+                config,
+                timeout,
+            },
+            Balancer::Command(Command { command, timeout }) => Self::Command { command, timeout },
+        }
+    }
+}
+
+impl From<&model::Router> for Router {
+    fn from(router: &model::Router) -> Self {
+        match router.clone() {
+            model::Router::Command { command, timeout } => {
+                Self::Command(Command { command, timeout })
+            }
+        }
+    }
+}
+
+impl From<Router> for model::Router {
+    fn from(router: Router) -> Self {
+        match router {
+            Router::Command(Command { command, timeout }) => Self::Command { command, timeout },
         }
     }
 }

@@ -63,6 +63,20 @@ enum Body {
         event: LifecycleEvent,
         reason: String,
     },
+    SwitchStarted {
+        deployment: DeploymentId,
+        attempt: u32,
+    },
+    SwitchEnded {
+        deployment: DeploymentId,
+        attempt: u32,
+        #[serde(with = "EndingBody")]
+        ending: Ending,
+    },
+    SwitchSkipped {
+        deployment: DeploymentId,
+        reason: String,
+    },
     InstanceEnded {
         deployment: DeploymentId,
         instance: InstanceId,
@@ -141,6 +155,25 @@ impl From<&Fact> for Body {
                 event,
                 reason,
             },
+            Fact::SwitchStarted {
+                deployment,
+                attempt,
+            } => Body::SwitchStarted {
+                deployment,
+                attempt,
+            },
+            Fact::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            } => Body::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            },
+            Fact::SwitchSkipped { deployment, reason } => {
+                Body::SwitchSkipped { deployment, reason }
+            }
             Fact::InstanceEnded {
                 deployment,
                 instance,
@@ -219,6 +252,25 @@ impl TryFrom<Body> for Fact {
                 event,
                 reason,
             },
+            Body::SwitchStarted {
+                deployment,
+                attempt,
+            } => Fact::SwitchStarted {
+                deployment,
+                attempt,
+            },
+            Body::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            } => Fact::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            },
+            Body::SwitchSkipped { deployment, reason } => {
+                Fact::SwitchSkipped { deployment, reason }
+            }
             Body::InstanceEnded {
                 deployment,
                 instance,

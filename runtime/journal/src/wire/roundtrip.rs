@@ -8,7 +8,8 @@ use model::{
     Amount, AppSpec, Balancer, Cause, Context, Deployment, DeploymentId, Digest, Direction, Ending,
     Fact, FileMapping, GroupRef, Host, Instance, InstanceId, InstanceOutcome, Kinds,
     LifecycleEvent, OnExisting, OnFailure, Package, Permission, PluginName, Release, ReleaseId,
-    ReleaseStatus, Revision, Run, Script, Strategy as Rollout, Target, Version,
+    ReleaseStatus, Revision, Router, Run, Script, StopFailures, Strategy as Rollout, Target,
+    Version,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -173,14 +174,24 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         Just(Direction::Deploy),
         deployment_id().prop_map(|of| Direction::Rollback { of })
     ];
-    let strategy = amount().prop_map(|concurrency| Rollout::Rolling { concurrency });
+    let strategy = prop_oneof![
+        amount().prop_map(|concurrency| Rollout::Rolling { concurrency }),
+        amount().prop_map(|concurrency| Rollout::BlueGreen { concurrency }),
+    ];
     let on_failure = select(vec![OnFailure::Stop, OnFailure::Rollback]);
-    let balancer =
-        (plugin(), words(), any::<Duration>()).prop_map(|(plugin, config, timeout)| Balancer {
-            plugin,
-            config,
-            timeout,
-        });
+    let stop_failures = select(vec![StopFailures::Fail, StopFailures::Ignore]);
+    let command = || (words(), any::<Duration>());
+    let balancer = prop_oneof![
+        (plugin(), words(), any::<Duration>()).prop_map(|(plugin, config, timeout)| {
+            Balancer::Plugin {
+                plugin,
+                config,
+                timeout,
+            }
+        }),
+        command().prop_map(|(command, timeout)| Balancer::Command { command, timeout }),
+    ];
+    let router = command().prop_map(|(command, timeout)| Router::Command { command, timeout });
     let identity = (
         deployment_id(),
         group,
@@ -194,7 +205,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         strategy,
         amount(),
         on_failure,
-        option::of(balancer),
+        (stop_failures, option::of(balancer), option::of(router)),
         vec(event(), 0..13),
     );
     let content = (
@@ -206,7 +217,8 @@ fn deployment() -> impl Strategy<Value = Deployment> {
     (identity, rules, content).prop_map(|(identity, rules, content)| {
         let (id, group, service_id, kind, priority, direction): (_, GroupRef, _, _, _, _) =
             identity;
-        let (revision, strategy, failure_threshold, on_failure, balancer, sequence) = rules;
+        let (revision, strategy, failure_threshold, on_failure, traffic, sequence) = rules;
+        let (stop_failures, balancer, router) = traffic;
         let (packages, targets, plugins, keep_revisions) = content;
         Deployment {
             id,
@@ -219,7 +231,9 @@ fn deployment() -> impl Strategy<Value = Deployment> {
             strategy,
             failure_threshold,
             on_failure,
+            stop_failures,
             balancer,
+            router,
             sequence,
             packages,
             targets,
@@ -329,6 +343,19 @@ fn fact() -> impl Strategy<Value = Fact> {
                 reason
             }
         ),
+        (deployment_id(), any::<u32>()).prop_map(|(deployment, attempt)| Fact::SwitchStarted {
+            deployment,
+            attempt
+        }),
+        (deployment_id(), any::<u32>(), ending()).prop_map(|(deployment, attempt, ending)| {
+            Fact::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            }
+        }),
+        (deployment_id(), words())
+            .prop_map(|(deployment, reason)| Fact::SwitchSkipped { deployment, reason }),
         (status(), words()).prop_map(|(status, reason)| Fact::StatusChanged { status, reason }),
         (status(), option::of(words()))
             .prop_map(|(status, reason)| Fact::ReleaseEnded { status, reason }),
@@ -399,7 +426,7 @@ fn the_first_format_stays_readable() {
 
     assert_eq!(
         kinds.len(),
-        9,
+        12,
         "the fixture holds every kind of fact: {kinds:?}"
     );
 }

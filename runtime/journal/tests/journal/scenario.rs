@@ -8,7 +8,7 @@ use journal::{Journal, Owner, Tenure};
 use model::{
     Amount, AppSpec, Deployment, DeploymentId, Digest, Direction, Ending, Fact, GroupRef, Host,
     Instance, InstanceId, LifecycleEvent, OnFailure, Package, Record, Release, ReleaseId,
-    ReleaseStatus, Revision, Strategy, Target, Timestamp, Version,
+    ReleaseStatus, Revision, StopFailures, Strategy, Target, Timestamp, Version,
 };
 
 /// A journal in a folder of its own.
@@ -257,7 +257,9 @@ pub(crate) fn deployment(
         },
         failure_threshold: Amount::Count(1),
         on_failure: OnFailure::Stop,
+        stop_failures: StopFailures::Fail,
         balancer: None,
+        router: None,
         sequence: vec![LifecycleEvent::Install],
         packages: BTreeMap::from([(deployment_id(incoming), Arc::new(package))]),
         targets: instances.iter().map(target).collect(),

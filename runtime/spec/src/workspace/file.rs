@@ -404,7 +404,7 @@ applications:
                     ),
                     on_failure: Rollback,
                     balancer: Some(
-                        Balancer {
+                        Plugin {
                             plugin: "haproxy",
                             config: "{\"socket\":\"tcp:127.0.0.1:9999\",\"tls\":false,\"weight\":10}",
                             timeout: 90s,
@@ -511,7 +511,7 @@ applications:
                     ),
                     on_failure: Stop,
                     balancer: Some(
-                        Balancer {
+                        Plugin {
                             plugin: "haproxy",
                             config: "{}",
                             timeout: 300s,

@@ -190,7 +190,7 @@ fn balancer(field: Field<'_>, plugins: &[&str], problems: &mut Collector) -> Opt
         Some(field) => field.duration(BareNumber::Refused, problems),
         None => Some(DEFAULT_BALANCER_TIMEOUT),
     };
-    Some(Balancer {
+    Some(Balancer::Plugin {
         plugin: plugin?,
         config: config?.to_string(),
         timeout: timeout?,
