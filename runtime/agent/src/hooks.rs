@@ -50,7 +50,7 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
     let accounts: Vec<Option<Account>> = hooks
         .scripts
         .iter()
-        .map(account)
+        .map(|script| account(script).map_err(|failure| of_script(script, failure)))
         .collect::<Result<_, _>>()?;
     let broken =
         |error: io::Error| Failure::new(Cause::Invalid, format!("prepare to run scripts: {error}"));
@@ -59,7 +59,8 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
 
     for (script, account) in hooks.scripts.iter().zip(accounts) {
         let title = script::title(&script.run);
-        let program = script::resolve(&script.run, package)?;
+        let failed_here = |failure| of_script(script, failure);
+        let program = script::resolve(&script.run, package).map_err(failed_here)?;
         // What earlier scripts started and left running is none of this script's business.
         let earlier = if done.exit_code.is_some() {
             descendants(&BTreeSet::new())
@@ -71,7 +72,7 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
 
         let environment = environment(&hooks.env, account.as_ref());
         let (child, output) = start(&program, package, &environment, account.as_ref())
-            .map_err(|error| program.not_started(&title, &error))?;
+            .map_err(|error| failed_here(program.not_started(&title, &error)))?;
         let timeout = Duration::from_millis(script.timeout_ms).min(MAX_TIMEOUT);
         let mut watch = Watch {
             child,
@@ -96,7 +97,7 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
                     failure.reason.push_str(": ");
                     failure.reason.push_str(&line);
                 }
-                return Err(failure);
+                return Err(failed_here(failure));
             }
         }
     }
@@ -104,6 +105,13 @@ pub(crate) fn run(hooks: &Hooks, package: &Path, log: &mut Capture) -> Result<Do
         done.note = Some("there are no scripts".to_owned());
     }
     Ok(done)
+}
+
+fn of_script(script: &Script, failure: Failure) -> Failure {
+    Failure {
+        script: Some(script::name(&script.run)),
+        ..failure
+    }
 }
 
 fn check_environment(env: &[(String, String)]) -> Result<(), Failure> {

@@ -331,7 +331,10 @@ pub enum Outcome {
         cause: Cause,
         /// Why, for people.
         reason: String,
-        /// Exit code of the script that failed, where one did.
+        /// The script that failed, where one did: its location, or the beginning of its command.
+        #[serde(default)]
+        script: Option<String>,
+        /// Exit code of the script that failed, where it ended by itself.
         exit_code: Option<i32>,
         /// Path of the captured output on the instance.
         log: Option<String>,

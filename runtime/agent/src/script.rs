@@ -24,6 +24,14 @@ pub(crate) struct Program {
     file: Option<PathBuf>,
 }
 
+/// What a script is called in an outcome: a location as it is written, a command by its beginning.
+pub(crate) fn name(run: &ScriptRun) -> String {
+    match run {
+        ScriptRun::Location(location) => location.trim().to_owned(),
+        ScriptRun::Command(_) => title(run),
+    }
+}
+
 /// How messages name a script.
 pub(crate) fn title(run: &ScriptRun) -> String {
     let (ScriptRun::Location(text) | ScriptRun::Command(text)) = run;

@@ -36,15 +36,18 @@ pub(crate) struct Done {
 pub(crate) struct Failure {
     pub(crate) cause: Cause,
     pub(crate) reason: String,
+    /// The script that failed, as [`crate::script::name`] has it.
+    pub(crate) script: Option<String>,
     pub(crate) exit_code: Option<i32>,
 }
 
 impl Failure {
-    /// A failure without an exit code.
+    /// A failure without a script and an exit code.
     pub(crate) fn new(cause: Cause, reason: impl Into<String>) -> Self {
         Self {
             cause,
             reason: reason.into(),
+            script: None,
             exit_code: None,
         }
     }
@@ -135,11 +138,13 @@ fn outcome(finished: Result<Done, Failure>, attempt: &Attempt) -> (Outcome, Opti
         Err(Failure {
             cause,
             reason,
+            script,
             exit_code,
         }) => (
             Outcome::Failed {
                 cause,
                 reason,
+                script,
                 exit_code,
                 log,
             },

@@ -180,11 +180,13 @@ impl Performer {
             Ending::Failed {
                 cause,
                 reason,
+                script,
                 exit_code,
                 log,
             } => Ending::Failed {
                 cause,
                 reason,
+                script,
                 exit_code,
                 log: kept.or(log),
             },
@@ -297,6 +299,7 @@ impl Performer {
                 Ending::Failed {
                     cause,
                     reason,
+                    script,
                     exit_code,
                     log,
                 } => {
@@ -307,6 +310,7 @@ impl Performer {
                     return Err(Ending::Failed {
                         cause,
                         reason,
+                        script,
                         exit_code,
                         log,
                     });
@@ -331,6 +335,7 @@ pub(crate) fn failed(cause: Cause, reason: String) -> Ending {
     Ending::Failed {
         cause,
         reason,
+        script: None,
         exit_code: None,
         log: None,
     }

@@ -314,6 +314,7 @@ impl Connection {
                     Ending::Failed {
                         cause: Cause::Invalid,
                         reason,
+                        script: None,
                         exit_code: None,
                         log: None,
                     },

@@ -79,6 +79,7 @@ impl Fleet for LocalFleet {
                 let ending = Ending::Failed {
                     cause: Cause::Invalid,
                     reason,
+                    script: None,
                     exit_code: None,
                     log: None,
                 };

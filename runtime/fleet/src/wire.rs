@@ -150,11 +150,13 @@ pub(crate) fn ending(outcome: protocol::Outcome) -> Ending {
         protocol::Outcome::Failed {
             cause,
             reason,
+            script,
             exit_code,
             log,
         } => Ending::Failed {
             cause: cause_of(cause),
             reason,
+            script,
             exit_code,
             log,
         },

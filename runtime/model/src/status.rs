@@ -147,6 +147,8 @@ pub enum Ending {
         cause: Cause,
         /// One line for people: what was attempted, on what, and why it failed.
         reason: String,
+        /// The script that failed, where one did: its path in the package, or the beginning of its command.
+        script: Option<String>,
         exit_code: Option<i32>,
         log: Option<String>,
     },

@@ -31,12 +31,13 @@ fn scripts_run_in_order_until_one_fails() {
     );
     assert!(
         matches!(
-            outcome,
+            &outcome,
             Outcome::Failed {
+                script: Some(script),
                 exit_code: Some(3),
                 log: Some(_),
                 ..
-            }
+            } if script == "two.sh"
         ),
         "{outcome:?}"
     );

@@ -171,6 +171,7 @@ pub(crate) fn fail(reason: &str) -> Ending {
     Ending::Failed {
         cause: Cause::ScriptFailed,
         reason: reason.into(),
+        script: None,
         exit_code: Some(1),
         log: None,
     }

@@ -274,12 +274,14 @@ fn ending() -> impl Strategy<Value = Ending> {
         (
             select(&Cause::ALL[..]),
             words(),
+            option::of(words()),
             option::of(any::<i32>()),
             option::of(words())
         )
-            .prop_map(|(cause, reason, exit_code, log)| Ending::Failed {
+            .prop_map(|(cause, reason, script, exit_code, log)| Ending::Failed {
                 cause,
                 reason,
+                script,
                 exit_code,
                 log
             }),

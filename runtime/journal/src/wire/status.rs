@@ -56,6 +56,8 @@ pub(super) enum EndingBody {
         cause: Cause,
         reason: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        script: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         exit_code: Option<i32>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         log: Option<String>,
