@@ -131,7 +131,9 @@ impl From<PlanError> for Failure {
 
 fn kind_of(error: &PlanError) -> Kind {
     match error {
-        PlanError::Busy { .. } | PlanError::Driven { .. } => Kind::Busy,
+        PlanError::Busy { .. } | PlanError::Driven { .. } | PlanError::Outdated { .. } => {
+            Kind::Busy
+        }
         PlanError::Journal(error) | PlanError::Drive(DriveError::Journal(error)) => {
             kind_of_journal(error)
         }
@@ -157,6 +159,9 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
                 // The message has told how to go on with it.
                 _ => vec![see],
             };
+        }
+        PlanError::Outdated { .. } => {
+            "give the command again: it plans on what is installed by now".to_owned()
         }
         PlanError::Driven { release, .. } => format!("follow it: cutover watch {release}"),
         PlanError::UnknownGroup(unknown) => return unknown_group(unknown).into_iter().collect(),

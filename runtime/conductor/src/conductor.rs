@@ -76,7 +76,7 @@ impl Conductor {
     /// Takes the group and opens the release. From here on it is in the journal.
     ///
     /// # Errors
-    /// [`PlanError::Busy`] when another release holds the group.
+    /// [`PlanError::Busy`] when another release holds the group, [`PlanError::Outdated`] when one did since.
     pub fn open(&self, planned: Planned) -> Result<Running, PlanError> {
         let at = now();
         let group = planned.deployment.group.clone();
@@ -97,6 +97,7 @@ impl Conductor {
             .map_err(|error| match error {
                 OpenError::Busy { group, holder } => PlanError::Busy { group, holder },
                 OpenError::Exists { release } => PlanError::Exists { release },
+                OpenError::Outdated { group, .. } => PlanError::Outdated { group },
                 OpenError::Journal(error) => error.into(),
             })?;
         Ok(Running {

@@ -66,6 +66,8 @@ pub enum PlanError {
         group: GroupRef,
         holder: Box<Holder>,
     },
+    #[error("another release has changed {group} since this one was planned")]
+    Outdated { group: GroupRef },
     #[error("fetch the package")]
     Fetch(#[from] FetchError),
     #[error(transparent)]

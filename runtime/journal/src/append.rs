@@ -77,6 +77,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    pub(crate) fn fact(&self) -> &Fact {
+        &self.record.fact
+    }
+
     pub(crate) fn all(release: &ReleaseId, records: Vec<Record>) -> Result<Vec<Self>, Error> {
         let entry = |record: Record| match wire::encode(&record.fact) {
             Ok(body) => Ok(Self { record, body }),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::{Fact, GroupRef, Record, ReleaseId, ReleaseStatus, Timestamp};
+use model::{DeploymentId, Direction, Fact, GroupRef, Record, ReleaseId, ReleaseStatus, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::append::{Entry, insert};
@@ -53,6 +53,12 @@ pub enum OpenError {
     },
     #[error("release `{release}` exists already, or did")]
     Exists { release: ReleaseId },
+    /// Another release had the group between planning and opening.
+    #[error("another release has changed `{group}` since deployment `{deployment}` was planned")]
+    Outdated {
+        group: GroupRef,
+        deployment: DeploymentId,
+    },
     #[error(transparent)]
     Journal(#[from] Error),
 }
@@ -112,7 +118,8 @@ impl Journal {
     ///
     /// # Errors
     /// [`OpenError::Busy`] when a release that has not ended holds a group, [`OpenError::Exists`] when the id has
-    /// been used, [`Error::Headless`] when the first record does not open a release; else as an append.
+    /// been used, [`OpenError::Outdated`] when a deployment among the records was planned on what is no longer
+    /// installed, or with a version that has been given since, [`Error::Headless`] when the first record does not open a release; else as an append.
     pub fn open_release(
         &self,
         records: Vec<Record>,
@@ -133,6 +140,11 @@ impl Journal {
         self.write("open a release", move |connection| {
             if let Some(obstacle) = obstacle(connection, &release, &groups)? {
                 return Ok(Err(obstacle));
+            }
+            for entry in &entries {
+                if let Some(outdated) = outdated(connection, entry.fact())? {
+                    return Ok(Err(outdated));
+                }
             }
             let tenure = create(connection, release, at, &groups, &owner)?;
             insert(
@@ -330,6 +342,43 @@ fn holder(connection: &Connection, group: &GroupRef) -> Result<Option<Holder>, F
         )
         .optional()?;
     Ok(holder)
+}
+
+/// Compares what a deployment was planned on with what holds in this transaction.
+fn outdated(connection: &Connection, fact: &Fact) -> Result<Option<OpenError>, Fault> {
+    let Fact::DeploymentOpened(deployment) = fact else {
+        return Ok(None);
+    };
+    let GroupRef { application, group } = &deployment.group;
+    let mut installed = connection.prepare_cached(
+        "SELECT deployment FROM installed WHERE application = ?1 AND grp = ?2 AND instance = ?3",
+    )?;
+    let mut is_outdated = false;
+    for target in &deployment.targets {
+        let place = [
+            application.as_str(),
+            group.as_str(),
+            target.instance.id.as_str(),
+        ];
+        let found: Option<String> = installed.query_row(place, |row| row.get(0)).optional()?;
+        is_outdated |= found.as_deref() != target.outgoing.as_ref().map(DeploymentId::as_str);
+    }
+    if deployment.direction == Direction::Deploy {
+        is_outdated |= connection
+            .prepare_cached(
+                "SELECT 1 FROM deployments WHERE application = ?1 AND grp = ?2 AND version = ?3 AND direction = ?4",
+            )?
+            .exists([
+                application.as_str(),
+                group.as_str(),
+                deployment.revision.version.as_str(),
+                Direction::Deploy.name(),
+            ])?;
+    }
+    Ok(is_outdated.then(|| OpenError::Outdated {
+        group: deployment.group.clone(),
+        deployment: deployment.id.clone(),
+    }))
 }
 
 /// What keeps a release from being opened.

@@ -1,9 +1,14 @@
 //! Groups, leases, fences and succession.
 
-use journal::{Error, Journal, LEASE, OpenError, Owner};
-use model::{ReleaseStatus, Timestamp};
+use std::sync::Arc;
 
-use crate::scenario::{Workspace, departed, group, me, opened, release_id, remark, stranger};
+use journal::{Error, Journal, LEASE, OpenError, Owner};
+use model::{Direction, Fact, ReleaseStatus, Target, Timestamp};
+
+use crate::scenario::{
+    Workspace, departed, deployment, deployment_id, group, me, opened, record, release_id, remark,
+    stranger,
+};
 
 fn after_lease() -> Timestamp {
     Timestamp(i64::try_from(LEASE.as_millis()).unwrap())
@@ -208,4 +213,49 @@ fn an_unknown_release_cannot_be_taken_over() {
         matches!(result, Err(Error::UnknownRelease { .. })),
         "{result:?}"
     );
+}
+
+/// A release is planned before its group is taken; what was true then must be true when it is.
+#[test]
+fn a_release_planned_before_another_one_had_the_group_is_not_opened() {
+    let workspace = Workspace::new();
+    workspace
+        .open("r1", &["shop/web"])
+        .deploy("r1-1", "shop/web", "1.0.0", &["web-1"])
+        .end_deployment("r1-1", ReleaseStatus::Succeeded)
+        .end(ReleaseStatus::Succeeded);
+    let open = |release: &str, version: &str, outgoing: Option<&str>| {
+        let id = format!("{release}-1");
+        let mut planned = deployment(&id, "shop/web", version, Direction::Deploy, &id, &["web-1"]);
+        let mut target = Target::clone(&planned.targets[0]);
+        target.outgoing = outgoing.map(deployment_id);
+        planned.targets = vec![Arc::new(target)];
+        let records = vec![
+            opened(release),
+            record(1, Fact::DeploymentOpened(Arc::new(planned))),
+        ];
+        workspace
+            .journal
+            .open_release(records, &[group("shop/web")], &me())
+    };
+
+    for (release, version, outgoing) in [
+        ("r2", "1.1.0", None),
+        ("r3", "1.0.0", Some("r1-1")),
+        ("r4", "1.1.0", Some("r0-1")),
+    ] {
+        let refused = open(release, version, outgoing);
+        assert!(
+            matches!(refused, Err(OpenError::Outdated { .. })),
+            "{refused:?}"
+        );
+    }
+    assert!(
+        workspace
+            .journal
+            .holder(&group("shop/web"))
+            .unwrap()
+            .is_none()
+    );
+    open("r5", "1.1.0", Some("r1-1")).unwrap();
 }
