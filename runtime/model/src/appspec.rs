@@ -51,7 +51,11 @@ pub struct Permission {
     pub group: Option<String>,
     /// Permission bits, for example `0o644`.
     pub mode: Option<u32>,
-    /// Entries of an access control list as `setfacl` takes them, for example `u:shop:rwx` or `d:g:ops:r-x`.
+    /// Entries of an access control list, each `[d:](u|g|m|o):NAME:rwx`: `d:` for what is made in a folder later,
+    /// one letter for user, group, mask or everyone else, and `-` for each permission that is not given. `NAME` is
+    /// empty with `m` and `o`, and with `d:u` and `d:g` for the owner and the owning group; without `d:` these and
+    /// `o` do not occur, for they are [`Permission::mode`]. No two entries are about the same account. For example
+    /// `u:shop:rwx`, `m::r-x`, `d:g:ops:r-x`, `d:o::---`.
     pub acls: Vec<String>,
     /// The SELinux context.
     pub context: Option<Context>,
@@ -63,7 +67,7 @@ pub struct Context {
     pub user: Option<String>,
     /// The SELinux type, for example `httpd_sys_content_t`.
     pub kind: String,
-    /// The range, for example `s0-s2:c0,c256.c512`.
+    /// The range in its shortest form, categories in order, for example `s0-s2:c0,c256.c512`.
     pub range: Option<String>,
 }
 

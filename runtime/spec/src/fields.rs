@@ -25,6 +25,14 @@ pub(crate) struct Shape {
     pub(crate) unsupported: &'static [&'static str],
 }
 
+/// What becomes of a key that no reader asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    Refused,
+    /// It is told of and otherwise ignored.
+    Warned,
+}
+
 /// A mapping whose keys have been checked.
 #[derive(Debug)]
 pub(crate) struct Fields<'n> {
@@ -42,8 +50,28 @@ impl<'n> Fields<'n> {
         shape: &'static Shape,
         problems: &mut Collector,
     ) -> Option<Self> {
+        Self::of(root, shape, Unknown::Refused, problems)
+    }
+
+    /// Takes the root of a file that other programs read as well: unknown keys are theirs, or slips worth a warning.
+    pub(crate) fn of_shared_root(
+        root: &'n Node,
+        shape: &'static Shape,
+        problems: &mut Collector,
+    ) -> Option<Self> {
+        Self::of(root, shape, Unknown::Warned, problems)
+    }
+
+    fn of(
+        root: &'n Node,
+        shape: &'static Shape,
+        unknown: Unknown,
+        problems: &mut Collector,
+    ) -> Option<Self> {
         match &root.value {
-            Value::Mapping(entries) => Some(Self::checked(root.at, entries, shape, problems)),
+            Value::Mapping(entries) => {
+                Some(Self::checked(root.at, entries, shape, unknown, problems))
+            }
             _ => {
                 let expected = quoted_list(shape.keys);
                 let message = format!(
@@ -60,17 +88,23 @@ impl<'n> Fields<'n> {
         at: Position,
         entries: &'n [Entry],
         shape: &'static Shape,
+        unknown: Unknown,
         problems: &mut Collector,
     ) -> Self {
         let mut misspelt = Vec::new();
         for Entry { key, key_at, .. } in entries {
             let key = key.as_str();
+            if shape.keys.contains(&key) || shape.aliases.contains(&key) {
+                continue;
+            }
             if shape.unsupported.contains(&key) {
                 problems.error(
                     *key_at,
                     format!("`{key}` is not supported by this version of cutover"),
                 );
-            } else if !shape.keys.contains(&key) && !shape.aliases.contains(&key) {
+            } else if unknown == Unknown::Warned {
+                warn_of_unknown(key, *key_at, shape, problems);
+            } else {
                 let message = format!(
                     "unknown key `{}`; expected one of {}",
                     excerpt(key),
@@ -111,11 +145,6 @@ impl<'n> Fields<'n> {
         field
     }
 
-    /// Whether the key is written, whatever its value.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == name)
-    }
-
     fn entry(&self, name: &str) -> Option<&'n Entry> {
         let Shape { keys, aliases, .. } = self.shape;
         debug_assert!(
@@ -125,6 +154,19 @@ impl<'n> Fields<'n> {
         );
         self.entries.iter().find(|entry| entry.key == name)
     }
+}
+
+fn warn_of_unknown(key: &str, at: Position, shape: &Shape, problems: &mut Collector) {
+    // By custom these hold anchors and notes.
+    if key.starts_with("x-") {
+        return;
+    }
+    let hint = match suggestion(key, shape.keys) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("the keys here are {}", quoted_list(shape.keys)),
+    };
+    let message = format!("the unknown key `{}` is ignored", excerpt(key));
+    problems.warn(at, message, hint);
 }
 
 /// A named value.
@@ -168,7 +210,7 @@ impl<'n> Field<'n> {
     }
 
     /// The raw text of a scalar.
-    fn scalar(self) -> Option<(&'n str, Style)> {
+    pub(crate) fn scalar(self) -> Option<(&'n str, Style)> {
         match &self.node.value {
             Value::Scalar { text, style } => Some((text, *style)),
             _ => None,
@@ -239,8 +281,18 @@ impl<'n> Field<'n> {
         number
     }
 
+    /// A truth value in any of the words that YAML 1.1 has for it.
     pub(crate) fn boolean(self, problems: &mut Collector) -> Option<bool> {
-        self.word(&[("true", true), ("false", false)], problems)
+        let (text, _) = self.scalar().unwrap_or(("", Style::Plain));
+        let value = match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "y" | "1" => Some(true),
+            "false" | "no" | "off" | "n" | "0" => Some(false),
+            _ => None,
+        };
+        if value.is_none() {
+            self.mismatch("`true` or `false`", problems);
+        }
+        value
     }
 
     /// A number of instances, `2`, or a share of them, `50%`.
@@ -277,7 +329,12 @@ impl<'n> Field<'n> {
             return None;
         };
         let text = text.trim();
+        let milliseconds = match bare {
+            BareNumber::Seconds => decimal_milliseconds(text),
+            BareNumber::Refused => None,
+        };
         let with_unit = match natural(text) {
+            _ if milliseconds.is_some() => milliseconds.unwrap_or_default(),
             Some(_) if bare == BareNumber::Seconds => format!("{text}s"),
             Some(_) => {
                 problems.error_with_hint(
@@ -356,6 +413,24 @@ impl<'n> Field<'n> {
         shape: &'static Shape,
         problems: &mut Collector,
     ) -> Option<Fields<'n>> {
+        self.mapping(shape, Unknown::Refused, problems)
+    }
+
+    /// A mapping in a file that other programs read as well; unknown keys are only told of.
+    pub(crate) fn shared_fields(
+        self,
+        shape: &'static Shape,
+        problems: &mut Collector,
+    ) -> Option<Fields<'n>> {
+        self.mapping(shape, Unknown::Warned, problems)
+    }
+
+    fn mapping(
+        self,
+        shape: &'static Shape,
+        unknown: Unknown,
+        problems: &mut Collector,
+    ) -> Option<Fields<'n>> {
         let Value::Mapping(entries) = &self.node.value else {
             self.mismatch(
                 &format!("a mapping with the keys {}", quoted_list(shape.keys)),
@@ -363,7 +438,13 @@ impl<'n> Field<'n> {
             );
             return None;
         };
-        Some(Fields::checked(self.at(), entries, shape, problems))
+        Some(Fields::checked(
+            self.at(),
+            entries,
+            shape,
+            unknown,
+            problems,
+        ))
     }
 
     /// The name itself as an id.
@@ -376,6 +457,20 @@ impl<'n> Field<'n> {
             .map_err(|error: T::Err| problems.error(self.name_at, error.to_string()))
             .ok()
     }
+}
+
+/// Seconds with a fraction, `1.5`, or with digits in groups, `1_000`, as a duration in milliseconds.
+fn decimal_milliseconds(text: &str) -> Option<String> {
+    let digits = text.replace('_', "");
+    let (whole, fraction) = digits.split_once('.').unwrap_or((&digits, "0"));
+    let is_plain = text.starts_with(|c: char| c.is_ascii_digit())
+        && text.ends_with(|c: char| c.is_ascii_digit())
+        && text != whole;
+    let seconds = natural(whole).filter(|_| is_plain)?;
+    natural(fraction)?;
+    let thousandths = natural(&format!("{fraction:0<3}")[..3])?;
+    let milliseconds = seconds.checked_mul(1000)?.checked_add(thousandths)?;
+    Some(format!("{milliseconds}ms"))
 }
 
 fn natural(text: &str) -> Option<u64> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use model::{LifecycleEvent, Run, Script};
 
+use crate::account;
 use crate::fields::{BareNumber, Field, Fields, Shape};
-use crate::problem::{Collector, Position, excerpt, quoted_list};
+use crate::problem::{Collector, Position, excerpt, quoted_list, suggestion};
 use crate::yaml::Value;
 
 /// A way to write scripts.
@@ -22,7 +23,15 @@ pub(crate) enum Notation {
 }
 
 /// The scripts of each event with the place of each.
-pub(crate) type Hooks = BTreeMap<LifecycleEvent, Vec<(Script, Position)>>;
+pub(crate) type Hooks = BTreeMap<LifecycleEvent, Vec<(Script, ScriptAt)>>;
+
+/// Where the parts of a script are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ScriptAt {
+    pub(crate) run: Position,
+    pub(crate) timeout: Option<Position>,
+    pub(crate) runas: Option<Position>,
+}
 
 pub(crate) static AWS_SCRIPT: Shape = Shape {
     name: "aws-script",
@@ -66,8 +75,14 @@ impl Notation {
 pub(crate) fn parse(field: Field<'_>, notation: Notation, problems: &mut Collector) -> Hooks {
     let mut hooks = Hooks::new();
     for entry in field.entries("lifecycle events to scripts", problems) {
+        let is_empty = entry.node.is_null()
+            || matches!(&entry.node.value, Value::Sequence(items) if items.is_empty());
+        if is_empty && notation != Notation::Form {
+            warn_of_idle_event(entry, problems);
+            continue;
+        }
         let event = event(entry, problems);
-        if entry.node.is_null() {
+        if is_empty {
             continue;
         }
         let items = match (&entry.node.value, notation) {
@@ -83,7 +98,7 @@ pub(crate) fn parse(field: Field<'_>, notation: Notation, problems: &mut Collect
         };
         let scripts: Vec<_> = items
             .into_iter()
-            .filter_map(|item| Some((script(item, notation, problems)?, item.at())))
+            .filter_map(|item| script(item, notation, problems))
             .collect();
         if let (Some(event), false) = (event, scripts.is_empty()) {
             hooks.insert(event, scripts);
@@ -92,12 +107,31 @@ pub(crate) fn parse(field: Field<'_>, notation: Notation, problems: &mut Collect
     hooks
 }
 
-fn event(entry: Field<'_>, problems: &mut Collector) -> Option<LifecycleEvent> {
-    let hookable: Vec<_> = LifecycleEvent::ALL
+/// The names of the events that take scripts.
+fn hookable() -> Vec<&'static str> {
+    LifecycleEvent::ALL
         .into_iter()
         .filter(|event| event.takes_hooks())
         .map(LifecycleEvent::name)
-        .collect();
+        .collect()
+}
+
+/// Tells of an event without scripts that could not have any. Nothing is lost, so it stops nobody.
+fn warn_of_idle_event(entry: Field<'_>, problems: &mut Collector) {
+    if LifecycleEvent::from_name(entry.name).is_some() {
+        return;
+    }
+    let hookable = hookable();
+    let hint = match suggestion(entry.name, &hookable) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("the events are {}", quoted_list(&hookable)),
+    };
+    let message = format!("unknown lifecycle event `{}`", excerpt(entry.name));
+    problems.warn(entry.name_at, message, hint);
+}
+
+fn event(entry: Field<'_>, problems: &mut Collector) -> Option<LifecycleEvent> {
+    let hookable = hookable();
     match LifecycleEvent::from_name(entry.name) {
         Some(event) if event.takes_hooks() => Some(event),
         Some(event) => {
@@ -121,8 +155,15 @@ fn event(entry: Field<'_>, problems: &mut Collector) -> Option<LifecycleEvent> {
     }
 }
 
-fn script(item: Field<'_>, notation: Notation, problems: &mut Collector) -> Option<Script> {
-    let fields = item.fields(notation.shape(), problems)?;
+fn script(
+    item: Field<'_>,
+    notation: Notation,
+    problems: &mut Collector,
+) -> Option<(Script, ScriptAt)> {
+    let fields = match notation {
+        Notation::Form => item.fields(notation.shape(), problems),
+        Notation::Aws | Notation::Jd => item.shared_fields(notation.shape(), problems),
+    }?;
     let run = match notation {
         Notation::Aws => package_location(&fields, problems),
         Notation::Jd => host_command(&fields, problems),
@@ -130,32 +171,38 @@ fn script(item: Field<'_>, notation: Notation, problems: &mut Collector) -> Opti
             .required("command", problems)
             .and_then(|field| command(field, problems)),
     };
-    let timeout = match fields.get("timeout") {
-        Some(field) => field.duration(BareNumber::Seconds, problems),
-        None => Some(notation.default_timeout()),
-    };
-    let mut runas = fields
-        .get("runas")
-        .and_then(|field| field.text(problems))
-        .map(str::to_owned);
+    let timeout = fields.get("timeout");
+    let runas = fields.get("runas");
+    let mut account = runas.and_then(|field| account::name(field, problems));
     if notation == Notation::Aws
         && fields.get("sudo").and_then(|field| field.boolean(problems)) == Some(true)
     {
-        runas.get_or_insert_with(|| "root".to_owned());
+        account.get_or_insert_with(|| "root".to_owned());
     }
-    Some(Script {
-        run: run?,
-        timeout: timeout?,
-        runas,
-    })
+    // A timeout that does not fit is reported, and the rest of the script is still checked.
+    let longest = timeout
+        .and_then(|field| field.duration(BareNumber::Seconds, problems))
+        .unwrap_or_else(|| notation.default_timeout());
+    let (run, run_at) = run?;
+    let script = Script {
+        run,
+        timeout: longest,
+        runas: account,
+    };
+    let at = ScriptAt {
+        run: run_at,
+        timeout: timeout.map(Field::at),
+        runas: runas.map(Field::at),
+    };
+    Some((script, at))
 }
 
 /// `location` of the AWS dialect: a file in the package, whether or not it begins with `/`.
-fn package_location(fields: &Fields<'_>, problems: &mut Collector) -> Option<Run> {
+fn package_location(fields: &Fields<'_>, problems: &mut Collector) -> Option<(Run, Position)> {
     let field = fields.required("location", problems)?;
     let text = field.text(problems)?;
     match within_package(text) {
-        Some(path) if !path.is_empty() => Some(Run::Location(path)),
+        Some(path) if !path.is_empty() => Some((Run::Location(path), field.at())),
         Some(_) => {
             problems.error(
                 field.at(),
@@ -176,7 +223,7 @@ fn package_location(fields: &Fields<'_>, problems: &mut Collector) -> Option<Run
 }
 
 /// `command`, or `location` with the path of a script on the host, of the JD dialect.
-fn host_command(fields: &Fields<'_>, problems: &mut Collector) -> Option<Run> {
+fn host_command(fields: &Fields<'_>, problems: &mut Collector) -> Option<(Run, Position)> {
     match (fields.get("command"), fields.get("location")) {
         (Some(_), Some(location)) => {
             problems.error(
@@ -199,7 +246,7 @@ fn host_command(fields: &Fields<'_>, problems: &mut Collector) -> Option<Run> {
                 problems.error_with_hint(location.at(), message, hint);
                 return None;
             }
-            Some(Run::Command(path.to_owned()))
+            Some((Run::Command(path.to_owned()), location.at()))
         }
         (Some(field), None) => command(field, problems),
         (None, None) => fields
@@ -208,10 +255,10 @@ fn host_command(fields: &Fields<'_>, problems: &mut Collector) -> Option<Run> {
     }
 }
 
-fn command(field: Field<'_>, problems: &mut Collector) -> Option<Run> {
+fn command(field: Field<'_>, problems: &mut Collector) -> Option<(Run, Position)> {
     field
         .text(problems)
-        .map(|text| Run::Command(text.to_owned()))
+        .map(|text| (Run::Command(text.to_owned()), field.at()))
 }
 
 /// A path relative to the package's root, empty for the root itself, or nothing if it leads out of the package.

@@ -5,6 +5,7 @@
 //! [`appspec::parse`]. Deliberately absent: network, state, and reading of files except where a function is given a
 //! package's folder.
 
+mod account;
 pub mod appspec;
 pub mod duration;
 mod fields;

@@ -140,6 +140,11 @@ impl Collector {
         }
     }
 
+    /// Whether an error has been reported.
+    pub(crate) fn has_errors(&self) -> bool {
+        self.failed
+    }
+
     pub(crate) fn error(&mut self, at: Position, message: impl Into<String>) {
         self.report(at, Severity::Error, message.into(), None);
     }

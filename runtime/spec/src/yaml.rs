@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use crate::problem::{Collector, Position, excerpt};
 
 /// The largest text, in bytes.
-const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// The deepest nesting of lists and mappings.
 const MAX_DEPTH: usize = 64;
 /// The most values in one text, aliases expanded.
@@ -448,6 +448,8 @@ fn syntax_error(text: &str, at: Position, info: &str) -> Stop {
         .any(|c| c == '\t')
     {
         Some("indent with spaces, not with tabs")
+    } else if info.contains("simple key expect") {
+        Some("put a space after the `:` of a key")
     } else if info.contains("mapping values are not allowed") {
         Some("put a value that contains `: ` or ends in `:` in quotes, for example \"local:\"")
     } else {
@@ -468,7 +470,7 @@ fn end_of(text: &str) -> Position {
     position_after(without_break.unwrap_or(text))
 }
 
-fn position_after(text: &str) -> Position {
+pub(crate) fn position_after(text: &str) -> Position {
     // A lone carriage return ends a line as well.
     let breaks = text.matches(['\n', '\r']).count() - text.matches("\r\n").count();
     let last_line = text.rsplit(['\n', '\r']).next().unwrap_or_default();

@@ -30,3 +30,47 @@ impl Dialect {
         }
     }
 }
+
+/// Whether a text, or its beginning, is more likely an appspec than a workspace. It need not be free of errors.
+#[must_use]
+pub fn is_likely(text: &str) -> bool {
+    let keys = text.lines().filter_map(|line| {
+        let key = line.trim_start_matches('{').split_once(':')?.0;
+        Some(key.trim_matches('"'))
+    });
+    for key in keys {
+        match key {
+            "applications" | "journal" | "plugins" => return false,
+            "version" | "os" | "files" | "hooks" | "permissions" => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_an_appspec_from_a_workspace() {
+        for text in [
+            "# x\nversion: 0.0\n",
+            "x-a: 1\nfiles: [",
+            "{\"version\": 0.0}",
+            "hooks:\n  applications: 1\n",
+        ] {
+            assert!(is_likely(text), "{text}");
+        }
+        for text in [
+            "",
+            "applications:\n",
+            "journal: x\nfiles:\n",
+            "plugins: {}\n",
+            "hello\n",
+            "  files: []\n",
+        ] {
+            assert!(!is_likely(text), "{text}");
+        }
+    }
+}

@@ -278,6 +278,7 @@ applications:
           ApplicationStart:
             - {command: bin/start.sh}
             - {command: "bin/warm.sh --all", timeout: 2m}
+        appspec: ./deploy/web.yml
         keep_revisions: 3
 "#;
 
@@ -441,6 +442,9 @@ applications:
                             ],
                         },
                     ),
+                    appspec: Some(
+                        "deploy/web.yml",
+                    ),
                     keep_revisions: 3,
                     at: Position {
                         line: 15,
@@ -518,6 +522,7 @@ applications:
                         },
                     ),
                     form: None,
+                    appspec: None,
                     keep_revisions: 5,
                     at: Position {
                         line: 5,
@@ -538,7 +543,7 @@ applications:
         assert_snapshot!(check_settings("strategy: {type: rolling, concurency: 2}\ncolour: red\nload_balancer: {plugn: haproxy}"), @"
         cutover.yaml:7:35: unknown key `concurency`; expected one of `type`, `concurrency`, `failure_threshold`, `on_failure`
           hint: did you mean `concurrency`?
-        cutover.yaml:8:9: unknown key `colour`; expected one of `service_id`, `rootdir`, `env`, `instances`, `strategy`, `load_balancer`, `scripts`, `keep_revisions`
+        cutover.yaml:8:9: unknown key `colour`; expected one of `service_id`, `rootdir`, `env`, `instances`, `strategy`, `load_balancer`, `scripts`, `appspec`, `keep_revisions`
         cutover.yaml:9:25: unknown key `plugn`; expected one of `plugin`, `config`, `timeout`
           hint: did you mean `plugin`?
         ");

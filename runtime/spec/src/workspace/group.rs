@@ -9,7 +9,7 @@ use model::{
 
 use super::{instance, strategy};
 use crate::fields::{BareNumber, Field, Shape, environment};
-use crate::hooks::{self, Notation};
+use crate::hooks::{self, Notation, within_package};
 use crate::json;
 use crate::problem::{Collector, Position, excerpt, quoted_list, suggestion};
 use crate::yaml::Value;
@@ -24,6 +24,7 @@ pub(super) static GROUP: Shape = Shape {
         "strategy",
         "load_balancer",
         "scripts",
+        "appspec",
         "keep_revisions",
     ],
     aliases: &[],
@@ -57,6 +58,8 @@ pub struct Group {
     pub balancer: Option<Balancer>,
     /// The form: scripts that stand in for the hooks of the package.
     pub form: Option<BTreeMap<LifecycleEvent, Vec<Script>>>,
+    /// The appspec within the package, where it is not one of the usual names.
+    pub appspec: Option<String>,
     /// Revisions to keep on an instance besides those that a rollback needs.
     pub keep_revisions: u32,
     /// Where the group's name is.
@@ -111,6 +114,9 @@ pub(super) fn parse(
         .get("load_balancer")
         .and_then(|field| balancer(field, seen.plugins, problems));
     let form = fields.get("scripts").map(|field| form(field, problems));
+    let appspec = fields
+        .get("appspec")
+        .and_then(|field| appspec(field, problems));
     let keep_revisions = fields
         .get("keep_revisions")
         .and_then(|field| field.number(0..=1000, problems));
@@ -124,6 +130,7 @@ pub(super) fn parse(
         on_failure: settings.on_failure,
         balancer,
         form,
+        appspec,
         keep_revisions: keep_revisions
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(DEFAULT_KEEP_REVISIONS),
@@ -169,6 +176,24 @@ fn form(field: Field<'_>, problems: &mut Collector) -> BTreeMap<LifecycleEvent, 
             )
         })
         .collect()
+}
+
+/// The name of an appspec: a path within the package.
+fn appspec(field: Field<'_>, problems: &mut Collector) -> Option<String> {
+    let text = field.text(problems)?;
+    let path = within_package(text).filter(|path| !path.is_empty());
+    if path.is_none() {
+        let message = format!(
+            "`appspec`: `{}` is not the path of a file in the package",
+            excerpt(text)
+        );
+        problems.error_with_hint(
+            field.at(),
+            message,
+            "give a path such as `appspec.yml` or `deploy/web.yml`",
+        );
+    }
+    path
 }
 
 fn balancer(field: Field<'_>, plugins: &[&str], problems: &mut Collector) -> Option<Balancer> {
