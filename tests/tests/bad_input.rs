@@ -112,11 +112,6 @@ fn unknown_keys_wrong_types_and_missing_fields_of_an_appspec() {
         refusal(&site, "v1", &[])
     };
 
-    assert_snapshot!(refused("files:", "file:"), @"
-    error: the package `v1` has problems
-    v1/appspec.yml:3:1: unknown key `file`; expected one of `version`, `os`, `file_exists_behavior`, `files`, `hooks`, `permissions`
-      hint: did you mean `files`?
-    ");
     assert_snapshot!(refused("source: /content, ", ""), @"
     error: the package `v1` has problems
     v1/appspec.yml:4:5: missing key `source`
@@ -142,6 +137,18 @@ fn unknown_keys_wrong_types_and_missing_fields_of_an_appspec() {
 }
 
 #[test]
+fn unknown_keys_of_an_appspec_are_told_of() {
+    let site = shop();
+    edit(&site, "v1/appspec.yml", "files:", "file:");
+
+    let answer = site
+        .cutover(&["deploy", "shop/web", "--package", "v1"])
+        .ok();
+
+    assert_snapshot!(answer.stderr.lines().next().unwrap(), @"warning: v1/appspec.yml:3:1: the unknown key `file` is ignored (did you mean `files`?)");
+}
+
+#[test]
 fn what_an_appspec_names_and_the_package_lacks() {
     let site = shop();
     edit(
@@ -156,7 +163,7 @@ fn what_an_appspec_names_and_the_package_lacks() {
     error: the package `v1` has problems
     v1/appspec.yml:4:14: the source `contents` is not in the package
       hint: did you mean `content`?
-    v1/appspec.yml:7:7: the script `bin/hok.sh` is not in the package
+    v1/appspec.yml:7:18: the script `bin/hok.sh` is not in the package
       hint: did you mean `bin/hook.sh`?
     ");
 }

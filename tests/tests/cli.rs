@@ -551,10 +551,26 @@ fn checks_packages_in_every_form() {
 
     assert_snapshot!(site.transcript(&broken), @"
     $ cutover check v1
+    v1/appspec.yml:7:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    v1/appspec.yml:9:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    v1/appspec.yml:11:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
     v1/appspec.yml:12:3: unknown lifecycle event `BeforInstall`; expected one of `BeforeBlockTraffic`, `AfterBlockTraffic`, `ApplicationStop`, `BeforeInstall`, `AfterInstall`, `ApplicationStart`, `ValidateService`, `BeforeAllowTraffic`, `AfterAllowTraffic`
       hint: did you mean `BeforeInstall`?
+    v1/appspec.yml:15:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    v1/appspec.yml:17:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    v1/appspec.yml:19:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    v1/appspec.yml:21:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
+    v1/appspec.yml:23:18: the script `bin/hok.sh` is not in the package
+      hint: did you mean `bin/hook.sh`?
     --- stderr
-    error: the check found 1 error
+    error: the check found 9 errors
     --- exit status 3
     ");
     site.write(
@@ -568,7 +584,7 @@ fn checks_packages_in_every_form() {
     assert!(packed.unwrap().success());
     assert_snapshot!(site.transcript(&["check", "v1/appspec.yml"]), @"
     $ cutover check v1/appspec.yml
-    v1/appspec.yml:5:7: the script `bin/hok.sh` is not in the package
+    v1/appspec.yml:5:18: the script `bin/hok.sh` is not in the package
       hint: did you mean `bin/hook.sh`?
     --- stderr
     error: the check found 1 error
@@ -576,7 +592,7 @@ fn checks_packages_in_every_form() {
     ");
     assert_snapshot!(site.transcript(&["check", "v1.tar.gz"]), @"
     $ cutover check v1.tar.gz
-    v1.tar.gz/appspec.yml:5:7: the script `bin/hok.sh` is not in the package
+    v1.tar.gz/appspec.yml:5:18: the script `bin/hok.sh` is not in the package
       hint: did you mean `bin/hook.sh`?
     --- stderr
     error: the check found 1 error
@@ -585,6 +601,154 @@ fn checks_packages_in_every_form() {
     assert_snapshot!(site.transcript(&["check", "cutover.yaml", "v2"]), @"
     $ cutover check cutover.yaml v2
     No problems found.
+    ");
+}
+
+#[test]
+fn a_check_reports_everything_about_a_package_at_once() {
+    let site = Site::new();
+    site.script("shop/bin/stop.sh", "#!/bin/sh\r\nexit 0\r\n");
+    site.write("shop/bin/start.sh", "#!/bin/sh\n");
+    site.write("shop/app/main", "");
+    site.write("shop/more/main", "");
+    site.write(
+        "shop/appspec.yml",
+        "version: 0.0
+os: linux
+files:
+  - {source: app, destination: /srv/shop}
+  - {source: more, destination: /srv/shop}
+  - {source: gone, destination: /srv/shop}
+permission: []
+permissions:
+  - {object: /srv/shop, mode: 0888}
+  - {object: /srv/shop, owner: nobody-here, type: [file]}
+  - {object: /srv/shop/main, pattern: '*.sh', acls: ['u::rwx']}
+hooks:
+  ApplicationStop:
+    - {location: bin/stop.sh, runas: 'a b'}
+    - {location: bin/start.sh, timeout: 5abc}
+  AppplicationStart:
+    - {location: bin/strat.sh}
+  ValidateService:
+    - {location: ../check.sh}
+    - {location: bin/strat.sh}
+",
+    );
+
+    assert_snapshot!(site.transcript(&["check", "shop"]), @"
+    $ cutover check shop
+    shop/appspec.yml:5:33: this pair of `files` and the one on line 4 both bring `/srv/shop/main`
+      hint: give them destinations that do not meet, or leave one of them out
+    shop/appspec.yml:6:14: the source `gone` is not in the package
+    shop/appspec.yml:7:1: warning: the unknown key `permission` is ignored
+      hint: did you mean `permissions`?
+    shop/appspec.yml:9:31: `mode`: expected permission bits as at most four octal digits such as `0644`, found number `0888`
+    shop/appspec.yml:10:14: this permission and the one on line 9 both apply to `/srv/shop/main`
+      hint: narrow one of them with `pattern`, `except` or `type`
+    shop/appspec.yml:10:32: warning: there is no user `nobody-here` on this machine
+      hint: it has to be there on the instance
+    shop/appspec.yml:11:14: this permission and the one on line 9 both apply to `/srv/shop/main`
+      hint: narrow one of them with `pattern`, `except` or `type`
+    shop/appspec.yml:11:39: `/srv/shop/main` is a file, so `pattern` has nothing to choose from
+      hint: name its folder as `object`, or leave the pattern out
+    shop/appspec.yml:11:54: `acls`: `u::rwx` is what the mode of a file is for
+      hint: use `mode` for the owner, the owning group and everyone else
+    shop/appspec.yml:14:18: the first line of the script `bin/stop.sh` ends in a carriage return
+      hint: save the file with Unix line ends
+    shop/appspec.yml:14:38: `runas`: `a b` cannot be the name of an account: it contains white space, `:`, `,` or `/`
+    shop/appspec.yml:15:18: warning: the script `bin/start.sh` is not executable; it is made so on the instance
+      hint: run `chmod +x bin/start.sh` before packing
+    shop/appspec.yml:15:41: `timeout`: expected a number of seconds or a duration such as `30s` or `5m`, found text `5abc`
+    shop/appspec.yml:16:3: unknown lifecycle event `AppplicationStart`; expected one of `BeforeBlockTraffic`, `AfterBlockTraffic`, `ApplicationStop`, `BeforeInstall`, `AfterInstall`, `ApplicationStart`, `ValidateService`, `BeforeAllowTraffic`, `AfterAllowTraffic`
+      hint: did you mean `ApplicationStart`?
+    shop/appspec.yml:19:18: the location `../check.sh` leaves the package
+      hint: give a path within the package, without `..`
+    shop/appspec.yml:20:18: the script `bin/strat.sh` is not in the package
+      hint: did you mean `bin/start.sh`?
+    --- stderr
+    error: the check found 13 errors
+    --- exit status 3
+    ");
+
+    let answer = site.cutover(&["check", "shop", "--output", "json"]);
+
+    assert_eq!(answer.code, 3);
+    let json = answer.json();
+    assert_eq!(json["ok"], false);
+    let problems = json["problems"].as_array().unwrap();
+    assert_snapshot!(problems[0], @r#"{"column":33,"file":"shop/appspec.yml","hint":"give them destinations that do not meet, or leave one of them out","line":5,"message":"this pair of `files` and the one on line 4 both bring `/srv/shop/main`","severity":"error"}"#);
+    let severities = |severity: &str| {
+        let is_meant = |problem: &&serde_json::Value| problem["severity"] == severity;
+        problems.iter().filter(is_meant).count()
+    };
+    assert_eq!((severities("error"), severities("warning")), (13, 3));
+}
+
+#[test]
+fn a_check_takes_packages_without_an_appspec_and_with_one_of_any_name() {
+    let site = shop();
+    std::fs::create_dir_all(site.path("v1/deploy")).unwrap();
+    std::fs::rename(site.path("v1/appspec.yml"), site.path("v1/deploy/web.yml")).unwrap();
+    site.write(
+        "jd.yml",
+        "hooks:\n  ApplicationStop:\n    - {command: bin/stop.sh, runas: root}\n",
+    );
+
+    assert_snapshot!(site.transcript(&["check", "v1", "cutover.yaml", "."]), @"
+    $ cutover check v1 cutover.yaml .
+    v1:1:1: the package `v1` has no appspec: none of `appspec.yml`, `appspec.yaml`, `jdcloud-codedeploy.yml`, `appSpec.yml`, `appSpec.yaml` is in it
+      hint: name another file: --appspec-filename NAME
+    .:1:1: the package `.` has no appspec: none of `appspec.yml`, `appspec.yaml`, `jdcloud-codedeploy.yml`, `appSpec.yml`, `appSpec.yaml` is in it
+      hint: check the workspace: cutover check ./cutover.yaml
+    --- stderr
+    error: the check found 2 errors
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["check", "v1", "--appspec-filename", "deploy/web.yml"]), @"
+    $ cutover check v1 --appspec-filename deploy/web.yml
+    No problems found.
+    ");
+    assert_snapshot!(site.transcript(&["check", "jd.yml"]), @"
+    $ cutover check jd.yml
+    jd.yml:1:1: missing key `files`
+    jd.yml:3:17: warning: the command begins with `bin/stop.sh`, which is not in the package
+      hint: paths in a command are relative to the package
+    --- stderr
+    error: the check found 1 error
+    --- exit status 3
+    ");
+}
+
+#[test]
+fn a_group_may_name_its_appspec() {
+    let site = Site::with_instances(1, "        appspec: deploy/web.yml\n");
+    site.traced_package("v1", "1.0.0", "");
+    std::fs::create_dir_all(site.path("v1/deploy")).unwrap();
+    std::fs::rename(site.path("v1/appspec.yml"), site.path("v1/deploy/web.yml")).unwrap();
+    site.write("v1/appspec.yml", "broken");
+    let arguments = [
+        "deploy",
+        "shop/web",
+        "--package",
+        "v1",
+        "--version",
+        "1.0.0",
+    ];
+
+    site.cutover(&arguments).ok();
+
+    assert!(
+        site.take_trace()
+            .contains(&"web-1 ApplicationStart 1.0.0 1".to_owned())
+    );
+    std::fs::remove_file(site.path("v1/deploy/web.yml")).unwrap();
+    assert_snapshot!(site.transcript(&["deploy", "shop/web", "--package", "v1", "--version", "1.1.0"]), @"
+    $ cutover deploy shop/web --package v1 --version 1.1.0
+    --- stderr
+    error: read the appspec of the package `v1`
+      because: the package `v1` has no file `deploy/web.yml`, which was named as its appspec
+    --- exit status 3
     ");
 }
 

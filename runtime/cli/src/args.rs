@@ -126,6 +126,9 @@ pub(crate) struct Init {
 pub(crate) struct Check {
     /// Workspace files, and packages as folders, appspecs or archives; the workspace with its plugins when left out
     pub(crate) files: Vec<PathBuf>,
+    /// Appspec within the packages, where it is not one of the usual names
+    #[arg(long, value_name = "NAME")]
+    pub(crate) appspec_filename: Option<String>,
 }
 
 #[derive(Debug, Args)]

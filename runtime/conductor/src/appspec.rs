@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use model::AppSpec;
-use spec::Problems;
-use spec::appspec::FindError;
+use spec::Problem;
 use spec::workspace::Group;
 
 use crate::plan::PlanError;
@@ -20,38 +19,47 @@ pub(crate) fn read_appspec(
         package: package.to_owned(),
         source,
     };
-    let path = spec::appspec::find(tree).map_err(|error| match error {
-        // The operator knows the package by its own name, not by where the store keeps it.
-        FindError::Missing { .. } => FindError::Missing {
-            package: package.into(),
-        },
-        other => other,
-    });
-    let path = path.map_err(|error| unreadable(Box::new(error)))?;
-    let text = std::fs::read_to_string(&path).map_err(|error| unreadable(Box::new(error)))?;
-    let shown = path
-        .strip_prefix(tree)
-        .map_or_else(|_| path.clone(), |name| Path::new(package).join(name));
-    let problems = |source: Problems| PlanError::AppSpec {
-        package: package.to_owned(),
-        source,
+    // The operator knows the package by its own name, not by where the store keeps it.
+    let shown = Path::new(package);
+    let examined = spec::appspec::examine(tree, shown, group.appspec.as_deref())
+        .map_err(|error| unreadable(Box::new(error)))?;
+    let located = match examined.located {
+        Some(located) if !examined.problems.has_errors() => located,
+        _ => {
+            return Err(PlanError::AppSpec {
+                package: package.to_owned(),
+                source: examined.problems,
+            });
+        }
     };
-    let parsed = spec::appspec::parse(&text, &shown).map_err(problems)?;
-    warnings.extend(parsed.warnings.iter().map(ToString::to_string));
-    let found = spec::appspec::check(&parsed.value, tree);
-    if found.has_errors() {
-        return Err(problems(found));
-    }
-    let mut appspec = parsed.value.appspec;
+    warnings.extend(examined.problems.iter().map(warning));
+    let file = located.file().display().to_string();
+    let mut appspec = located.appspec;
     if let Some(form) = &group.form {
         if !appspec.hooks.is_empty() {
             warnings.push(format!(
-                "{} has scripts of its own (the form): the hooks of `{}` are not used",
-                group.reference,
-                shown.display()
+                "{} has scripts of its own (the form): the hooks of `{file}` are not used",
+                group.reference
             ));
         }
         appspec.hooks.clone_from(form);
     }
     Ok(appspec)
+}
+
+/// A warning on one line. Whoever prints it says that it is one.
+fn warning(problem: &Problem) -> String {
+    let Problem {
+        file,
+        line,
+        column,
+        message,
+        hint,
+        ..
+    } = problem;
+    let place = format!("{}:{line}:{column}", file.display());
+    match hint {
+        Some(hint) => format!("{place}: {message} ({hint})"),
+        None => format!("{place}: {message}"),
+    }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use conductor::{PlanError, PreflightError, chain};
 use serde_json::json;
+use spec::appspec::{self, FindError};
 use spec::{Position, Problem, Severity};
 
 use crate::args::{Check, Output};
@@ -18,20 +19,22 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Check) -> Res
     if arguments.files.is_empty() {
         check_workspace(&workspace::file(config)?, &mut found).await?;
     }
+    let named = arguments.appspec_filename.as_deref();
     for file in &arguments.files {
         match content_of(file)? {
             Content::Workspace => check_workspace(file, &mut found).await?,
-            Content::Folder => check_package(file, file, &mut found)?,
+            Content::Folder => check_package(file, file, named, &mut found)?,
             Content::AppSpec => {
-                let folder = file.parent().unwrap_or(Path::new(""));
-                let folder = if folder.as_os_str().is_empty() {
+                let shown = file.parent().unwrap_or(Path::new(""));
+                let folder = if shown.as_os_str().is_empty() {
                     Path::new(".")
                 } else {
-                    folder
+                    shown
                 };
-                check_package(folder, folder, &mut found)?;
+                let name = file.file_name().and_then(|name| name.to_str());
+                check_package(folder, shown, name, &mut found)?;
             }
-            Content::Archive => check_archive(file, &mut found)?,
+            Content::Archive => check_archive(file, named, &mut found)?,
             Content::Component => {
                 let failure = Failure::new(
                     Kind::Invalid,
@@ -106,10 +109,12 @@ fn content_of(path: &Path) -> Result<Content, Failure> {
     let name = path.file_name().and_then(|name| name.to_str());
     Ok(if head.starts_with(b"\0asm") {
         Content::Component
-    } else if name.is_some_and(|name| spec::appspec::NAMES.contains(&name)) {
+    } else if name.is_some_and(|name| appspec::NAMES.contains(&name)) {
         Content::AppSpec
     } else if head.contains(&0) || head.starts_with(&[0x1f, 0x8b]) {
         Content::Archive
+    } else if appspec::is_likely(&String::from_utf8_lossy(&head)) {
+        Content::AppSpec
     } else {
         Content::Workspace
     })
@@ -181,32 +186,57 @@ fn problem(
 }
 
 /// A package in a folder; messages call the folder `shown`.
-fn check_package(folder: &Path, shown: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
-    let missing = |error| Failure::new(Kind::Invalid, error);
-    let path = spec::appspec::find(folder).map_err(|error| match error {
-        spec::appspec::FindError::Missing { .. } => missing(spec::appspec::FindError::Missing {
-            package: shown.to_owned(),
-        }),
-        other => missing(other),
-    })?;
-    let name = path.strip_prefix(folder).unwrap_or(&path);
-    let shown = shown.join(name);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Failure::io(format!("read `{}`", shown.display()), error))?;
-    match spec::appspec::parse(&text, &shown) {
-        Ok(parsed) => {
-            found.extend(parsed.warnings);
-            found.extend(spec::appspec::check(&parsed.value, folder));
+fn check_package(
+    folder: &Path,
+    shown: &Path,
+    name: Option<&str>,
+    found: &mut Vec<Problem>,
+) -> Result<(), Failure> {
+    match appspec::examine(folder, shown, name) {
+        Ok(examined) => {
+            let mut problems = examined.problems.0;
+            if let Some(located) = &examined.located {
+                problems.extend(appspec::check_here(located, folder, Path::new("/")));
+            }
+            problems.sort_by_key(|problem| (problem.line, problem.column));
+            found.extend(problems);
+            Ok(())
         }
-        Err(problems) => found.extend(problems),
+        Err(error @ (FindError::Missing { .. } | FindError::NotThere { .. })) => {
+            let workspace = shown.join("cutover.yaml");
+            let hint = if folder.join("cutover.yaml").is_file() {
+                format!("check the workspace: cutover check {}", workspace.display())
+            } else {
+                "name another file: --appspec-filename NAME".to_owned()
+            };
+            found.push(whole(shown, error.to_string(), Some(hint)));
+            Ok(())
+        }
+        Err(error) => Err(Failure::new(Kind::Invalid, error)),
     }
-    Ok(())
 }
 
-fn check_archive(file: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
+/// A problem of something as a whole.
+fn whole(file: &Path, message: String, hint: Option<String>) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line: Position::START.line,
+        column: Position::START.column,
+        severity: Severity::Error,
+        message,
+        hint,
+    }
+}
+
+fn check_archive(file: &Path, name: Option<&str>, found: &mut Vec<Problem>) -> Result<(), Failure> {
     let failed = |error: io::Error| Failure::io(format!("unpack `{}`", file.display()), error);
     let folder = tempfile::tempdir().map_err(failed)?;
     let tree = folder.path().join("package");
-    agent::unpack::unpack(file, &tree).map_err(|error| Failure::new(Kind::Invalid, error))?;
-    check_package(&tree, file, found)
+    match agent::unpack::unpack(file, &tree) {
+        Ok(()) => check_package(&tree, file, name, found),
+        Err(error) => {
+            found.push(whole(file, chain(&error), None));
+            Ok(())
+        }
+    }
 }

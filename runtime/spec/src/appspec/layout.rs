@@ -53,7 +53,10 @@ struct Place {
 /// Checks that no two pairs of `files` and no two permissions get in each other's way.
 pub(super) fn check(located: &Located, root: &Path, coverage: Coverage, problems: &mut Collector) {
     let tree = match tree(root) {
-        Ok(tree) => tree,
+        Ok(tree) => {
+            report_links(&tree, root, problems);
+            tree
+        }
         Err(Unwalkable { path, reason }) => {
             let message = format!("`{}` in the package {reason}", path.display());
             problems.error(Position::START, message);
@@ -121,6 +124,39 @@ fn tree(root: &Path) -> Result<BTreeMap<PathBuf, Kind>, Unwalkable> {
         }
     }
     Ok(tree)
+}
+
+/// Tells of links that lead out of the package, for which no instance takes it.
+fn report_links(tree: &BTreeMap<PathBuf, Kind>, root: &Path, problems: &mut Collector) {
+    let links = tree.iter().filter(|(_, kind)| **kind == Kind::Link);
+    for (path, _) in links {
+        if let Ok(target) = fs::read_link(root.join(path))
+            && !stays_inside(path, &target)
+        {
+            let message = format!(
+                "the link `{}` in the package leads out of it, to `{}`",
+                excerpt(&path.to_string_lossy()),
+                excerpt(&target.to_string_lossy())
+            );
+            problems.error(Position::START, message);
+        }
+    }
+}
+
+/// Whether a link at a path of the package leads to a place in the package, there or not. As on an instance, a target
+/// that goes up after it went down is taken for one that leaves: what it passes may be a link as well.
+fn stays_inside(path: &Path, target: &Path) -> bool {
+    let mut depth = path.components().count().saturating_sub(1);
+    let mut went_down = false;
+    for part in target.components() {
+        match part {
+            Component::CurDir => {}
+            Component::Normal(_) => went_down = true,
+            Component::ParentDir if !went_down && depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+        }
+    }
+    true
 }
 
 /// A path as the agent takes it: without `.` and doubled separators.
@@ -234,7 +270,7 @@ impl Layout<'_> {
         for ((first, second), example) in &self.collisions {
             let line = self.located.files[*first].source.line;
             let message = format!(
-                "what this pair of `files` brings and what the one on line {line} brings both go to {}",
+                "this pair of `files` and the one on line {line} both bring {}",
                 example.text()
             );
             problems.error_with_hint(

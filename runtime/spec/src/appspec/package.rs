@@ -25,14 +25,22 @@ pub const NAMES: [&str; 5] = [
 /// A package whose appspec could not be found or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    #[error("the package `{}` has no appspec: none of {} is in it", package.display(), quoted_list(&NAMES))]
-    Missing { package: PathBuf },
+    #[error("the package `{}` has no appspec: none of {} is in it{}", package.display(), quoted_list(&NAMES), near(near_miss.as_deref()))]
+    Missing {
+        package: PathBuf,
+        /// A file whose name is nearly one of them.
+        near_miss: Option<String>,
+    },
     #[error("the package `{}` has no file `{name}`, which was named as its appspec", package.display())]
     NotThere { package: PathBuf, name: String },
     #[error("look for an appspec in `{}`", package.display())]
     Unreadable { package: PathBuf, source: io::Error },
     #[error("read the appspec `{}`", file.display())]
     Read { file: PathBuf, source: io::Error },
+}
+
+fn near(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!(", but `{name}` is"))
 }
 
 /// What became of reading a package's appspec and holding it against the package.
@@ -57,6 +65,7 @@ pub fn find(package: &Path) -> Result<PathBuf, FindError> {
     }
     Err(FindError::Missing {
         package: package.to_owned(),
+        near_miss: near_miss(package),
     })
 }
 
@@ -73,6 +82,16 @@ pub fn find_named(package: &Path, name: &str) -> Result<PathBuf, FindError> {
             name: name.to_owned(),
         }),
     }
+}
+
+/// A file of the package with a name that is near one of an appspec.
+fn near_miss(package: &Path) -> Option<String> {
+    let names = fs::read_dir(package)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names
+        .filter(|name| !NAMES.contains(&name.as_str()) && suggestion(name, &NAMES).is_some())
+        .min()
 }
 
 fn is_file(path: &Path, package: &Path) -> Result<bool, FindError> {
@@ -100,8 +119,9 @@ fn is_absence(error: &io::Error) -> bool {
 /// [`FindError`] when there is no appspec to examine.
 pub fn examine(package: &Path, shown: &Path, name: Option<&str>) -> Result<Examined, FindError> {
     let named = |error| match error {
-        FindError::Missing { .. } => FindError::Missing {
+        FindError::Missing { near_miss, .. } => FindError::Missing {
             package: shown.to_owned(),
+            near_miss,
         },
         FindError::NotThere { name, .. } => FindError::NotThere {
             package: shown.to_owned(),
@@ -521,6 +541,7 @@ hooks:
         .unwrap();
 
         assert_snapshot!(examined(&package, None), @"
+        P/appspec.yml:1:1: the link `passwd` in the package leads out of it, to `/etc/passwd`
         P/appspec.yml:8:18: the script `passwd` is a link that leaves the package
         P/appspec.yml:10:18: the script `dangling` is a link that leads nowhere
         ");
@@ -547,11 +568,11 @@ files:
   - {source: a/x, destination: /srv/x/deep}
   - {source: b, destination: srv}
 ", &files), @"
-        P/appspec.yml:5:30: what this pair of `files` brings and what the one on line 4 brings both go to `/srv/x` and 1 more place
+        P/appspec.yml:5:30: this pair of `files` and the one on line 4 both bring `/srv/x` and 1 more place
           hint: give them destinations that do not meet, or leave one of them out
-        P/appspec.yml:8:30: what this pair of `files` brings and what the one on line 7 brings both go to `conf/c`
+        P/appspec.yml:8:30: this pair of `files` and the one on line 7 both bring `conf/c`
           hint: give them destinations that do not meet, or leave one of them out
-        P/appspec.yml:9:32: what this pair of `files` brings and what the one on line 4 brings both go to `/srv/x`
+        P/appspec.yml:9:32: this pair of `files` and the one on line 4 both bring `/srv/x`
           hint: give them destinations that do not meet, or leave one of them out
         ");
     }
@@ -753,6 +774,20 @@ hooks:
           hint: save the file as UTF-8
         ");
         assert_snapshot!(refusal(&b"# \n".repeat(yaml::MAX_BYTES)), @"P/appspec.yml:1:1: the file is larger than 4 MiB");
+    }
+
+    #[test]
+    fn names_a_file_that_may_have_been_meant() {
+        for name in ["Jdcloud-codedeploy.yml", "app-spec.yml", "AppSpec.yaml"] {
+            let package = package(&[(name, ""), ("README.md", "")]);
+            let error = find(package.path()).unwrap_err();
+            assert!(
+                error
+                    .to_string()
+                    .ends_with(&format!("is in it, but `{name}` is")),
+                "{error}"
+            );
+        }
     }
 
     #[test]
