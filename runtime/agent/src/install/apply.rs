@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::{getegid, geteuid};
 
-use super::permission::Attributes;
+use super::attributes::{self, Attributes};
 use super::plan::{Entry, Existing, What};
 
 /// A step that failed.
@@ -97,7 +97,11 @@ impl Changes {
                 .map_err(failed("create", place))?;
             self.undo.push(Undo::RemoveDirectory(place.to_path_buf()));
             let mode = entry.attributes.mode.unwrap_or(entry.mode);
-            return set_attributes(place, entry.attributes, Some(mode)).map_err(failed(SET, place));
+            let wanted = Attributes {
+                mode: Some(mode),
+                ..entry.attributes.clone()
+            };
+            return set_attributes(place, &wanted).map_err(failed(SET, place));
         }
         let draft = self.draft(place);
         let made = self
@@ -258,32 +262,38 @@ impl Changes {
                     .open(draft)
                     .map_err(failed("create", draft))?;
                 io::copy(&mut from, &mut to).map_err(failed("write", draft))?;
-                let mode = entry.attributes.mode.unwrap_or(entry.mode);
-                set_attributes(draft, entry.attributes, Some(mode)).map_err(failed(SET, draft))
+                let wanted = Attributes {
+                    mode: Some(entry.attributes.mode.unwrap_or(entry.mode)),
+                    ..entry.attributes.clone()
+                };
+                attributes::give(&to, &wanted).map_err(failed(SET, draft))
             }
         }
     }
 
     /// Gives what is there already the owner and mode that it is to have.
     fn adjust(&mut self, place: &Path, entry: &Entry) -> Result<(), Error> {
-        let mut wanted = entry.attributes;
-        let mode = match entry.what {
+        let mut wanted = entry.attributes.clone();
+        match entry.what {
             What::Link { .. } => return Ok(()),
             // A folder that was there keeps what the permissions do not mention.
-            What::Directory => wanted.mode,
+            What::Directory => {}
             What::File { .. } => {
                 if geteuid().is_root() {
                     wanted.owner = wanted.owner.or(Some(geteuid()));
                     wanted.group = wanted.group.or(Some(getegid()));
                 }
-                Some(wanted.mode.unwrap_or(entry.mode))
+                wanted.mode = Some(wanted.mode.unwrap_or(entry.mode));
             }
-        };
+        }
+        if wanted == Attributes::default() {
+            return Ok(());
+        }
         let was = place.symlink_metadata().map_err(failed("look at", place))?;
-        let is_right = wanted.owner.is_none_or(|uid| uid.as_raw() == was.uid())
-            && wanted.group.is_none_or(|gid| gid.as_raw() == was.gid())
-            && mode.is_none_or(|mode| mode == was.mode() & 0o7777);
-        if is_right {
+        let found = open(place)
+            .and_then(attributes::look)
+            .map_err(failed("look at", place))?;
+        if found.meets(&wanted) {
             return Ok(());
         }
         self.undo.push(Undo::Restore {
@@ -291,7 +301,7 @@ impl Changes {
             was,
         });
         self.written += 1;
-        set_attributes(place, wanted, mode).map_err(failed(SET, place))
+        set_attributes(place, &wanted).map_err(failed(SET, place))
     }
 }
 
@@ -310,20 +320,16 @@ pub(crate) fn remove_drafts<'a>(places: impl Iterator<Item = &'a Path>, prefix: 
 
 const SET: &str = "set owner and mode of";
 
-/// The owner first: changing it takes the set-user-id bit away.
-fn set_attributes(path: &Path, attributes: Attributes, mode: Option<u32>) -> io::Result<()> {
-    let Attributes { owner, group, .. } = attributes;
-    if owner.is_some() || group.is_some() {
-        chown(
-            path,
-            owner.map(|uid| uid.as_raw()),
-            group.map(|gid| gid.as_raw()),
-        )?;
-    }
-    match mode {
-        Some(mode) => fs::set_permissions(path, Permissions::from_mode(mode)),
-        None => Ok(()),
-    }
+fn set_attributes(path: &Path, wanted: &Attributes) -> io::Result<()> {
+    attributes::give(open(path)?, wanted)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(no_follow)
+        .open(path)
 }
 
 fn restore(path: &Path, was: &Metadata) -> io::Result<()> {

@@ -5,7 +5,9 @@
 //! is installed, and beforehand what is about to be, so that a worker that is killed half-way leaves files that the
 //! next installation knows as its own.
 
+mod acl;
 mod apply;
+mod attributes;
 mod permission;
 mod plan;
 mod record;

@@ -4,22 +4,14 @@ use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Uid};
-
+use super::acl::Acl;
+use super::attributes::{Attributes, has_contexts};
 use super::plan::{Entry, What, destination};
 use crate::account::{self, Account};
-use crate::protocol::{Kinds, Permission};
+use crate::protocol::{Context, Kinds, Permission};
 use crate::reason::chain;
 
-/// What an entry is to be besides its content.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Attributes {
-    pub(crate) owner: Option<Uid>,
-    pub(crate) group: Option<Gid>,
-    pub(crate) mode: Option<u32>,
-}
-
-/// Gives the entries of a plan the attributes of the permissions, in order. Says what is impossible.
+/// Gives the entries of a plan the attributes of the permissions, in order. Says everything that is impossible.
 pub(crate) fn assign(
     permissions: &[Permission],
     root: &Path,
@@ -28,50 +20,96 @@ pub(crate) fn assign(
 ) -> Vec<String> {
     let mut problems = Vec::new();
     for permission in permissions {
-        match attributes(permission)
-            .and_then(|found| Ok((found, destination(&permission.object, root)?)))
-        {
-            Ok((attributes, object)) => match give(permission, attributes, &object, entries) {
+        let about =
+            |problem: String| format!("the permission for `{}`: {problem}", permission.object);
+        let attributes = attributes(permission);
+        let object = destination(&permission.object, root);
+        match (attributes, object) {
+            (Ok(attributes), Ok(object)) => match give(permission, &attributes, &object, entries) {
                 Ok(0) => notes.push(format!(
                     "the permission for `{}` applies to nothing",
                     permission.object
                 )),
                 Ok(_) => {}
-                Err(problem) => problems.push(problem),
+                Err(problem) => problems.push(about(problem)),
             },
-            Err(problem) => problems.push(problem),
+            (attributes, object) => {
+                problems.extend(attributes.err().into_iter().flatten().map(about));
+                problems.extend(object.err());
+            }
         }
     }
     problems
 }
 
-fn attributes(permission: &Permission) -> Result<Attributes, String> {
-    let about = |problem: String| format!("the permission for `{}`: {problem}", permission.object);
-    let owner = permission
-        .owner
-        .as_deref()
-        .map(Account::named)
-        .transpose()
-        .map_err(|error| about(chain(&error)))?;
-    let group = permission
-        .group
-        .as_deref()
-        .map(account::group_named)
-        .transpose()
-        .map_err(|error| about(chain(&error)))?;
-    if let Some(mode) = permission.mode.filter(|mode| *mode > 0o7777) {
-        return Err(about(format!("{mode:#o} is not a mode")));
+fn attributes(permission: &Permission) -> Result<Attributes, Vec<String>> {
+    let mut problems = Vec::new();
+    let mut attributes = Attributes::default();
+    match permission.owner.as_deref().map(Account::named) {
+        Some(Ok(account)) => attributes.owner = Some(account.uid),
+        Some(Err(error)) => problems.push(chain(&error)),
+        None => {}
     }
-    Ok(Attributes {
-        owner: owner.map(|owner| owner.uid),
-        group,
-        mode: permission.mode,
-    })
+    match permission.group.as_deref().map(account::group_named) {
+        Some(Ok(group)) => attributes.group = Some(group),
+        Some(Err(error)) => problems.push(chain(&error)),
+        None => {}
+    }
+    match permission.mode {
+        Some(mode) if mode > 0o7777 => problems.push(format!("{mode:#o} is not a mode")),
+        mode => attributes.mode = mode,
+    }
+    if !permission.acls.is_empty() {
+        match Acl::parse(&permission.acls) {
+            Ok(acl) => attributes.acl = Some(acl),
+            Err(more) => problems.extend(more),
+        }
+    }
+    if let Some(context) = &permission.context {
+        if has_contexts() {
+            match label(context) {
+                Ok(label) => attributes.context = Some(label),
+                Err(problem) => problems.push(problem),
+            }
+        } else {
+            problems.push(
+                "`context` cannot be set: SELinux is not enabled on this instance".to_owned(),
+            );
+        }
+    }
+    if problems.is_empty() {
+        Ok(attributes)
+    } else {
+        Err(problems)
+    }
+}
+
+/// A context as the kernel takes it. The role and what is left out are those that `semanage fcontext` takes.
+fn label(context: &Context) -> Result<String, String> {
+    let user = context.user.as_deref().unwrap_or("system_u");
+    let range = context.range.as_deref().unwrap_or("s0");
+    let is_word = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+    };
+    let is_range = range
+        .split([':', ','])
+        .all(|part| is_word(part) && part.starts_with(['s', 'c']));
+    if is_word(user) && is_word(&context.kind) && is_range {
+        Ok(format!("{user}:object_r:{}:{range}", context.kind))
+    } else {
+        Err(format!(
+            "`{user}:object_r:{}:{range}` is not an SELinux context",
+            context.kind.escape_debug()
+        ))
+    }
 }
 
 fn give(
     permission: &Permission,
-    attributes: Attributes,
+    attributes: &Attributes,
     object: &Path,
     entries: &mut BTreeMap<PathBuf, Entry>,
 ) -> Result<usize, String> {
@@ -81,10 +119,7 @@ fn give(
     }) = entries.get(object)
         && (permission.pattern != "**" || !permission.except.is_empty())
     {
-        return Err(format!(
-            "the permission for `{}` has patterns, but that is a file",
-            permission.object
-        ));
+        return Err("it has patterns, but that is a file".to_owned());
     }
     let mut count = 0;
     for (path, entry) in entries.iter_mut() {
@@ -103,14 +138,26 @@ fn give(
         } else {
             selects(permission, below)
         };
-        if is_kind && is_meant {
-            entry.attributes = Attributes {
-                owner: attributes.owner.or(entry.attributes.owner),
-                group: attributes.group.or(entry.attributes.group),
-                mode: attributes.mode.or(entry.attributes.mode),
-            };
-            count += 1;
+        if !is_kind || !is_meant {
+            continue;
         }
+        let has_default = attributes.acl.as_ref().is_some_and(Acl::has_default);
+        if has_default && matches!(entry.what, What::File { .. }) {
+            return Err(format!(
+                "`{}` is a file, and only folders have default acl entries: add `type: directory`",
+                path.display()
+            ));
+        }
+        let had = std::mem::take(&mut entry.attributes);
+        let wanted = attributes.clone();
+        entry.attributes = Attributes {
+            owner: wanted.owner.or(had.owner),
+            group: wanted.group.or(had.group),
+            mode: wanted.mode.or(had.mode),
+            acl: wanted.acl.or(had.acl),
+            context: wanted.context.or(had.context),
+        };
+        count += 1;
     }
     Ok(count)
 }
@@ -120,10 +167,21 @@ fn selects(permission: &Permission, below: &Path) -> bool {
     matches(&permission.pattern) && !permission.except.iter().any(matches)
 }
 
-/// Whether a path below a folder matches a pattern: `**` is everything, and in any other pattern `*` stands for any
-/// part of the name of something directly in the folder.
+/// Whether a path below a folder matches a pattern. `**` is everything. In any other, `*` stands for any part of one
+/// name, and the names are those directly in the folder unless the pattern itself has a `/`.
 fn matches(pattern: &[u8], path: &[u8]) -> bool {
-    pattern == b"**" || !path.contains(&b'/') && matches_name(pattern, path)
+    if pattern == b"**" {
+        return true;
+    }
+    let (patterns, names) = (pattern.split(is_slash), path.split(is_slash));
+    patterns.clone().count() == names.clone().count()
+        && patterns
+            .zip(names)
+            .all(|(pattern, name)| matches_name(pattern, name))
+}
+
+fn is_slash(byte: &u8) -> bool {
+    *byte == b'/'
 }
 
 fn matches_name(pattern: &[u8], name: &[u8]) -> bool {
@@ -160,6 +218,8 @@ mod tests {
             ("a*b*c", "aXbYc"),
             ("a", "a"),
             ("a*a", "aa"),
+            ("sbin/start", "sbin/start"),
+            ("*/*.sh", "a/b.sh"),
         ] {
             assert!(
                 matches(pattern.as_bytes(), path.as_bytes()),
@@ -173,10 +233,47 @@ mod tests {
             ("a*a", "a"),
             ("", "a"),
             ("a*b*c", "acb"),
+            ("sbin/start", "start"),
+            ("*/*.sh", "a/b/c.sh"),
         ] {
             assert!(
                 !matches(pattern.as_bytes(), path.as_bytes()),
                 "{pattern} {path}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_context_is_written_as_the_kernel_takes_it() {
+        let context = |user: Option<&str>, kind: &str, range: Option<&str>| Context {
+            user: user.map(str::to_owned),
+            kind: kind.to_owned(),
+            range: range.map(str::to_owned),
+        };
+
+        assert_eq!(
+            label(&context(None, "httpd_sys_content_t", None)).unwrap(),
+            "system_u:object_r:httpd_sys_content_t:s0"
+        );
+        assert_eq!(
+            label(&context(
+                Some("unconfined_u"),
+                "bin_t",
+                Some("s0-s3:c1.c5,c9")
+            ))
+            .unwrap(),
+            "unconfined_u:object_r:bin_t:s0-s3:c1.c5,c9"
+        );
+        for (kind, range) in [
+            ("a:b", "s0"),
+            ("", "s0"),
+            ("a", "s0 x"),
+            ("a\0", "s0"),
+            ("a", "t0"),
+        ] {
+            assert!(
+                label(&context(None, kind, Some(range))).is_err(),
+                "{kind} {range}"
             );
         }
     }

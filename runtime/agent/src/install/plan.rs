@@ -6,7 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::permission::{self, Attributes};
+use super::attributes::Attributes;
+use super::permission;
 use crate::protocol::{Cause, Install, OnExisting};
 use crate::reason::chain;
 use crate::tree::{self, Kind, Node};

@@ -109,7 +109,7 @@ fn in_the_way(obstacles: &Obstacles, log: &mut Capture) -> Failure {
         problems[..problems.len().min(MAX_LISTED)].join("; ")
     );
     if problems.len() > MAX_LISTED {
-        reason.push_str(&format!("; and {} more", problems.len() - MAX_LISTED));
+        reason.push_str(&format!("; and {} others", problems.len() - MAX_LISTED));
     }
     Failure::new(obstacles.cause, reason)
 }

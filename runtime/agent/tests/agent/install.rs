@@ -12,12 +12,12 @@ use agent::protocol::{
 
 use crate::instance::{Agent, Instance, assert_failed, assert_succeeded, eventually, kill};
 
-fn cache(deployment: &str) -> String {
+pub(crate) fn cache(deployment: &str) -> String {
     format!("app-shop/group-web/deploy-{deployment}")
 }
 
 /// Puts a package into the cache; a text that begins with `->` is a link.
-fn package(instance: &Instance, deployment: &str, files: &[(&str, &str)]) -> Install {
+pub(crate) fn package(instance: &Instance, deployment: &str, files: &[(&str, &str)]) -> Install {
     for (path, text) in files {
         let path = format!("{}/{path}", cache(deployment));
         match text.strip_prefix("->") {
@@ -40,14 +40,14 @@ fn package(instance: &Instance, deployment: &str, files: &[(&str, &str)]) -> Ins
     }
 }
 
-fn mapping(source: &str, destination: &str) -> FileMapping {
+pub(crate) fn mapping(source: &str, destination: &str) -> FileMapping {
     FileMapping {
         source: source.to_owned(),
         destination: destination.to_owned(),
     }
 }
 
-fn permission(object: &str) -> Permission {
+pub(crate) fn permission(object: &str) -> Permission {
     Permission {
         object: object.to_owned(),
         pattern: "**".to_owned(),
@@ -61,11 +61,11 @@ fn permission(object: &str) -> Permission {
     }
 }
 
-fn outcome(instance: &Instance, attempt: &str, work: &Install) -> Outcome {
+pub(crate) fn outcome(instance: &Instance, attempt: &str, work: &Install) -> Outcome {
     instance.outcome(attempt, Work::Install(work.clone())).1
 }
 
-fn installed(instance: &Instance) -> Option<String> {
+pub(crate) fn installed(instance: &Instance) -> Option<String> {
     let mut agent = Agent::start();
     let (application, group) = ("shop".to_owned(), "web".to_owned());
     agent.send(Request::Installed(Installed {
@@ -81,7 +81,7 @@ fn installed(instance: &Instance) -> Option<String> {
 }
 
 /// Everything below a folder: text of files, `->TARGET` of links, nothing of folders.
-fn content(instance: &Instance, folder: &str) -> BTreeMap<String, String> {
+pub(crate) fn content(instance: &Instance, folder: &str) -> BTreeMap<String, String> {
     fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -111,7 +111,7 @@ fn content(instance: &Instance, folder: &str) -> BTreeMap<String, String> {
 }
 
 #[track_caller]
-fn assert_content(instance: &Instance, folder: &str, expected: &[(&str, &str)]) {
+pub(crate) fn assert_content(instance: &Instance, folder: &str, expected: &[(&str, &str)]) {
     let expected: BTreeMap<String, String> = expected
         .iter()
         .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))

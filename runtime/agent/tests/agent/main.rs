@@ -6,4 +6,5 @@ mod fetch;
 mod hooks;
 mod install;
 mod instance;
+mod permissions;
 mod unpack;
