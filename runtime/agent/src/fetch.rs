@@ -12,6 +12,7 @@ use crate::forget::forget;
 use crate::install;
 use crate::protocol::{Cause, Fetch};
 use crate::reason::chain;
+use crate::receive;
 use crate::shim::{Done, Failure};
 use crate::tree;
 
@@ -78,7 +79,12 @@ fn bring(
     };
     fs::create_dir_all(folder.group_path()).map_err(failed)?;
 
-    let brought = tree::copy(source, &partial)
+    let bring = if receive::is_inboxed(&folder.root().to_string_lossy(), source) {
+        tree::take
+    } else {
+        tree::copy
+    };
+    let brought = bring(source, &partial)
         .map_err(|error| Failure::new(Cause::FetchFailed, chain(&error)))
         .and_then(|copied| {
             if copied.digest != work.digest {

@@ -3,8 +3,8 @@
 //! [`serve`] is the whole program: it answers the JSON lines of [`protocol`] on two pipes. The work itself is done
 //! by detached processes, one per attempt, that outlive both the connection and the agent (`shim.rs`);
 //! what they did is on disk under `ROOTDIR/.cutover/attempts/`, so that an attempt is executed at most once
-//! and its outcome can be asked for again. [`tree`], and `unpack` behind the feature of that name, are shared with
-//! whoever prepares packages.
+//! and its outcome can be asked for again. [`receive`] takes packages from afar. [`tree`], and `unpack` behind the
+//! feature of that name, are shared with whoever prepares packages.
 //!
 //! Deliberately absent: async, threads, plans, batches, and any knowledge of what comes next.
 
@@ -19,11 +19,14 @@ mod forget;
 mod hooks;
 mod install;
 mod os;
+pub mod own;
 pub mod protocol;
 mod reason;
+pub mod receive;
 mod script;
 mod serve;
 mod shim;
+pub mod stream;
 pub mod tree;
 #[cfg(feature = "unpack")]
 pub mod unpack;

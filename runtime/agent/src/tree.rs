@@ -230,6 +230,25 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<Copied, Error> {
     Ok(copied)
 }
 
+/// Moves a tree to a name on the same disk that does not exist yet, and says what its digest is.
+pub(crate) fn take(from: &Path, to: &Path) -> Result<Copied, Error> {
+    let nodes = walk(from)?;
+    let files = nodes.iter().filter(|node| node.kind == Kind::File);
+    let mut copied = Copied::default();
+    for node in files {
+        let path = from.join(&node.path);
+        copied.files += 1;
+        copied.bytes += path
+            .symlink_metadata()
+            .map_err(failed("look at", &path))?
+            .len();
+    }
+    copied.digest = digest(from)?;
+    set_mode(from, 0o755)?;
+    fs::rename(from, to).map_err(failed("move", from))?;
+    Ok(copied)
+}
+
 fn copy_file(from: &Path, to: &Path, mode: u32, buffer: &mut [u8]) -> Result<(String, u64), Error> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
     let mut source = OpenOptions::new()
@@ -321,7 +340,7 @@ fn bytes(path: &Path) -> &[u8] {
     OsStr::as_bytes(path.as_os_str())
 }
 
-fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::Io {
         doing,

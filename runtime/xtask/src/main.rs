@@ -8,6 +8,7 @@
     reason = "a task talks to the terminal"
 )]
 
+mod agent;
 mod apt;
 mod bench;
 mod demo;
@@ -39,6 +40,8 @@ enum Task {
     Bench(bench::Bench),
     /// Build the first-party plugins into `target/plugins`
     Plugins,
+    /// Build the agent for hosts, static and small, into `target/agents`
+    Agent,
     /// Build the components that tests use into `target/components`
     Components,
 }
@@ -50,6 +53,7 @@ fn main() -> Result<()> {
         Task::Test => test::run(&root),
         Task::Bench(bench) => bench::run(&root, &bench),
         Task::Plugins => plugins::build(&root, plugins::Set::FirstParty),
+        Task::Agent => agent::build(&root),
         Task::Components => plugins::build(&root, plugins::Set::Test),
     }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{demo, plugins};
+use crate::{agent, demo, plugins};
 
 /// The version of cargo-deny whose verdict counts.
 const CARGO_DENY: &str = "0.20.2";
@@ -19,6 +19,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     cargo(root, &["fmt", "--all", "--check"])?;
     plugins::build(root, plugins::Set::FirstParty)?;
     plugins::build(root, plugins::Set::Test)?;
+    agent::build(root)?;
     cargo(
         root,
         &[

@@ -23,7 +23,7 @@ const DEBIAN_PACKAGES: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const TARGET_ADD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Variables that `cargo run` or rustup's proxies set for this process and that would redirect the inner build.
-const INHERITED: [&str; 9] = [
+pub(crate) const INHERITED: [&str; 9] = [
     "RUSTUP_TOOLCHAIN",
     "RUSTC",
     "RUSTC_WRAPPER",
@@ -46,7 +46,7 @@ pub(crate) enum Toolchain {
 impl Toolchain {
     /// Finds a compiler, installing what is missing where that needs no question.
     pub(crate) fn find() -> Result<Self> {
-        if active_has_target() || add_target() {
+        if has_or_gets(TARGET) {
             return Ok(Self::Active);
         }
         if !debian_is_complete() {
@@ -94,16 +94,26 @@ impl Toolchain {
     }
 }
 
-/// Whether the active toolchain has the standard library of [`TARGET`].
-fn active_has_target() -> bool {
-    answer(Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]))
+/// Whether the active toolchain has the standard library of a target, installing it where that needs no question.
+pub(crate) fn has_or_gets(target: &str) -> bool {
+    has_target(target) || add_target(target)
+}
+
+/// What the active toolchain builds for by itself.
+pub(crate) fn host_target() -> Result<String> {
+    answer(Command::new("rustc").args(["--print", "host-tuple"]))
+        .context("run `rustc --print host-tuple`")
+}
+
+fn has_target(target: &str) -> bool {
+    answer(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))
         .is_some_and(|folder| Path::new(&folder).is_dir())
 }
 
-/// Tries to install the target into the active toolchain, quietly and for a bounded time.
-fn add_target() -> bool {
+/// Tries to install a target into the active toolchain, quietly and for a bounded time.
+fn add_target(target: &str) -> bool {
     let child = Command::new("rustup")
-        .args(["target", "add", TARGET])
+        .args(["target", "add", target])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -112,7 +122,7 @@ fn add_target() -> bool {
     let begun = Instant::now();
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return status.success() && active_has_target(),
+            Ok(Some(status)) => return status.success() && has_target(target),
             Ok(None) if begun.elapsed() < TARGET_ADD_LIMIT => {
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -144,8 +154,7 @@ fn install_debian() -> Result<()> {
 fn linker() -> Result<PathBuf> {
     let sysroot = answer(Command::new("rustc").args(["--print", "sysroot"]))
         .context("run `rustc --print sysroot`")?;
-    let host = answer(Command::new("rustc").args(["--print", "host-tuple"]))
-        .context("run `rustc --print host-tuple`")?;
+    let host = host_target()?;
     let bundled = Path::new(&sysroot)
         .join("lib/rustlib")
         .join(host)
