@@ -233,7 +233,7 @@ fn check_archive(file: &Path, name: Option<&str>, found: &mut Vec<Problem>) -> R
     let folder = tempfile::tempdir().map_err(failed)?;
     let tree = folder.path().join("package");
     match agent::unpack::unpack(file, &tree) {
-        Ok(()) => check_package(&tree, file, name, found),
+        Ok(_) => check_package(&tree, file, name, found),
         Err(error) => {
             found.push(whole(file, chain(&error), None));
             Ok(())
