@@ -4,7 +4,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{Digest, GroupRef, InstanceId, LifecycleEvent, StopFailures, Version};
+use model::{
+    ApplicationName, DeploymentId, Digest, GroupName, GroupRef, InstanceId, LifecycleEvent,
+    OnExisting, StopFailures, Version,
+};
 
 const EXIT_STATUSES: &str = "\
 Exit status:
@@ -82,6 +85,11 @@ pub(crate) enum Command {
     /// Deploy a package to a group
     #[command(disable_version_flag = true)]
     Deploy(Deploy),
+    /// Try a package on this machine, without a workspace
+    ///
+    /// Takes one instance through the workflow that a profile names, with everything that it keeps below --rootdir: the
+    /// instance itself, its package cache, and the journal, so that the version it leaves and the way back are known.
+    Local(Local),
     /// Take the latest deployment of a group back
     Rollback(Rollback),
     /// Go on with a release that is paused, interrupted, or whose conductor died
@@ -169,6 +177,97 @@ impl From<IgnoreStopFailures> for StopFailures {
             Self::Ignore
         } else {
             Self::Fail
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Local {
+    /// Package: a folder or an archive
+    #[arg(long, value_name = "PATH", required_unless_present = "rollback")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// What the package is; an archive is known by its content, whatever it is called here
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub(crate) r#type: Option<BundleType>,
+    /// Folder of the instance, and of everything that is kept about it
+    #[arg(long, value_name = "FOLDER", default_value = "/opt/cutover")]
+    pub(crate) rootdir: PathBuf,
+    /// Group that the instance belongs to; what one group has installed another one does not know
+    #[arg(long, default_value = "local")]
+    pub(crate) group: GroupName,
+    /// Application that the group belongs to
+    #[arg(long, default_value = "local")]
+    pub(crate) application: ApplicationName,
+    /// Lifecycle to go through [default: rolling, or rolling-lb with --balancer-command]
+    #[arg(long, value_enum)]
+    pub(crate) profile: Option<Profile>,
+    /// Only these lifecycle events, besides DownloadBundle and Install, which always take place; in the canonical order
+    #[arg(long, value_name = "EVENT,…", value_delimiter = ',', value_parser = parse_event)]
+    pub(crate) events: Option<Vec<LifecycleEvent>>,
+    /// Appspec in the package, where it has an unusual name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) appspec_filename: Option<String>,
+    /// What happens to files that are there already, where the appspec does not say it
+    #[arg(long, value_enum, ignore_case = true, value_name = "BEHAVIOR")]
+    pub(crate) file_exists_behavior: Option<FileExistsBehavior>,
+    #[command(flatten)]
+    pub(crate) stop_failures: IgnoreStopFailures,
+    /// Id of the deployment; generated when left out
+    #[arg(long, value_name = "ID")]
+    pub(crate) deployment_id: Option<DeploymentId>,
+    /// Environment of every hook, KEY=VALUE; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_variable)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Command that stands in for a balancer: run with the word deregister, register or switch
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) balancer_command: Option<String>,
+    /// Go back from the latest deployment to the version before it
+    #[arg(long)]
+    pub(crate) rollback: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BundleType {
+    Directory,
+    Tar,
+    Tgz,
+    Zip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Profile {
+    Rolling,
+    RollingLb,
+    BlueGreen,
+}
+
+impl From<Profile> for conductor::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Rolling => Self::Rolling,
+            Profile::RollingLb => Self::RollingBalanced,
+            Profile::BlueGreen => Self::BlueGreen,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub(crate) enum FileExistsBehavior {
+    /// Refuse before anything changes
+    Disallow,
+    /// Replace them, and bring them back when a later version leaves them out
+    Overwrite,
+    /// Leave them, and the package's own out
+    Retain,
+}
+
+impl From<FileExistsBehavior> for OnExisting {
+    fn from(behavior: FileExistsBehavior) -> Self {
+        match behavior {
+            FileExistsBehavior::Disallow => Self::Disallow,
+            FileExistsBehavior::Overwrite => Self::Overwrite,
+            FileExistsBehavior::Retain => Self::Retain,
         }
     }
 }
@@ -284,6 +383,15 @@ fn parse_version(text: &str) -> Result<Version, String> {
 
 fn parse_digest(text: &str) -> Result<Digest, String> {
     Digest::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !text.contains('\0') => {
+            Ok((name.to_owned(), value.to_owned()))
+        }
+        _ => Err("write KEY=VALUE, for example PORT=8080".to_owned()),
+    }
 }
 
 fn parse_event(text: &str) -> Result<LifecycleEvent, String> {

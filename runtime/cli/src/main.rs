@@ -55,6 +55,7 @@ async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
         Command::Deploy(deploy) => commands::deploy::run(ui, config, deploy).await,
+        Command::Local(local) => commands::local::run(ui, local).await,
         Command::Rollback(rollback) => commands::rollback::run(ui, config, rollback).await,
         Command::Resume(resume) => commands::resume::run(ui, config, &resume).await,
         Command::Stop(stop) => commands::stop::run(ui, config, &stop).await,

@@ -131,21 +131,25 @@ pub(crate) fn plugins(opened: &Opened) -> Result<Plugins, Failure> {
 /// Opens everything that a release needs.
 pub(crate) fn conductor(opened: &Opened) -> Result<Conductor, Failure> {
     let (journal, state) = state_folder(opened)?;
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::io("find this program's own file".to_owned(), error))?;
-    let agent: Vec<OsString> = vec![program.into(), "agent".into(), "run".into()];
     Ok(Conductor::new(Options {
         workspace: opened.workspace.clone(),
         journal: Journal::open(&journal)?,
-        fleet: Arc::new(LocalFleet::new(agent)),
+        fleet: Arc::new(LocalFleet::new(agent_command()?)),
         plugins: plugins(opened)?,
         state,
         operator: operator(),
     }))
 }
 
+/// What serves as the agent of this machine: this program itself.
+pub(crate) fn agent_command() -> Result<Vec<OsString>, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::io("find this program's own file".to_owned(), error))?;
+    Ok(vec![program.into(), "agent".into(), "run".into()])
+}
+
 /// Who gives the orders, `user@host`.
-fn operator() -> String {
+pub(crate) fn operator() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
         .filter_map(|name| std::env::var(name).ok())

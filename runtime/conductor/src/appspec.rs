@@ -4,6 +4,7 @@ use std::path::Path;
 
 use model::AppSpec;
 use spec::Problem;
+use spec::appspec::Located;
 use spec::workspace::Group;
 
 use crate::plan::PlanError;
@@ -15,6 +16,16 @@ pub(crate) fn read_appspec(
     group: &Group,
     warnings: &mut Vec<String>,
 ) -> Result<AppSpec, PlanError> {
+    Ok(read_located(package, tree, group, warnings)?.appspec)
+}
+
+/// As [`read_appspec`], with what the file itself says of where its parts are.
+pub(crate) fn read_located(
+    package: &str,
+    tree: &Path,
+    group: &Group,
+    warnings: &mut Vec<String>,
+) -> Result<Located, PlanError> {
     let unreadable = |source: Box<dyn std::error::Error + Send + Sync>| PlanError::ReadAppSpec {
         package: package.to_owned(),
         source,
@@ -34,17 +45,17 @@ pub(crate) fn read_appspec(
     };
     warnings.extend(examined.problems.iter().map(warning));
     let file = located.file().display().to_string();
-    let mut appspec = located.appspec;
+    let mut located = located;
     if let Some(form) = &group.form {
-        if !appspec.hooks.is_empty() {
+        if !located.appspec.hooks.is_empty() {
             warnings.push(format!(
                 "{} has scripts of its own (the form): the hooks of `{file}` are not used",
                 group.reference
             ));
         }
-        appspec.hooks.clone_from(form);
+        located.appspec.hooks.clone_from(form);
     }
-    Ok(appspec)
+    Ok(located)
 }
 
 /// A warning on one line. Whoever prints it says that it is one.

@@ -103,6 +103,8 @@ pub enum PlanError {
         version: Version,
         deployment: DeploymentId,
     },
+    #[error("deployment `{deployment}` exists already")]
+    DeploymentTaken { deployment: DeploymentId },
     #[error("{group} has no deployment to roll back")]
     NothingToRollBack { group: GroupRef },
     #[error(
@@ -165,18 +167,34 @@ impl Conductor {
         let expected = request.digest.clone().or(source.digest);
         let stored = self.fetch(&source.pinned, source.places, expected).await?;
         let appspec = read_appspec(&request.package, &stored.tree, group, &mut warnings)?;
-        let version = self.version(group, request.version, source.version)?;
-        let id = DeploymentId::nth(&release.id, 1);
-        let revision = Revision {
-            version,
-            source: source.pinned,
-            digest: stored.digest,
-        };
         let package = Package {
-            deployment: id.clone(),
-            revision: revision.clone(),
+            deployment: DeploymentId::nth(&release.id, 1),
+            revision: Revision {
+                version: self.version(group, request.version, source.version)?,
+                source: source.pinned,
+                digest: stored.digest,
+            },
             appspec,
         };
+        let deployment = Deployment {
+            stop_failures: request.stop_failures,
+            plugins,
+            ..self.deployment_of(group, package)?
+        };
+        Ok(Planned {
+            release,
+            deployment,
+            warnings,
+        })
+    }
+
+    /// The deployment of a package that has been fetched and checked, to all instances of a group.
+    pub(crate) fn deployment_of(
+        &self,
+        group: &Group,
+        package: Package,
+    ) -> Result<Deployment, PlanError> {
+        let (id, revision) = (package.deployment.clone(), package.revision.clone());
         let installed = self.journal.installed(&group.reference)?;
         let mut packages = BTreeMap::from([(id.clone(), Arc::new(package))]);
         for deployment in group
@@ -198,7 +216,7 @@ impl Conductor {
             Some(_) => Traffic::Balanced,
             None => Traffic::Direct,
         };
-        let deployment = Deployment {
+        Ok(Deployment {
             group: group.reference.clone(),
             service_id: group.service_id,
             kind: "DEPLOY".to_owned(),
@@ -208,20 +226,15 @@ impl Conductor {
             strategy: group.strategy,
             failure_threshold: group.failure_threshold,
             on_failure: group.on_failure,
-            stop_failures: request.stop_failures,
+            stop_failures: StopFailures::Fail,
             sequence: engine::sequence(group.strategy, traffic, &Direction::Deploy),
             router: None,
             balancer: group.balancer.clone(),
             packages,
             targets: targets.collect(),
-            plugins,
+            plugins: BTreeMap::new(),
             keep_revisions: group.keep_revisions,
             id,
-        };
-        Ok(Planned {
-            release,
-            deployment,
-            warnings,
         })
     }
 
@@ -269,7 +282,7 @@ impl Conductor {
         })
     }
 
-    fn check_free(&self, group: &GroupRef) -> Result<(), PlanError> {
+    pub(crate) fn check_free(&self, group: &GroupRef) -> Result<(), PlanError> {
         match self.journal.holder(group)? {
             Some(holder) => Err(PlanError::Busy {
                 group: group.clone(),
@@ -279,7 +292,7 @@ impl Conductor {
         }
     }
 
-    fn new_release(&self, comment: String) -> Result<Release, PlanError> {
+    pub(crate) fn new_release(&self, comment: String) -> Result<Release, PlanError> {
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut bytes = [0; 10];
         getrandom::fill(&mut bytes).map_err(PlanError::Random)?;
@@ -296,7 +309,7 @@ impl Conductor {
         })
     }
 
-    fn version(
+    pub(crate) fn version(
         &self,
         group: &Group,
         asked: Option<Version>,

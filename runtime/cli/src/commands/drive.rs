@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use conductor::{Command, Running};
+use conductor::{Command, Observer, Running};
 use engine::{DeploymentState, State};
 use model::{Direction, InstanceOutcome, ReleaseStatus, Side, Timestamp};
 use report::Document;
@@ -23,22 +23,31 @@ pub(crate) fn now() -> Timestamp {
 /// Drives to the end, says how it ended, and makes the exit status of it.
 pub(crate) async fn to_the_end(ui: Ui, running: Running) -> Result<(), Failure> {
     let progress = Arc::new(Progress::new(ui));
-    let (commands, listening) = mpsc::channel(4);
-    let signals = tokio::spawn(leave_on_signal(commands));
-    let teller = tokio::spawn(tell_long_waits(progress.clone()));
-    let release = running.state().release.id.clone();
-    progress.opened(running.state());
-    let driven = running.drive(progress.clone(), listening).await;
-    signals.abort();
-    teller.abort();
-    progress.finish();
-    let state = driven.map_err(|error| Failure::driving(&release, error))?;
+    let state = shown(running, progress.clone(), progress).await?;
     let document = Document::of(&state, state.status, now());
     match ui.output {
         Output::Json => ui.answer_json(&document),
         Output::Text => ui.answer(&headline(&state, state.status)),
     }
     verdict(&state, state.status)
+}
+
+/// Drives to the end while progress is shown and an observer is told.
+pub(crate) async fn shown(
+    running: Running,
+    progress: Arc<Progress>,
+    observer: Arc<dyn Observer>,
+) -> Result<State, Failure> {
+    let (commands, listening) = mpsc::channel(4);
+    let signals = tokio::spawn(leave_on_signal(commands));
+    let teller = tokio::spawn(tell_long_waits(progress.clone()));
+    let release = running.state().release.id.clone();
+    progress.opened(running.state());
+    let driven = running.drive(observer, listening).await;
+    signals.abort();
+    teller.abort();
+    progress.finish();
+    driven.map_err(|error| Failure::driving(&release, error))
 }
 
 pub(crate) async fn tell_long_waits(progress: Arc<Progress>) {

@@ -7,6 +7,7 @@ pub(crate) mod deploy;
 pub(crate) mod drive;
 pub(crate) mod history;
 pub(crate) mod init;
+pub(crate) mod local;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod man;
