@@ -10,6 +10,7 @@ use rustix::fs::{
     Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, fremovexattr, fsetxattr, fstat,
 };
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::acl::{self, Acl};
 
@@ -30,7 +31,7 @@ pub(crate) struct Attributes {
 }
 
 /// What a file or folder is besides its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -43,6 +44,12 @@ pub(crate) struct Found {
 /// Whether the host has SELinux enabled.
 pub(crate) fn has_contexts() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+/// Whether the file system of an open file or folder keeps access control lists.
+pub(crate) fn keeps_lists(file: impl AsFd) -> bool {
+    let looked = fgetxattr(file, acl::ACCESS, &mut [0_u8; 0]);
+    !matches!(looked, Err(Errno::OPNOTSUPP))
 }
 
 /// Looks at an open file or folder.
@@ -86,6 +93,30 @@ pub(crate) fn give(file: impl AsFd, wanted: &Attributes) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives an open file or folder back what it had.
+pub(crate) fn give_back(file: impl AsFd, had: &Found) -> io::Result<()> {
+    let file = file.as_fd();
+    let is = look(file)?;
+    if (is.uid, is.gid) != (had.uid, had.gid) {
+        fchown(
+            file,
+            Some(Uid::from_raw(had.uid)),
+            Some(Gid::from_raw(had.gid)),
+        )?;
+    }
+    fchmod(file, Mode::from_raw_mode(had.mode))?;
+    for (name, is, had) in [
+        (acl::ACCESS, &is.access, &had.access),
+        (acl::DEFAULT, &is.default, &had.default),
+        (CONTEXT, &is.context, &had.context),
+    ] {
+        if had.is_some() || is.is_some() {
+            set(file, name, had.as_deref())?;
+        }
+    }
+    Ok(())
+}
+
 impl Found {
     /// Whether there is nothing to change.
     pub(crate) fn meets(&self, wanted: &Attributes) -> bool {
@@ -105,6 +136,16 @@ impl Found {
                 .is_none_or(|context| self.context.as_deref() == Some(&terminated(context)))
     }
 
+    /// Whether it has an access control list beyond its mode.
+    pub(crate) fn has_list(&self) -> bool {
+        self.access.is_some()
+    }
+
+    /// Whether what is made in it begins with an access control list.
+    pub(crate) fn has_default_list(&self) -> bool {
+        self.default.is_some()
+    }
+
     /// The mode with the owning group's permissions, where a list shows its mask in their place.
     fn base(&self) -> u32 {
         match self.access.as_deref().and_then(acl::owning_group) {
@@ -121,7 +162,7 @@ fn terminated(context: &str) -> Vec<u8> {
 }
 
 /// The value of an attribute, if there is such an attribute.
-fn value(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn value(file: impl AsFd, name: &str) -> io::Result<Option<Vec<u8>>> {
     // Nearly nothing has one, so the room is made only for what is there.
     let length = match fgetxattr(&file, name, &mut [0_u8; 0]) {
         Ok(length) => length,

@@ -1,17 +1,24 @@
-//! Laying down the files of a package.
+//! Laying down the files of a package so that a host never has neither version.
 //!
-//! An installation has three parts, in this order: [`plan`] finds out everything that is to happen and everything
-//! that stands in the way, and changes nothing; [`apply`] does it, and undoes it when it fails; [`record`] keeps what
-//! is installed, and beforehand what is about to be, so that a worker that is killed half-way leaves files that the
-//! next installation knows as its own.
+//! [`plan`] says what is to be there, [`compare`] what has to change for that, and [`preflight`] whether the host can
+//! take it; none of them changes anything. [`journal`] writes down what is going to happen, [`stage`] prepares it
+//! beside its place, [`swap`] puts it in place or takes that back, and [`record`] keeps what is installed. [`run`]
+//! is the order of all this and what a crash at each point leads to.
 
 mod acl;
-mod apply;
 mod attributes;
+mod compare;
+mod copy;
+mod folder;
+mod journal;
 mod permission;
+mod place;
 mod plan;
+mod preflight;
 mod record;
 mod run;
+mod stage;
+mod swap;
 
 pub(crate) use record::{installed, needed};
 pub(crate) use run::install;

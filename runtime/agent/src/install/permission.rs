@@ -1,12 +1,11 @@
 //! Owners and modes, as an appspec's `permissions` give them.
 
-use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::acl::Acl;
 use super::attributes::{Attributes, has_contexts};
-use super::plan::{Entry, What, destination};
+use super::plan::{Entries, Entry, What};
 use crate::account::{self, Account};
 use crate::protocol::{Context, Kinds, Permission};
 use crate::reason::chain;
@@ -14,8 +13,8 @@ use crate::reason::chain;
 /// Gives the entries of a plan the attributes of the permissions, in order. Says everything that is impossible.
 pub(crate) fn assign(
     permissions: &[Permission],
-    root: &Path,
-    entries: &mut BTreeMap<PathBuf, Entry>,
+    mut place_of: impl FnMut(&str) -> Result<PathBuf, String>,
+    entries: &mut Entries,
     notes: &mut Vec<String>,
 ) -> Vec<String> {
     let mut problems = Vec::new();
@@ -23,7 +22,7 @@ pub(crate) fn assign(
         let about =
             |problem: String| format!("the permission for `{}`: {problem}", permission.object);
         let attributes = attributes(permission);
-        let object = destination(&permission.object, root);
+        let object = place_of(&permission.object);
         match (attributes, object) {
             (Ok(attributes), Ok(object)) => match give(permission, &attributes, &object, entries) {
                 Ok(0) => notes.push(format!(
@@ -111,7 +110,7 @@ fn give(
     permission: &Permission,
     attributes: &Attributes,
     object: &Path,
-    entries: &mut BTreeMap<PathBuf, Entry>,
+    entries: &mut Entries,
 ) -> Result<usize, String> {
     if let Some(Entry {
         what: What::File { .. } | What::Link { .. },

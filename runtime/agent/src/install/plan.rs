@@ -1,152 +1,134 @@
-//! What an installation is going to do. Finding that out changes nothing.
+//! What an installation is to bring about: everything that a package puts on the instance. Finding that out changes
+//! nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::FileTypeExt;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use rustix::fs::{CWD, Stat};
+
 use super::attributes::Attributes;
+use super::compare::Owned;
+use super::copy::Stamp;
+use super::folder;
 use super::permission;
-use crate::protocol::{Cause, Install, OnExisting};
+use super::place::{self, Resolver};
+use crate::protocol::Install;
 use crate::reason::chain;
 use crate::tree::{self, Kind, Node};
 
 /// What is to be at a place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum What {
     /// A folder.
     Directory,
     /// A copy of a file of the package.
-    File { source: PathBuf },
+    File { source: PathBuf, stat: Stat },
     /// A link.
     Link { target: PathBuf },
 }
 
-/// What is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Existing {
-    Absent,
-    /// What is to be there; only its attributes may differ.
-    Same,
-    /// Something that the group installed before.
-    Ours,
-    /// Something else, which is put aside.
-    Foreign,
+impl What {
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (What::Directory, What::Directory) => true,
+            (What::File { source: a, .. }, What::File { source: b, .. }) => a == b,
+            (What::Link { target: a }, What::Link { target: b }) => a == b,
+            (What::Directory | What::File { .. } | What::Link { .. }, _) => false,
+        }
+    }
 }
 
 /// One place of an installation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) what: What,
-    /// The mode in the package.
-    pub(crate) mode: u32,
+    /// The mode in the package; `None` for a folder that only leads to a destination.
+    pub(crate) mode: Option<u32>,
     /// What the permissions say.
     pub(crate) attributes: Attributes,
-    pub(crate) existing: Existing,
 }
 
-/// Everything that an installation is going to lay down.
+impl Entry {
+    /// What it is made with.
+    pub(crate) fn wanted(&self) -> Attributes {
+        Attributes {
+            mode: self.attributes.mode.or(self.mode).or(Some(0o755)),
+            ..self.attributes.clone()
+        }
+    }
+
+    /// The package's file as it was when the plan was made.
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        match &self.what {
+            What::File { stat, .. } => Some(Stamp::of(stat)),
+            What::Directory | What::Link { .. } => None,
+        }
+    }
+}
+
+/// Everything that is to be there; a folder comes before what is in it.
+pub(crate) type Entries = BTreeMap<PathBuf, Entry>;
+
+/// What a package puts on the instance.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
-    /// A folder comes before what is in it.
-    pub(crate) entries: BTreeMap<PathBuf, Entry>,
+pub(crate) struct Draft {
+    pub(crate) entries: Entries,
+    /// What makes no sense.
+    pub(crate) problems: Vec<String>,
+    /// What is in the way.
+    pub(crate) conflicts: Vec<String>,
     /// What is worth telling.
     pub(crate) notes: Vec<String>,
 }
 
-/// Everything that stands in the way of an installation.
-#[derive(Debug)]
-pub(crate) struct Obstacles {
-    pub(crate) cause: Cause,
-    pub(crate) problems: Vec<String>,
-}
-
-/// What the group has on the instance.
-#[derive(Debug, Default)]
-pub(crate) struct Owned {
-    pub(crate) files: BTreeSet<PathBuf>,
-    pub(crate) directories: BTreeSet<PathBuf>,
-}
-
-/// Plans an installation.
-pub(crate) fn plan(
+/// Lists everything that a package puts on the instance, and all that makes no sense about it.
+pub(crate) fn draft(
     work: &Install,
     root: &Path,
     package: &Path,
     owned: &Owned,
-) -> Result<Plan, Obstacles> {
-    let mut draft = Draft {
+    resolver: &mut Resolver<'_>,
+) -> Draft {
+    let mut mapping = Mapping {
         package,
         root,
-        plan: Plan::default(),
-        problems: Vec::new(),
+        agents_own: [
+            root.join(".cutover"),
+            root.join(format!("app-{}/group-{}", work.application, work.group)),
+        ],
+        owned,
+        resolver,
+        draft: Draft::default(),
     };
-    for mapping in &work.files {
-        if let Err(problem) = draft.map(&mapping.source, &mapping.destination) {
-            draft.problems.push(problem);
+    for pair in &work.files {
+        if let Err(problem) = mapping.map(&pair.source, &pair.destination) {
+            mapping.draft.problems.push(problem);
         }
     }
-    let Draft {
-        mut plan,
-        mut problems,
-        ..
-    } = draft;
-    problems.extend(permission::assign(
+    let mut draft = mapping.draft;
+    let problems = permission::assign(
         &work.permissions,
-        root,
-        &mut plan.entries,
-        &mut plan.notes,
-    ));
-    if !problems.is_empty() {
-        return Err(Obstacles {
-            cause: Cause::Invalid,
-            problems,
-        });
-    }
-    let conflicts = compare(&mut plan, work.on_existing, owned);
-    if conflicts.is_empty() {
-        Ok(plan)
-    } else {
-        Err(Obstacles {
-            cause: Cause::InstallFailed,
-            problems: conflicts,
-        })
-    }
+        |object| resolver.folder(&place::named(object, root)?),
+        &mut draft.entries,
+        &mut draft.notes,
+    );
+    draft.problems.extend(problems);
+    draft
 }
 
-/// The place on the instance that an appspec names.
-pub(crate) fn destination(text: &str, root: &Path) -> Result<PathBuf, String> {
-    let path: PathBuf = root
-        .join(text)
-        .components()
-        .filter(|part| *part != Component::CurDir)
-        .collect();
-    if text.is_empty()
-        || text.contains('\0')
-        || path.components().any(|part| part == Component::ParentDir)
-    {
-        return Err(format!(
-            "`{}` is not a place for files",
-            text.escape_debug()
-        ));
-    }
-    if path.starts_with(root.join(".cutover")) {
-        return Err(format!("`{}` is the agent's own", path.display()));
-    }
-    Ok(path)
-}
-
-struct Draft<'a> {
+struct Mapping<'a, 'b> {
     package: &'a Path,
     root: &'a Path,
-    plan: Plan,
-    problems: Vec<String>,
+    agents_own: [PathBuf; 2],
+    owned: &'a Owned,
+    resolver: &'a mut Resolver<'b>,
+    draft: Draft,
 }
 
-impl Draft<'_> {
+impl Mapping<'_, '_> {
     fn map(&mut self, source: &str, into: &str) -> Result<(), String> {
-        let destination = destination(into, self.root)?;
+        let destination = place::named(into, self.root)?;
         let path: PathBuf = Path::new(source.trim_start_matches('/'))
             .components()
             .filter(|part| *part != Component::CurDir)
@@ -167,11 +149,17 @@ impl Draft<'_> {
             error => format!("the source `{source}`: {}", chain(&error)),
         };
         let top = tree::node(self.package, path.clone()).map_err(broken)?;
-        self.lead_to(&destination)?;
+        match self.resolver.folder(&destination) {
+            Ok(real) => self.lead_to(&real),
+            Err(problem) => {
+                self.draft.conflicts.push(problem);
+                return Ok(());
+            }
+        }
         match top.kind {
             Kind::File | Kind::Link(_) => {
                 let name = path.file_name().unwrap_or_default();
-                self.lay(destination.join(name), top)
+                self.lay(&destination.join(name), top);
             }
             Kind::Directory => {
                 for node in tree::walk_from(self.package, &path).map_err(broken)? {
@@ -179,217 +167,90 @@ impl Draft<'_> {
                         .path
                         .strip_prefix(&path)
                         .map_err(|error| error.to_string())?;
-                    self.lay(destination.join(below), node)?;
+                    self.lay(&destination.join(below), node);
                 }
-                Ok(())
-            }
-        }
-    }
-
-    /// Plans the folders that lead to a place, the place itself included. Links on the way are followed: whoever
-    /// wrote the appspec named that way.
-    fn lead_to(&mut self, place: &Path) -> Result<(), String> {
-        let mut ancestors: Vec<&Path> = place.ancestors().collect();
-        ancestors.reverse();
-        for dir in ancestors {
-            let is_folder = match dir.metadata() {
-                Ok(metadata) => metadata.is_dir(),
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) =>
-                {
-                    if dir.symlink_metadata().is_ok() {
-                        return Err(format!(
-                            "the destination `{}` is below a link that leads nowhere",
-                            place.display()
-                        ));
-                    }
-                    false
-                }
-                Err(error) => {
-                    return Err(format!(
-                        "look at the destination `{}`: {error}",
-                        dir.display()
-                    ));
-                }
-            };
-            // A file of the group's own may become a folder; the comparison with the instance decides.
-            if !is_folder {
-                let node = Node {
-                    path: PathBuf::new(),
-                    kind: Kind::Directory,
-                    mode: 0o755,
-                };
-                self.lay(dir.to_path_buf(), node)?;
             }
         }
         Ok(())
     }
 
-    fn lay(&mut self, place: PathBuf, node: Node) -> Result<(), String> {
+    /// Plans the folders that lead to a place, the place itself included: those that are missing, and those that were
+    /// made for the group, which would not stay otherwise.
+    fn lead_to(&mut self, real: &Path) {
+        let mut ancestors: Vec<&Path> = real.ancestors().collect();
+        ancestors.reverse();
+        for dir in ancestors {
+            let is_there = dir
+                .symlink_metadata()
+                .is_ok_and(|metadata| metadata.is_dir());
+            if !is_there || self.owned.directories.contains(dir) {
+                self.add(dir.to_path_buf(), What::Directory, None);
+            }
+        }
+    }
+
+    fn lay(&mut self, place: &Path, node: Node) {
+        let is_folder = node.kind == Kind::Directory;
+        let real = if is_folder {
+            self.resolver.folder(place)
+        } else {
+            self.resolver.file(place)
+        };
+        let real = match real {
+            Ok(real) => real,
+            Err(problem) => {
+                // The same link stands in the way of everything below it.
+                if !self.draft.conflicts.contains(&problem) {
+                    self.draft.conflicts.push(problem);
+                }
+                return;
+            }
+        };
+        if self.agents_own.iter().any(|own| real.starts_with(own)) {
+            self.draft
+                .problems
+                .push(format!("`{}` is the agent's own", real.display()));
+            return;
+        }
         let what = match node.kind {
             Kind::Directory => What::Directory,
-            Kind::File => What::File {
-                source: self.package.join(&node.path),
-            },
             Kind::Link(target) => What::Link { target },
+            Kind::File => {
+                let source = self.package.join(&node.path);
+                match stat(&source) {
+                    Ok(stat) => What::File { source, stat },
+                    Err(error) => {
+                        self.draft
+                            .problems
+                            .push(format!("look at `{}`: {error}", source.display()));
+                        return;
+                    }
+                }
+            }
         };
-        match self.plan.entries.get(&place) {
-            Some(entry) if entry.what == what => Ok(()),
-            Some(_) => Err(format!("two different sources go to `{}`", place.display())),
+        self.add(real, what, Some(node.mode));
+    }
+
+    fn add(&mut self, place: PathBuf, what: What, mode: Option<u32>) {
+        match self.draft.entries.get_mut(&place) {
+            Some(entry) if entry.what.is_like(&what) => entry.mode = entry.mode.or(mode),
+            Some(_) => self.draft.problems.push(format!(
+                "two different sources go to `{}`: remove one of them from `files`",
+                place.display()
+            )),
             None => {
                 let attributes = Attributes::default();
                 let entry = Entry {
                     what,
-                    mode: node.mode,
+                    mode,
                     attributes,
-                    existing: Existing::Absent,
                 };
-                self.plan.entries.insert(place, entry);
-                Ok(())
+                self.draft.entries.insert(place, entry);
             }
         }
     }
 }
 
-enum Verdict {
-    Is(Existing),
-    /// The place keeps what it has, and is not planned for.
-    Retained,
-    Conflict(&'static str),
-}
-
-/// Compares a plan with what is on the instance and returns the conflicts.
-fn compare(plan: &mut Plan, on_existing: OnExisting, owned: &Owned) -> Vec<String> {
-    let mut conflicts = Vec::new();
-    let mut retained = Vec::new();
-    // The last folder that takes the place of something else: below it there is nothing, whatever a look may show.
-    let mut fresh: Option<PathBuf> = None;
-    for (place, entry) in &mut plan.entries {
-        if fresh.as_ref().is_some_and(|fresh| place.starts_with(fresh)) {
-            continue;
-        }
-        match judge(place, &entry.what, on_existing, owned) {
-            Ok(Verdict::Is(existing)) => entry.existing = existing,
-            Ok(Verdict::Retained) => retained.push(place.clone()),
-            Ok(Verdict::Conflict(problem)) => {
-                conflicts.push(format!("`{}` {problem}", place.display()));
-            }
-            Err(error) => conflicts.push(format!("look at `{}`: {error}", place.display())),
-        }
-        if entry.what == What::Directory && entry.existing != Existing::Same {
-            fresh = Some(place.clone());
-        }
-    }
-    for place in retained {
-        plan.notes.push(format!(
-            "`{}` was there already and was left as it is",
-            place.display()
-        ));
-        plan.entries.remove(&place);
-    }
-    conflicts
-}
-
-fn judge(place: &Path, what: &What, on_existing: OnExisting, owned: &Owned) -> io::Result<Verdict> {
-    let metadata = match place.symlink_metadata() {
-        Ok(metadata) => metadata,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(Verdict::Is(Existing::Absent));
-        }
-        Err(error) => return Err(error),
-    };
-    if is_special(&metadata) {
-        return Ok(Verdict::Conflict("is a device, a socket or a pipe"));
-    }
-    let is_ours = owned.files.contains(place);
-    Ok(match what {
-        What::Directory if metadata.is_dir() => Verdict::Is(Existing::Same),
-        What::Directory if is_ours => Verdict::Is(Existing::Ours),
-        What::Directory if on_existing == OnExisting::Overwrite => Verdict::Is(Existing::Foreign),
-        What::Directory => Verdict::Conflict(
-            "is to be a folder, but there is a file or link that this package did not install",
-        ),
-        What::File { .. } | What::Link { .. } if metadata.is_dir() => {
-            if owned.directories.contains(place) && holds_only(place, owned)? {
-                Verdict::Is(Existing::Ours)
-            } else {
-                Verdict::Conflict("is a folder, but a file is to be there")
-            }
-        }
-        What::File { .. } | What::Link { .. } if is_same(place, &metadata, what)? => {
-            let stays_foreign = !is_ours && on_existing == OnExisting::Retain;
-            if stays_foreign {
-                Verdict::Retained
-            } else {
-                Verdict::Is(Existing::Same)
-            }
-        }
-        What::File { .. } | What::Link { .. } if is_ours => Verdict::Is(Existing::Ours),
-        What::File { .. } | What::Link { .. } => match on_existing {
-            OnExisting::Disallow => {
-                Verdict::Conflict("is there already and was not installed by this package")
-            }
-            OnExisting::Overwrite => Verdict::Is(Existing::Foreign),
-            OnExisting::Retain => Verdict::Retained,
-        },
-    })
-}
-
-fn is_special(metadata: &Metadata) -> bool {
-    let kind = metadata.file_type();
-    kind.is_block_device() || kind.is_char_device() || kind.is_fifo() || kind.is_socket()
-}
-
-fn holds_only(dir: &Path, owned: &Owned) -> io::Result<bool> {
-    let mut dirs = vec![dir.to_path_buf()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let path = entry.path();
-            if entry.file_type()?.is_dir() && owned.directories.contains(&path) {
-                dirs.push(path);
-            } else if !owned.files.contains(&path) {
-                return Ok(false);
-            }
-        }
-    }
-    Ok(true)
-}
-
-fn is_same(place: &Path, metadata: &Metadata, what: &What) -> io::Result<bool> {
-    match what {
-        What::Directory => Ok(metadata.is_dir()),
-        What::Link { target } => Ok(metadata.is_symlink() && fs::read_link(place)? == *target),
-        What::File { source } => {
-            if !metadata.is_file() || metadata.len() != source.symlink_metadata()?.len() {
-                return Ok(false);
-            }
-            have_equal_bytes(&mut File::open(source)?, &mut File::open(place)?)
-        }
-    }
-}
-
-fn have_equal_bytes(a: &mut File, b: &mut File) -> io::Result<bool> {
-    const CHUNK: u64 = 64 << 10;
-    let (mut in_a, mut in_b) = (Vec::new(), Vec::new());
-    loop {
-        in_a.clear();
-        in_b.clear();
-        a.take(CHUNK).read_to_end(&mut in_a)?;
-        b.take(CHUNK).read_to_end(&mut in_b)?;
-        if in_a != in_b {
-            return Ok(false);
-        }
-        if in_a.is_empty() {
-            return Ok(true);
-        }
-    }
+fn stat(path: &Path) -> io::Result<Stat> {
+    folder::look(CWD, path.as_os_str())?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }

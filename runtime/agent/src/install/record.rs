@@ -1,6 +1,5 @@
 //! What an application's group has installed: `ROOTDIR/.cutover/installed/APPLICATION/GROUP.json`.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -8,8 +7,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::copy::Stamp;
+use super::journal::Journal;
 use crate::attempt::{self, is_name};
 use crate::protocol;
 
@@ -27,7 +29,8 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("the record of what is installed, `{path}`, cannot be read", path = path.display())]
+    #[error("the record of what is installed, `{path}`, cannot be read: restore it, or remove it and let the files be \
+             overwritten", path = path.display())]
     Garbage {
         path: PathBuf,
         #[source]
@@ -67,25 +70,40 @@ impl<'de> Deserialize<'de> for Place {
     }
 }
 
-/// What belongs to one installation.
+/// A file or link of an installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Laid {
+    pub(crate) place: Place,
+    /// A file as it was left. When it is another one, somebody has changed it since.
+    pub(crate) stamp: Option<Stamp>,
+}
+
+/// A foreign file that an installation took the place of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) place: Place,
+    /// Its name in [`Shelf::kept`].
+    pub(crate) name: String,
+}
+
+/// What belongs to one installation. All lists are sorted by place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Content {
     pub(crate) deployment: String,
     /// Files and links.
-    pub(crate) files: BTreeSet<Place>,
+    pub(crate) files: Vec<Laid>,
     /// Folders that were made for it, with those made for its predecessors.
-    pub(crate) directories: BTreeSet<Place>,
-    /// Foreign files that it replaced, with the name under which each is kept.
-    pub(crate) kept: Vec<(Place, String)>,
+    pub(crate) directories: Vec<Place>,
+    pub(crate) kept: Vec<Kept>,
 }
 
 /// The record of a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// The last finished installation.
+    /// How many installations have finished.
+    pub(crate) serial: u64,
+    /// The last one that has.
     pub(crate) installed: Option<Content>,
-    /// The one that began after it and has not finished.
-    pub(crate) pending: Option<Content>,
 }
 
 /// Where a group's record and the files that go with it are.
@@ -107,11 +125,13 @@ pub(crate) fn installed(
 
 /// The deployments whose packages the group's files come from or are about to.
 pub(crate) fn needed(rootdir: &str, application: &str, group: &str) -> Result<Vec<String>, Error> {
-    let record = Shelf::at(rootdir, application, group)?.load()?;
-    Ok([record.installed, record.pending]
-        .into_iter()
-        .flatten()
+    let shelf = Shelf::at(rootdir, application, group)?;
+    let installed = shelf.load()?.installed;
+    let begun = Journal::load(&shelf)?;
+    Ok(installed
         .map(|content| content.deployment)
+        .into_iter()
+        .chain(begun.map(|(journal, _)| journal.deployment))
         .collect())
 }
 
@@ -131,7 +151,12 @@ impl Shelf {
         })
     }
 
-    fn path(&self, extension: &str) -> PathBuf {
+    /// The folder of the records of an application's groups.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn path(&self, extension: &str) -> PathBuf {
         self.dir.join(format!("{}.{extension}", self.group))
     }
 
@@ -140,9 +165,9 @@ impl Shelf {
         self.path("kept")
     }
 
-    /// The folder of files that are replaced or removed, for the time of one installation.
-    pub(crate) fn undo(&self) -> PathBuf {
-        self.path("undo")
+    /// The folder of files that somebody had changed before they were replaced or removed, by installation.
+    pub(crate) fn changed(&self) -> PathBuf {
+        self.path("changed")
     }
 
     /// Keeps other installations of the group out as long as the file is open.
@@ -173,10 +198,17 @@ impl Shelf {
     }
 
     pub(crate) fn load(&self) -> Result<Record, Error> {
-        let path = self.path("json");
+        Ok(self.read("json")?.unwrap_or_default())
+    }
+
+    /// Reads a document of the group, if it is there.
+    pub(super) fn read<T: DeserializeOwned>(&self, extension: &str) -> Result<Option<T>, Error> {
+        let path = self.path(extension);
         match fs::read(&path) {
-            Ok(text) => protocol::decode(&text).map_err(|source| Error::Garbage { path, source }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
+            Ok(text) => protocol::decode(&text)
+                .map(Some)
+                .map_err(|source| Error::Garbage { path, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(Error::Io {
                 doing: "read",
                 path,
@@ -188,22 +220,31 @@ impl Shelf {
     /// Replaces the record. It is whole on the disk whenever it is there; that it is there at all is certain only
     /// after [`Shelf::sync`].
     pub(crate) fn save(&self, record: &Record) -> Result<(), Error> {
-        let path = self.path("json");
-        let save = || {
-            let draft = self.path("draft");
+        self.write("json", record)
+    }
+
+    /// Replaces a document of the group, like [`Shelf::save`].
+    pub(super) fn write<T: Serialize>(&self, extension: &str, document: &T) -> Result<(), Error> {
+        let path = self.path(extension);
+        let draft = self.path("draft");
+        let write = || {
             let mut file = File::create(&draft)?;
-            file.write_all(&protocol::encode(record))?;
+            file.write_all(&protocol::encode(document))?;
             file.sync_data()?;
-            fs::rename(draft, &path)
+            fs::rename(&draft, &path)
         };
-        save().map_err(|source| Error::Io {
-            doing: "write",
-            path: path.clone(),
-            source,
+        write().map_err(|source| {
+            // On a full disk every byte counts.
+            let _ = fs::remove_file(&draft);
+            Error::Io {
+                doing: "write",
+                path: path.clone(),
+                source,
+            }
         })
     }
 
-    /// Makes the last [`Shelf::save`] durable.
+    /// Makes durable what was last renamed on the shelf.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         let synced = File::open(&self.dir).and_then(|dir| dir.sync_all());
         synced.map_err(|source| Error::Io {
@@ -214,72 +255,26 @@ impl Shelf {
     }
 }
 
-impl Record {
-    /// The files that are the group's own, an unfinished installation's included.
-    ///
-    /// A foreign file that was about to be replaced is its own only when it has been put aside.
-    pub(crate) fn files(&self, shelf: &Shelf) -> BTreeSet<PathBuf> {
-        let kept = shelf.kept();
-        let is_put_aside = |name: &str| kept.join(name).symlink_metadata().is_ok();
-        let mut files = BTreeSet::new();
-        if let Some(pending) = &self.pending {
-            let left: BTreeSet<&Place> = pending
-                .kept
-                .iter()
-                .filter(|(_, name)| !is_put_aside(name))
-                .map(|(place, _)| place)
-                .collect();
-            files.extend(
-                pending
-                    .files
-                    .iter()
-                    .filter(|place| !left.contains(place))
-                    .map(|place| place.0.clone()),
-            );
-        }
-        files.extend(
-            self.installed
-                .iter()
-                .flat_map(|content| content.files.iter().map(|place| place.0.clone())),
-        );
-        files
+impl Content {
+    /// Whether a file or link was installed there.
+    pub(crate) fn has_file(&self, place: &Path) -> bool {
+        self.files
+            .binary_search_by(|laid| laid.place.0.as_path().cmp(place))
+            .is_ok()
     }
 
-    /// The folders that were made for the group.
-    pub(crate) fn directories(&self) -> BTreeSet<PathBuf> {
-        let contents = [&self.installed, &self.pending].into_iter().flatten();
-        contents
-            .flat_map(|content| content.directories.iter().map(|place| place.0.clone()))
-            .collect()
-    }
-
-    /// The foreign files that were put aside.
-    pub(crate) fn kept(&self, shelf: &Shelf) -> BTreeMap<PathBuf, String> {
-        let kept = shelf.kept();
-        let contents = [&self.installed, &self.pending].into_iter().flatten();
-        contents
-            .flat_map(|content| content.kept.iter())
-            .filter(|(_, name)| kept.join(name).symlink_metadata().is_ok())
-            .map(|(place, name)| (place.0.clone(), name.clone()))
-            .collect()
+    /// Whether a folder was made there.
+    pub(crate) fn has_directory(&self, place: &Path) -> bool {
+        self.directories
+            .binary_search_by(|directory| directory.0.as_path().cmp(place))
+            .is_ok()
     }
 
     /// A name under which no foreign file is kept.
     pub(crate) fn free_name(&self) -> u64 {
-        let contents = [&self.installed, &self.pending].into_iter().flatten();
-        let names = contents
-            .flat_map(|content| content.kept.iter())
-            .filter_map(|(_, name)| name.parse::<u64>().ok());
-        names.max().map_or(0, |highest| highest + 1)
+        let names = self.kept.iter().filter_map(|kept| kept.name.parse().ok());
+        names.max().map_or(0, |highest: u64| highest + 1)
     }
-}
-
-/// The sorted places of paths.
-pub(crate) fn places<'a>(paths: impl IntoIterator<Item = &'a Path>) -> BTreeSet<Place> {
-    paths
-        .into_iter()
-        .map(|path| Place(path.to_path_buf()))
-        .collect()
 }
 
 #[cfg(test)]
@@ -293,24 +288,33 @@ mod tests {
         let odd = PathBuf::from(OsString::from_vec(b"/srv/\xff\"\n".to_vec()));
         let content = Content {
             deployment: "r1-1".to_owned(),
-            files: places([Path::new("/srv/ü"), odd.as_path()]),
-            directories: places([Path::new("/srv")]),
-            kept: vec![(Place(odd.clone()), "3".to_owned())],
+            files: vec![
+                Laid {
+                    place: Place(odd.clone()),
+                    stamp: None,
+                },
+                Laid {
+                    place: Place(PathBuf::from("/srv/ü")),
+                    stamp: None,
+                },
+            ],
+            directories: vec![Place(PathBuf::from("/srv"))],
+            kept: vec![Kept {
+                place: Place(odd),
+                name: "3".to_owned(),
+            }],
         };
         let record = Record {
-            installed: None,
-            pending: Some(content),
+            serial: 7,
+            installed: Some(content.clone()),
         };
         drop(shelf.lock().unwrap());
 
         shelf.save(&record).unwrap();
 
         assert_eq!(shelf.load().unwrap(), record);
-        assert_eq!(record.free_name(), 4);
-        assert!(
-            !record.files(&shelf).contains(&odd),
-            "what was not put aside is still foreign"
-        );
+        assert_eq!(content.free_name(), 4);
+        assert!(!content.has_file(Path::new("/srv")) && content.has_directory(Path::new("/srv")));
     }
 
     #[test]

@@ -1,15 +1,35 @@
 //! An installation from beginning to end.
+//!
+//! | what happens | what an installation after a crash at this point does |
+//! |---|---|
+//! | plan: everything that stands in the way is found | begins anew |
+//! | the journal is made durable | removes it |
+//! | stage: everything is prepared beside its place | removes what is prepared |
+//! | the journal enters its second phase, durably | nothing to take back |
+//! | swap: everything takes its place | takes it back |
+//! | all file systems are flushed | takes it back |
+//! | the record says that it finished, durably | clears up |
+//! | clear up: what was replaced is removed | clears up |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use rustix::fs::CWD;
 use sha2::{Digest, Sha256};
 
-use super::apply::{self, Changes};
-use super::plan::{self, Existing, Obstacles, Owned, Plan, What};
-use super::record::{Content, Place, Record, Shelf, places};
+use super::compare::{self, Owned, Plan};
+use super::copy::Stamp;
+use super::folder;
+use super::journal::{Change, Journal, Phase};
+use super::place::Resolver;
+use super::plan;
+use super::preflight;
+use super::record::{self, Place, Record, Shelf};
+use super::stage;
+use super::swap;
 use crate::attempt::{is_name, root};
 use crate::capture::Capture;
 use crate::protocol::{Cause, Install};
@@ -18,6 +38,9 @@ use crate::shim::{Done, Failure};
 
 /// The most problems that a reason lists, and the most remarks of a note. The log has all of them.
 const MAX_LISTED: usize = 20;
+
+/// Of how many installations the files are kept that somebody had changed.
+const MAX_CHANGED: usize = 5;
 
 /// Lays down the files of a package in place of those of the version before.
 pub(crate) fn install(
@@ -36,72 +59,84 @@ pub(crate) fn install(
             format!("`{}` is not a deployment", work.deployment.escape_debug()),
         ));
     }
-    let failed = |error: super::record::Error| Failure::new(Cause::InstallFailed, chain(&error));
     let _lock = shelf.lock().map_err(failed)?;
     let before = shelf.load().map_err(failed)?;
-    let owned = Owned {
-        files: before.files(&shelf),
-        directories: before.directories(),
+    recover(&shelf, &before, log)?;
+    let real = |path: &Path| {
+        path.canonicalize()
+            .map_err(|error| failed_with(format!("find `{}`: {error}", path.display())))
     };
-    let plan =
-        plan::plan(work, root, package, &owned).map_err(|obstacles| in_the_way(&obstacles, log))?;
+    let (root, package) = (real(root)?, real(package)?);
 
-    let draft_prefix = draft_prefix(work);
-    if before.pending.is_some() {
-        apply::remove_drafts(owned.files.iter().map(PathBuf::as_path), &draft_prefix);
-    }
-    let intent = intent(work, &plan, &before, &shelf, &owned);
-    let pending = Record {
-        installed: before.installed.clone(),
-        pending: Some(intent.clone()),
+    let (plan, owned) = plan(work, &root, &package, &before, &shelf, log)?;
+    let journal = Journal {
+        serial: before.serial + 1,
+        deployment: work.deployment.clone(),
+        stage: stage_name(work, &root),
+        folders: stage::folders(&plan.steps).into_iter().map(Place).collect(),
+        changes: plan.steps.iter().map(|step| step.change.clone()).collect(),
     };
-    shelf
-        .save(&pending)
-        .and_then(|()| shelf.sync())
-        .map_err(failed)?;
-
-    let mut changes = match Changes::new(shelf.undo(), draft_prefix) {
-        Ok(changes) => changes,
-        Err(error) => return Err(Failure::new(Cause::InstallFailed, chain(&error))),
-    };
-    let content = change(&mut changes, &plan, intent, &owned, &shelf);
-    let saved = content.map_err(|error| chain(&error)).and_then(|content| {
-        let record = Record {
-            installed: Some(content.clone()),
-            pending: None,
-        };
-        shelf.save(&record).map_err(|error| chain(&error))?;
-        Ok(content)
-    });
-    match saved {
-        Ok(content) => {
-            let (written, removed) = (changes.written, changes.removed);
-            changes.settle();
-            forget_kept(&shelf, &content);
-            let files = if written == 1 { "file" } else { "files" };
-            let mut note = format!("{written} {files} written, {removed} removed");
-            log.say(&note);
-            for (number, more) in plan.notes.iter().enumerate() {
-                log.say(more);
-                if number < MAX_LISTED {
-                    note.push_str("; ");
-                    note.push_str(more);
-                }
-            }
-            let folders = file_systems(root, &plan);
-            Ok(Done {
-                note: Some(note),
-                afterwork: Some(Box::new(move || sync(&folders))),
-                ..Done::default()
-            })
+    if !preflight::is_idle(&plan) {
+        journal.begin(&shelf).map_err(failed)?;
+        if let Err(error) = stage::prepare(&plan, &journal, &shelf) {
+            let reason = format!("{}; nothing was changed", explained(&error));
+            log.say(&reason);
+            tidy(&journal, &shelf, &before, log);
+            return Err(failed_with(reason));
         }
-        Err(reason) => Err(taken_back(reason, changes, &shelf, &before, log)),
+        Journal::enter(Phase::Swapping, &shelf).map_err(|error| {
+            tidy(&journal, &shelf, &before, log);
+            failed(error)
+        })?;
     }
+    let finished = swap::carry_out(&plan, &journal, &owned)
+        .map_err(|error| explained(&error))
+        .and_then(|()| flush(&plan, &journal, &shelf))
+        .and_then(|()| commit(&plan, &before, &shelf));
+    let after = match finished {
+        Ok(after) => after,
+        Err(reason) => return Err(taken_back(&reason, &journal, &shelf, &before, log)),
+    };
+    tidy(&journal, &shelf, &after, log);
+    Ok(Done {
+        note: Some(note(&plan, &journal, &shelf, log)),
+        ..Done::default()
+    })
 }
 
-fn in_the_way(obstacles: &Obstacles, log: &mut Capture) -> Failure {
-    let problems = &obstacles.problems;
-    for problem in problems {
+/// Finds out everything that is to be done, or everything that keeps it from being done.
+fn plan(
+    work: &Install,
+    root: &Path,
+    package: &Path,
+    before: &Record,
+    shelf: &Shelf,
+    log: &mut Capture,
+) -> Result<(Plan, Owned), Failure> {
+    let installed = before.installed.as_ref();
+    let mut resolver = Resolver::new(installed);
+    let owned = Owned::find(installed, shelf, &mut resolver);
+    let mut draft = plan::draft(work, root, package, &owned, &mut resolver);
+    draft.notes.extend(owned.notes.iter().cloned());
+    let mut problems = std::mem::take(&mut draft.problems);
+    let cause = if problems.is_empty() {
+        Cause::InstallFailed
+    } else {
+        Cause::Invalid
+    };
+    let first_name = installed.map_or(0, record::Content::free_name);
+    match compare::compare(draft, work, &owned, first_name) {
+        Ok(plan) => {
+            if problems.is_empty() {
+                problems = preflight::check(&plan, shelf);
+            }
+            if problems.is_empty() {
+                return Ok((plan, owned));
+            }
+        }
+        Err(conflicts) => problems.extend(conflicts),
+    }
+    for problem in &problems {
         log.say(problem);
     }
     let mut reason = format!(
@@ -111,170 +146,214 @@ fn in_the_way(obstacles: &Obstacles, log: &mut Capture) -> Failure {
     if problems.len() > MAX_LISTED {
         reason.push_str(&format!("; and {} others", problems.len() - MAX_LISTED));
     }
-    Failure::new(obstacles.cause, reason)
+    Err(Failure::new(cause, reason))
+}
+
+/// Ends what an installation that was killed, or whose host went down, had begun.
+fn recover(shelf: &Shelf, before: &Record, log: &mut Capture) -> Result<(), Failure> {
+    let Some((journal, phase)) = Journal::load(shelf).map_err(failed)? else {
+        return Ok(());
+    };
+    let has_finished = journal.serial <= before.serial;
+    if phase == Phase::Swapping && !has_finished {
+        let problems = swap::take_back(&journal);
+        for problem in &problems {
+            log.say(&chain(problem));
+        }
+        if let Some(problem) = problems.first() {
+            return Err(failed_with(format!(
+                "the interrupted installation of `{}` could not be taken back: {}; put that right and deploy again",
+                journal.deployment,
+                chain(problem)
+            )));
+        }
+        Journal::enter(Phase::Staging, shelf).map_err(failed)?;
+        log.say(&format!(
+            "the interrupted installation of `{}` was taken back",
+            journal.deployment
+        ));
+    }
+    tidy(&journal, shelf, before, log);
+    Ok(())
+}
+
+/// Removes what an installation needed only for the time that it took.
+fn tidy(journal: &Journal, shelf: &Shelf, record: &Record, log: &mut Capture) {
+    let problems = swap::clean(journal);
+    for problem in &problems {
+        log.say(&chain(problem));
+    }
+    forget(shelf, record);
+    if problems.is_empty() {
+        Journal::close(shelf);
+    }
+}
+
+/// Writes down what is installed. From here on nothing is taken back.
+fn commit(plan: &Plan, before: &Record, shelf: &Shelf) -> Result<Record, String> {
+    let mut content = plan.content.clone();
+    for laid in &mut content.files {
+        let place = &laid.place.0;
+        let found = folder::look(CWD, place.as_os_str())
+            .map_err(|error| format!("look at `{}`: {error}", place.display()))?;
+        laid.stamp = found.filter(folder::is_file).map(|stat| Stamp::of(&stat));
+    }
+    let after = Record {
+        serial: before.serial + 1,
+        installed: Some(content),
+    };
+    shelf.save(&after).map_err(|error| chain(&error))?;
+    match shelf.sync() {
+        Ok(()) => Ok(after),
+        // What is taken back must not be found as finished.
+        Err(error) => match shelf.save(before) {
+            Ok(()) => Err(chain(&error)),
+            Err(_) => Ok(after),
+        },
+    }
 }
 
 fn taken_back(
-    reason: String,
-    changes: Changes,
+    reason: &str,
+    journal: &Journal,
     shelf: &Shelf,
     before: &Record,
     log: &mut Capture,
 ) -> Failure {
-    log.say(&reason);
-    let problems = changes.take_back();
+    log.say(reason);
+    let problems = swap::take_back(journal);
     for problem in &problems {
         log.say(&chain(problem));
     }
     let end = match problems.first() {
-        // Files that are neither the old nor the new version's stay known as the group's own through `pending`.
-        Some(problem) => format!("not everything could be put back: {}", chain(problem)),
-        None => match shelf.save(before) {
-            Ok(()) => "the files are as they were before".to_owned(),
+        Some(problem) => format!(
+            "not everything could be put back, and the next installation tries again: {}",
+            chain(problem)
+        ),
+        None => match Journal::enter(Phase::Staging, shelf) {
+            Ok(()) => {
+                tidy(journal, shelf, before, log);
+                "the files are as they were before".to_owned()
+            }
             Err(error) => format!("the files are as they were before, but {}", chain(&error)),
         },
     };
-    Failure::new(Cause::InstallFailed, format!("{reason}; {end}"))
+    failed_with(format!("{reason}; {end}"))
 }
 
-/// What will be the group's own when the plan has been carried out, and may be from the first change on.
-fn intent(work: &Install, plan: &Plan, before: &Record, shelf: &Shelf, owned: &Owned) -> Content {
-    let mut kept = before.kept(shelf);
-    let mut name = before.free_name();
-    let mut files = BTreeSet::new();
-    let mut directories = BTreeSet::new();
-    for (place, entry) in &plan.entries {
-        if entry.existing == Existing::Foreign {
-            kept.insert(place.clone(), name.to_string());
-            name += 1;
-        }
-        match entry.what {
-            What::Directory
-                if entry.existing == Existing::Same && !owned.directories.contains(place) => {}
-            What::Directory => {
-                directories.insert(Place(place.clone()));
-            }
-            What::File { .. } | What::Link { .. } => {
-                files.insert(Place(place.clone()));
-            }
-        }
-    }
-    // Folders that could not be removed because something was in them stay known.
-    directories.extend(places(owned.directories.iter().map(PathBuf::as_path)));
-    let kept = kept
-        .into_iter()
-        .map(|(place, name)| (Place(place), name))
-        .collect();
-    Content {
-        deployment: work.deployment.clone(),
-        files,
-        directories,
-        kept,
-    }
-}
-
-/// Makes all changes and says what is installed then.
-fn change(
-    changes: &mut Changes,
-    plan: &Plan,
-    mut content: Content,
-    owned: &Owned,
-    shelf: &Shelf,
-) -> Result<Content, apply::Error> {
-    let kept_dir = shelf.kept();
-    let kept: BTreeMap<PathBuf, PathBuf> = content
-        .kept
-        .iter()
-        .map(|(place, name)| (place.0.clone(), kept_dir.join(name)))
-        .collect();
-    for (place, entry) in &plan.entries {
-        changes.bring(
-            place,
-            entry,
-            kept.get(place).map(PathBuf::as_path),
-            &owned.files,
-        )?;
-    }
-    let is_dropped = |place: &&PathBuf| {
-        !plan.entries.contains_key(*place) && is_reached(place, &owned.directories)
-    };
-    for place in owned.files.iter().filter(is_dropped) {
-        match kept.get(place) {
-            Some(original) => changes.bring_back(original, place)?,
-            None => changes.remove(place)?,
-        }
-    }
-    content
-        .kept
-        .retain(|(place, _)| plan.entries.contains_key(&place.0));
-    for place in owned.directories.iter().rev().filter(is_dropped) {
-        changes.remove_directory(place)?;
-    }
-    content.directories.retain(|place| {
-        place
-            .0
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_dir())
+/// Makes durable what was put in place: once for each file system, not for each file.
+fn flush(plan: &Plan, journal: &Journal, shelf: &Shelf) -> Result<(), String> {
+    let folders = journal.folders.iter().map(|folder| folder.0.as_path());
+    let adjusted = plan.steps.iter().filter_map(|step| match &step.change {
+        Change::Adjust { place, .. } => Some(place.0.as_path()),
+        Change::Swap { .. } => None,
     });
-    Ok(content)
+    let has_aside = !plan.keep.is_empty() || !plan.changed.is_empty();
+    let aside = has_aside.then_some(shelf.dir());
+    let mut devices = BTreeMap::new();
+    for folder in folders.chain(adjusted).chain(aside) {
+        let device = folder.metadata().map(|metadata| metadata.dev());
+        devices.entry(device.unwrap_or_default()).or_insert(folder);
+    }
+    for folder in devices.into_values() {
+        File::open(folder)
+            .and_then(|folder| Ok(rustix::fs::syncfs(folder)?))
+            .map_err(|error| format!("flush the file system of `{}`: {error}", folder.display()))?;
+    }
+    Ok(())
 }
 
-/// Whether the way to a place still goes through the folders that were made for it, and not through a link that has
-/// taken the place of one.
-fn is_reached(place: &Path, directories: &BTreeSet<PathBuf>) -> bool {
-    let made = place
-        .ancestors()
-        .skip(1)
-        .filter(|ancestor| directories.contains(*ancestor));
-    made.into_iter().all(|dir| {
-        dir.symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_dir())
-    })
-}
-
-/// Drops foreign files that are back in their places.
-fn forget_kept(shelf: &Shelf, content: &Content) {
-    let wanted: BTreeSet<&str> = content.kept.iter().map(|(_, name)| name.as_str()).collect();
-    for entry in fs::read_dir(shelf.kept()).into_iter().flatten().flatten() {
-        if !wanted.contains(entry.file_name().to_string_lossy().as_ref()) {
-            // What stays takes room and nothing else.
-            let _ = fs::remove_file(entry.path());
+/// Says what was done.
+fn note(plan: &Plan, journal: &Journal, shelf: &Shelf, log: &mut Capture) -> String {
+    let (written, removed) = preflight::counts(plan);
+    let files = if written == 1 { "file" } else { "files" };
+    let mut note = format!("{written} {files} written, {removed} removed");
+    log.say(&note);
+    let changed = plan.changed.iter().enumerate().map(|(number, place)| {
+        let kept = shelf.changed().join(journal.serial.to_string());
+        format!(
+            "`{}` had been changed since it was installed: the changed file is kept as `{}`",
+            place.display(),
+            kept.join(stage::changed_name(number, place)).display()
+        )
+    });
+    let remarks: Vec<String> = changed.chain(plan.notes.iter().cloned()).collect();
+    for (number, remark) in remarks.iter().enumerate() {
+        log.say(remark);
+        if number < MAX_LISTED {
+            note.push_str("; ");
+            note.push_str(remark);
         }
+    }
+    if remarks.len() > MAX_LISTED {
+        note.push_str(&format!("; and {} others", remarks.len() - MAX_LISTED));
+    }
+    note
+}
+
+/// Drops foreign files that are back in their places, and what was kept of changed files long ago or for nothing.
+fn forget(shelf: &Shelf, record: &Record) {
+    let kept = record.installed.iter().flat_map(|content| &content.kept);
+    let wanted: BTreeSet<&str> = kept.map(|kept| kept.name.as_str()).collect();
+    for name in names(&shelf.kept()) {
+        if !wanted.contains(name.as_str()) {
+            // What stays takes room and nothing else.
+            let _ = fs::remove_file(shelf.kept().join(name));
+        }
+    }
+    let mut changed: Vec<u64> = names(&shelf.changed())
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    changed.sort_unstable_by(|a, b| b.cmp(a));
+    let finished = changed.iter().filter(|serial| **serial <= record.serial);
+    let stays: BTreeSet<u64> = finished.take(MAX_CHANGED).copied().collect();
+    for serial in changed.iter().filter(|serial| !stays.contains(serial)) {
+        let _ = fs::remove_dir_all(shelf.changed().join(serial.to_string()));
     }
 }
 
-/// Short and the group's own, so that several groups can install into one folder at the same time.
-fn draft_prefix(work: &Install) -> String {
-    let digest = Sha256::digest(format!("{}/{}", work.application, work.group));
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Short and the group's own on this instance, so that several can install into one folder at the same time.
+fn stage_name(work: &Install, root: &Path) -> String {
+    let identity = format!("{}/{}/{}", work.application, work.group, root.display());
+    let digest = Sha256::digest(identity);
     let short: String = digest
         .iter()
         .take(4)
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    format!(".cutover-{short}-")
+    format!(".cutover-{short}")
 }
 
-/// One folder on each file system that was written to.
-fn file_systems(root: &Path, plan: &Plan) -> Vec<PathBuf> {
-    let mut devices = BTreeMap::new();
-    let folders = plan
-        .entries
-        .keys()
-        .filter_map(|place| place.parent())
-        .collect::<BTreeSet<_>>();
-    for folder in folders.into_iter().chain([root]) {
-        if let Ok(metadata) = folder.metadata() {
-            devices
-                .entry(metadata.dev())
-                .or_insert_with(|| folder.to_path_buf());
+/// An error with what can be done about it.
+fn explained(error: &swap::Error) -> String {
+    let advice = match error.source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "; make room there and deploy again"
         }
-    }
-    devices.into_values().collect()
+        io::ErrorKind::ReadOnlyFilesystem => "; mount it writable and deploy again",
+        io::ErrorKind::AlreadyExists => {
+            "; something was put there while the installation was prepared: deploy again to see what"
+        }
+        io::ErrorKind::NotFound if error.doing == stage::PACKAGE => {
+            "; the package folder was changed or removed since it was fetched: deploy again"
+        }
+        _ => "",
+    };
+    format!("{}{advice}", chain(error))
 }
 
-fn sync(folders: &[PathBuf]) {
-    for folder in folders {
-        // The kernel writes everything in its own time otherwise.
-        let _ = File::open(folder).and_then(|folder| Ok(rustix::fs::syncfs(folder)?));
-    }
+fn failed(error: record::Error) -> Failure {
+    failed_with(chain(&error))
+}
+
+fn failed_with(reason: String) -> Failure {
+    Failure::new(Cause::InstallFailed, reason)
 }
