@@ -520,7 +520,7 @@ fn a_killed_installation_is_in_nobodys_way() {
             .collect()
     };
     for kill_after in [0, 40, 120, 300] {
-        let instance = Instance::new();
+        let instance = Instance::in_memory();
         let one = package(&instance, "1", &version("1", 0, 200));
         let two = package(&instance, "2", &version("2", 100, 400));
         assert_succeeded(&outcome(&instance, "a", &one));

@@ -27,6 +27,14 @@ impl Instance {
         Self { root }
     }
 
+    /// An instance in memory, where the machine has room for files there: for tests with very many installations, each
+    /// of which flushes its file system.
+    pub(crate) fn in_memory() -> Self {
+        let root =
+            tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap());
+        Self { root }
+    }
+
     pub(crate) fn rootdir(&self) -> String {
         self.root.path().to_str().unwrap().to_owned()
     }

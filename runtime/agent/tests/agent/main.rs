@@ -2,9 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod attempts;
+// Registers are told apart by their names on this machine only.
+#[cfg(target_arch = "x86_64")]
+mod crash;
 mod fetch;
 mod hooks;
 mod install;
 mod instance;
 mod permissions;
+#[cfg(target_arch = "x86_64")]
+mod trace;
 mod unpack;
