@@ -73,7 +73,8 @@ impl Owned {
         let is_mounted = dir
             .parent()
             .is_some_and(|parent| parent.metadata().is_ok_and(|above| above.dev() != device));
-        if !self.directories.contains(dir) || is_mounted || holds_some(&self.kept, dir) {
+        let is_awaited = below(&self.kept, dir).any(|(place, _)| place != dir);
+        if !self.directories.contains(dir) || is_mounted || is_awaited {
             return Ok(false);
         }
         for entry in fs::read_dir(dir)? {
@@ -324,8 +325,13 @@ impl Comparison<'_> {
             }
             match owned.is_all_of(dir) {
                 Ok(true) => {
-                    self.save_changed(dir);
-                    self.swap(dir, Thing::Folder, Thing::Nothing, Source::Nothing);
+                    match owned.kept.get(dir) {
+                        Some(name) => self.bring_back(dir, name, Thing::Folder),
+                        None => {
+                            self.save_changed(dir);
+                            self.swap(dir, Thing::Folder, Thing::Nothing, Source::Nothing);
+                        }
+                    }
                     gone.push(dir.clone());
                 }
                 Ok(false) => {}
@@ -355,6 +361,27 @@ impl Comparison<'_> {
                     self.swap(place, was, Thing::Nothing, Source::Nothing);
                 }
                 (None, Thing::Nothing) => {}
+            }
+        }
+        self.bring_back_the_rest(&gone);
+    }
+
+    /// What was put aside and whose place somebody has cleared in the meantime.
+    fn bring_back_the_rest(&mut self, gone: &[PathBuf]) {
+        for (place, name) in &self.owned.kept {
+            let is_settled = self.plan.entries.contains_key(place)
+                || self.owned.files.contains_key(place)
+                || gone.iter().any(|gone| place.starts_with(gone));
+            if is_settled {
+                continue;
+            }
+            match what_is(place) {
+                Ok(Thing::Nothing) => self.bring_back(place, name, Thing::Nothing),
+                Ok(Thing::Leaf | Thing::Folder) => self.plan.notes.push(format!(
+                    "what was at `{}` before this package cannot come back, for there is something else: it is kept",
+                    place.display()
+                )),
+                Err(error) => self.refuse(place, &error),
             }
         }
     }

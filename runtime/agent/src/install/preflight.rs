@@ -31,7 +31,8 @@ struct Need {
 #[derive(Debug, Clone, Copy)]
 struct Free {
     block: u64,
-    bytes: u64,
+    /// `None` where it does not say.
+    bytes: Option<u64>,
     /// `None` where files are limited by room alone.
     names: Option<u64>,
 }
@@ -209,7 +210,7 @@ fn look(path: &Path) -> Result<(u64, Free), String> {
     };
     let free = Free {
         block: system.f_frsize.max(1),
-        bytes: blocks.saturating_mul(system.f_frsize),
+        bytes: (system.f_blocks > 0).then_some(blocks.saturating_mul(system.f_frsize)),
         names: (system.f_files > 0).then_some(if geteuid().is_root() {
             system.f_ffree
         } else {
@@ -222,10 +223,10 @@ fn look(path: &Path) -> Result<(u64, Free), String> {
 fn short_of(need: &Need) -> Vec<String> {
     let mut problems = Vec::new();
     let folder = need.folder.display();
-    if need.bytes > need.free.bytes {
+    if let Some(bytes) = need.free.bytes.filter(|bytes| need.bytes > *bytes) {
         problems.push(format!(
             "the file system of `{folder}` has {} free, and {} are needed: make room there",
-            readable(need.free.bytes),
+            readable(bytes),
             readable(need.bytes)
         ));
     }
@@ -298,7 +299,7 @@ mod tests {
             names: 12,
             free: Free {
                 block: 4096,
-                bytes: 1000,
+                bytes: Some(1000),
                 names: Some(11),
             },
         };

@@ -12,6 +12,7 @@ use agent::protocol::{Cause, Install, Kinds, OnExisting, Outcome, Permission, Ru
 
 use crate::install::{installed, mapping, outcome, package, permission};
 use crate::instance::{Instance, assert_failed, assert_succeeded};
+use crate::mounts::{Mount, in_private};
 use crate::trace::{Fate, carry_out, disturb};
 
 /// What there is to know of a file, a link or a folder.
@@ -83,6 +84,8 @@ fn without_stages(tree: &Tree) -> Tree {
 }
 
 struct Scenario {
+    /// Where another file system is in use.
+    _mount: Option<Mount>,
     instance: Instance,
     /// The version that is there, if there is one.
     one: Option<Install>,
@@ -105,6 +108,7 @@ fn first() -> Scenario {
         ..permission("live")
     }];
     Scenario {
+        _mount: None,
         instance,
         one: None,
         two,
@@ -155,6 +159,7 @@ fn upgrade() -> Scenario {
     // Somebody has edited it.
     instance.write("live/dropped", "edited");
     Scenario {
+        _mount: None,
         instance,
         one: Some(one),
         two,
@@ -163,13 +168,24 @@ fn upgrade() -> Scenario {
 
 /// A version that overwrote foreign files is there; one of them comes back, and another is overwritten.
 fn foreign() -> Scenario {
+    foreign_on(Instance::in_memory(), None)
+}
+
+/// The same with the files on another file system than the agent's own.
+fn foreign_elsewhere() -> Scenario {
     let instance = Instance::in_memory();
+    let mount = Mount::new(&instance.path("live"), c"tmpfs", c"");
+    foreign_on(instance, Some(mount))
+}
+
+fn foreign_on(instance: Instance, mount: Option<Mount>) -> Scenario {
     instance.write("live/a", "foreign");
     instance.write("live/b", "foreign");
     instance.write("live/same", "2");
     symlink("b", instance.path("live/l")).unwrap();
     fs::set_permissions(instance.path("live/b"), fs::Permissions::from_mode(0o600)).unwrap();
-    let mut one = package(&instance, "1", &[("a", "1"), ("c", "1")]);
+    instance.write("live/f", "a file where a folder goes");
+    let mut one = package(&instance, "1", &[("a", "1"), ("c", "1"), ("f/a", "1")]);
     let mut two = package(
         &instance,
         "2",
@@ -179,6 +195,7 @@ fn foreign() -> Scenario {
     two.on_existing = OnExisting::Overwrite;
     assert_succeeded(&outcome(&instance, "one", &one));
     Scenario {
+        _mount: mount,
         instance,
         one: Some(one),
         two,
@@ -324,6 +341,14 @@ fn an_upgrade_can_fail_anywhere() {
 #[test]
 fn an_installation_over_foreign_files_can_fail_anywhere() {
     fail_everywhere(foreign);
+}
+
+#[test]
+fn an_installation_on_another_file_system_can_be_killed_and_fail_anywhere() {
+    in_private(|| {
+        kill_everywhere(foreign_elsewhere);
+        fail_everywhere(foreign_elsewhere);
+    });
 }
 
 /// The number of the call that makes durable what was put in place: an error there takes everything back.

@@ -9,6 +9,8 @@ mod fetch;
 mod hooks;
 mod install;
 mod instance;
+mod links;
+mod mounts;
 mod permissions;
 #[cfg(target_arch = "x86_64")]
 mod trace;
