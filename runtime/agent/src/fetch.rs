@@ -13,8 +13,9 @@ use crate::install;
 use crate::protocol::{Cause, Fetch};
 use crate::reason::chain;
 use crate::receive;
+use crate::room::{self, Free, Need};
 use crate::shim::{Done, Failure};
-use crate::tree;
+use crate::tree::{self, Kind};
 
 /// Copies a package into the cache unless it is there, and prunes the cache.
 pub(crate) fn fetch(
@@ -31,6 +32,7 @@ pub(crate) fn fetch(
         log.say("the package is in the cache already");
         done.note = Some("the package was in the cache already".to_owned());
     } else {
+        make_room(&folder, work, boot, log)?;
         let (copied, marker) = bring(&folder, work, boot, attempt)?;
         log.say(&format!(
             "{} files with {} bytes were put into `{}`",
@@ -49,6 +51,52 @@ pub(crate) fn fetch(
         });
     }
     Ok(done)
+}
+
+/// Sees to it that there is room for the package, if need be by removing old ones before instead of afterwards.
+fn make_room(folder: &Folder, work: &Fetch, boot: &str, log: &mut Capture) -> Result<(), Failure> {
+    let missing = missing_room(folder, work)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for problem in prune(folder, work, boot) {
+        log.say(&problem);
+    }
+    let missing = missing_room(folder, work)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("the package was not fetched: {}", missing.join("; "));
+    Err(Failure::new(Cause::FetchFailed, reason))
+}
+
+/// What the file system of the cache lacks for a copy of the package.
+fn missing_room(folder: &Folder, work: &Fetch) -> Result<Vec<String>, Failure> {
+    let source = Path::new(&work.source);
+    // What was received is in its file system already. What is no package is another problem.
+    if receive::is_inboxed(&folder.root().to_string_lossy(), source) || !source.is_dir() {
+        return Ok(Vec::new());
+    }
+    let target = folder.group_path();
+    let failed = |error: &dyn std::error::Error| Failure::new(Cause::FetchFailed, chain(error));
+    let free = fs::create_dir_all(&target)
+        .and_then(|()| Free::of(File::open(&target)?))
+        .map_err(|error| {
+            let reason = format!("look at `{}`: {error}", target.display());
+            Failure::new(Cause::FetchFailed, reason)
+        })?;
+    let mut need = Need::default();
+    for node in tree::walk(source).map_err(|error| failed(&error))? {
+        need.names += 1;
+        need.bytes += match node.kind {
+            Kind::Link(_) => 0,
+            Kind::Directory => free.block,
+            // What vanishes is noticed when it is copied.
+            Kind::File => rustix::fs::lstat(source.join(&node.path))
+                .map_or(0, |stat| room::taken(&stat, free.block)),
+        };
+    }
+    Ok(free.short_of(need, &target))
 }
 
 /// INVARIANT: the marker is there before the folder has its name, and the folder has none while another content takes
@@ -95,13 +143,9 @@ fn bring(
                 return Err(Failure::new(Cause::FetchFailed, reason));
             }
             folder.remove().map_err(failed)?;
-            let now = SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .unwrap_or_default();
-            let written_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
             let marker = Marker {
                 digest: copied.digest.clone(),
-                written_ms,
+                written_ms: written_ms(folder),
                 boot: Some(boot.to_owned()),
             };
             folder.mark(&marker).map_err(failed)?;
@@ -113,6 +157,19 @@ fn bring(
         let _ = fs::remove_dir_all(&partial);
     }
     brought
+}
+
+/// The time, or what is after every other package of the group when the clock has been set back: the order in which
+/// packages came is what counts.
+fn written_ms(folder: &Folder) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    let names = names(&folder.group_path());
+    let others = names.iter().filter_map(|name| name.strip_prefix("deploy-"));
+    let last = others.map(|other| folder.of(other).written_ms()).max();
+    last.map_or(now, |last| now.max(last.saturating_add(1)))
 }
 
 fn make_durable(folder: &Folder, marker: Marker) {

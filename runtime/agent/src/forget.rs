@@ -8,7 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::time::{ClockId, clock_gettime};
+use serde::Deserialize;
+
 use crate::attempt::{Attempt, Standing};
+use crate::protocol;
 
 /// A release that has been left alone for longer than this is not resumed.
 const LONGEST_RELEASE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -25,21 +29,39 @@ pub(crate) fn forget(rootdir: &str, boot: &str, pruned: &[String]) {
             .split_once('.')
             .map_or(id.as_str(), |(deployment, _)| deployment);
         let is_pruned = pruned.iter().any(|pruned| pruned == deployment);
-        if (is_pruned || is_old(&entry.path())) && has_ended(rootdir, &id, boot) {
+        if (is_pruned || is_old(&entry.path(), boot)) && has_ended(rootdir, &id, boot) {
             // What stays is tried again with the next package.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-fn is_old(attempt: &Path) -> bool {
+/// A clock that was set forward makes everything look old, so what was filed since the host came up is as old as that
+/// at most.
+fn is_old(attempt: &Path, boot: &str) -> bool {
     let outcome: PathBuf = attempt.join("outcome.json");
     let ended = fs::metadata(outcome).and_then(|metadata| metadata.modified());
-    ended.is_ok_and(|ended| {
+    let looks_old = ended.is_ok_and(|ended| {
         SystemTime::now()
             .duration_since(ended)
             .is_ok_and(|age| age > LONGEST_RELEASE)
-    })
+    });
+    looks_old && (up_time() > LONGEST_RELEASE || boot_of(attempt).is_none_or(|filed| filed != boot))
+}
+
+fn up_time() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default())
+}
+
+/// The boot in which an attempt was filed.
+fn boot_of(attempt: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Filed {
+        boot: String,
+    }
+    let text = fs::read(attempt.join("command.json")).ok()?;
+    protocol::decode(&text).ok().map(|filed: Filed| filed.boot)
 }
 
 fn has_ended(rootdir: &str, id: &str, boot: &str) -> bool {

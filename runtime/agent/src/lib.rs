@@ -23,6 +23,7 @@ pub mod own;
 pub mod protocol;
 mod reason;
 pub mod receive;
+mod room;
 mod script;
 mod serve;
 mod shim;

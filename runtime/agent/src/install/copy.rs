@@ -49,15 +49,6 @@ impl Stamp {
     }
 }
 
-/// The room that a file takes on a disk with blocks of this size, holes excepted.
-pub(crate) fn room(stat: &Stat, block: u64) -> u64 {
-    let size = u64::try_from(stat.st_size).unwrap_or_default();
-    let taken = u64::try_from(stat.st_blocks)
-        .unwrap_or_default()
-        .saturating_mul(512);
-    size.next_multiple_of(block.max(1)).min(taken.max(block))
-}
-
 /// Copies contents.
 pub(crate) struct Copier {
     buffer: Vec<u8>,

@@ -5,41 +5,30 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, fstatvfs, openat};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, fstat, openat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::attributes;
 use super::compare::{Plan, Source};
-use super::copy;
 use super::folder;
 use super::journal::{Change, Thing};
 use super::plan::{Entry, What};
 use super::record::Shelf;
+use crate::room::{self, Free, Need};
 
 /// What a file system is asked for.
 #[derive(Debug)]
-struct Need {
+struct Ask {
     /// A folder on it.
     folder: PathBuf,
-    bytes: u64,
-    names: u64,
+    need: Need,
     free: Free,
-}
-
-/// What a file system has.
-#[derive(Debug, Clone, Copy)]
-struct Free {
-    block: u64,
-    /// `None` where it does not say.
-    bytes: Option<u64>,
-    /// `None` where files are limited by room alone.
-    names: Option<u64>,
 }
 
 #[derive(Default)]
 struct Needs {
-    by_device: BTreeMap<u64, Need>,
+    by_device: BTreeMap<u64, Ask>,
     /// The folders that were looked at, with their file systems.
     folders: BTreeMap<PathBuf, u64>,
     problems: Vec<String>,
@@ -85,7 +74,8 @@ pub(crate) fn check(plan: &Plan, shelf: &Shelf) -> Vec<String> {
         mut problems,
         ..
     } = needs;
-    problems.extend(by_device.values().flat_map(short_of));
+    let short = |ask: &Ask| ask.free.short_of(ask.need, &ask.folder);
+    problems.extend(by_device.values().flat_map(short));
     problems
 }
 
@@ -98,15 +88,14 @@ impl Needs {
         let looked = look(folder);
         let device = match looked {
             Ok((device, free)) => {
-                let need = self.by_device.entry(device).or_insert_with(|| Need {
+                let ask = self.by_device.entry(device).or_insert_with(|| Ask {
                     folder: folder.to_path_buf(),
-                    bytes: 0,
-                    names: 0,
+                    need: Need::default(),
                     free,
                 });
                 // The stage itself.
-                need.bytes += need.free.block;
-                need.names += 1;
+                ask.need.bytes += ask.free.block;
+                ask.need.names += 1;
                 device
             }
             Err(problem) => {
@@ -119,11 +108,11 @@ impl Needs {
     }
 
     fn take(&mut self, device: u64, entry: &Entry) {
-        if let Some(need) = self.by_device.get_mut(&device) {
-            need.names += 1;
-            need.bytes += match &entry.what {
-                What::File { stat, .. } => copy::room(stat, need.free.block),
-                What::Directory => need.free.block,
+        if let Some(ask) = self.by_device.get_mut(&device) {
+            ask.need.names += 1;
+            ask.need.bytes += match &entry.what {
+                What::File { stat, .. } => room::taken(stat, ask.free.block),
+                What::Directory => ask.free.block,
                 What::Link { .. } => 0,
             };
         }
@@ -131,13 +120,13 @@ impl Needs {
 
     /// What is on the same file system gets a second name; anything else is copied.
     fn take_copy(&mut self, device: u64, path: &Path) {
-        if let (Some(need), Ok(Some(stat))) = (
+        if let (Some(ask), Ok(Some(stat))) = (
             self.by_device.get_mut(&device),
             folder::look(CWD, path.as_os_str()),
         ) && stat.st_dev != device
         {
-            need.names += 1;
-            need.bytes += copy::room(&stat, need.free.block);
+            ask.need.names += 1;
+            ask.need.bytes += room::taken(&stat, ask.free.block);
         }
     }
 
@@ -200,56 +189,10 @@ fn look(path: &Path) -> Result<(u64, Free), String> {
             ));
         }
     }
-    let looked = fstat(&dir).and_then(|stat| Ok((stat, fstatvfs(&dir)?)));
-    let (stat, system) = looked
-        .map_err(|errno| format!("look at `{}`: {}", path.display(), io::Error::from(errno)))?;
-    let blocks = if geteuid().is_root() {
-        system.f_bfree
-    } else {
-        system.f_bavail
-    };
-    let free = Free {
-        block: system.f_frsize.max(1),
-        bytes: (system.f_blocks > 0).then_some(blocks.saturating_mul(system.f_frsize)),
-        names: (system.f_files > 0).then_some(if geteuid().is_root() {
-            system.f_ffree
-        } else {
-            system.f_favail
-        }),
-    };
-    Ok((stat.st_dev, free))
-}
-
-fn short_of(need: &Need) -> Vec<String> {
-    let mut problems = Vec::new();
-    let folder = need.folder.display();
-    if let Some(bytes) = need.free.bytes.filter(|bytes| need.bytes > *bytes) {
-        problems.push(format!(
-            "the file system of `{folder}` has {} free, and {} are needed: make room there",
-            readable(bytes),
-            readable(need.bytes)
-        ));
-    }
-    if let Some(names) = need.free.names.filter(|names| need.names > *names) {
-        problems.push(format!(
-            "the file system of `{folder}` has {names} free inodes, and {} are needed: remove files there",
-            need.names
-        ));
-    }
-    problems
-}
-
-fn readable(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{bytes} bytes"),
-        _ => format!("{value:.1} {}", UNITS[unit]),
-    }
+    let looked = fstat(&dir)
+        .map_err(io::Error::from)
+        .and_then(|stat| Ok((stat.st_dev, Free::of(&dir)?)));
+    looked.map_err(|error| format!("look at `{}`: {error}", path.display()))
 }
 
 /// Whether something of a plan is put in place at all.
@@ -285,31 +228,4 @@ pub(crate) fn counts(plan: &Plan) -> (usize, usize) {
         }
     }
     (written, removed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_said_with_numbers() {
-        let need = Need {
-            folder: PathBuf::from("/srv"),
-            bytes: 3 << 20,
-            names: 12,
-            free: Free {
-                block: 4096,
-                bytes: Some(1000),
-                names: Some(11),
-            },
-        };
-
-        assert_eq!(
-            short_of(&need),
-            [
-                "the file system of `/srv` has 1000 bytes free, and 3.0 MiB are needed: make room there",
-                "the file system of `/srv` has 11 free inodes, and 12 are needed: remove files there"
-            ]
-        );
-    }
 }

@@ -338,6 +338,9 @@ fn explained(error: &swap::Error) -> String {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; make room there and deploy again"
         }
+        io::ErrorKind::ResourceBusy => {
+            "; something is mounted there: leave it out of `files`, or unmount it"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "; mount it writable and deploy again",
         io::ErrorKind::AlreadyExists => {
             "; something was put there while the installation was prepared: deploy again to see what"

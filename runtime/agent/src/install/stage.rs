@@ -213,11 +213,19 @@ fn make(
 }
 
 fn set(entry: &Entry, place: &Path, (dir, name): (impl AsFd, &OsStr)) -> Result<(), Error> {
+    const SET_GROUP_ID: u32 = 0o2000;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(dir, name, flags, Mode::empty())
-        .map_err(io::Error::from)
-        .and_then(|dir| attributes::give(dir, &entry.wanted()))
-        .map_err(failed(SET, place))
+    let set = || -> io::Result<()> {
+        let dir = openat(dir, name, flags, Mode::empty())?;
+        let mut wanted = entry.wanted();
+        if entry.attributes.mode.is_none() {
+            // A folder in one that hands on its group does so as well, as with `mkdir`.
+            let inherited = fstat(&dir)?.st_mode & SET_GROUP_ID;
+            wanted.mode = wanted.mode.map(|mode| mode | inherited);
+        }
+        attributes::give(dir, &wanted)
+    };
+    set().map_err(failed(SET, place))
 }
 
 pub(crate) const SET: &str = "set the attributes of";

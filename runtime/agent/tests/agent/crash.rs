@@ -279,20 +279,20 @@ fn undisturbed(make: fn() -> Scenario) -> (Vec<libc::c_long>, Tree) {
 fn kill_everywhere(make: fn() -> Scenario) {
     let (calls, new) = undisturbed(make);
     assert!(calls.len() > 30, "{calls:?}");
-    for number in 0..calls.len() {
+    for (number, call) in calls.iter().enumerate() {
         let scenario = make();
         let old = tree(&scenario.instance);
 
         carry_out(&attempt(&scenario, &scenario.two), Fate::Die(number));
 
-        let at = format!("killed before call {number}, {}", calls[number]);
+        let at = format!("killed before call {number}, {call}");
         check_recovery(&scenario, &old, &new, &at, number);
     }
 }
 
 fn fail_everywhere(make: fn() -> Scenario) {
     let (calls, new) = undisturbed(make);
-    for number in 0..calls.len() {
+    for (number, call) in calls.iter().enumerate() {
         let scenario = make();
         let old = tree(&scenario.instance);
         let error = [libc::ENOSPC, libc::EIO][number % 2];
@@ -302,7 +302,7 @@ fn fail_everywhere(make: fn() -> Scenario) {
             Fate::Fail(number, error),
         );
 
-        let at = format!("error {error} at call {number}, {}", calls[number]);
+        let at = format!("error {error} at call {number}, {call}");
         let found = without_stages(&tree(&scenario.instance));
         if installed(&scenario.instance).as_deref() == Some("2") {
             assert_eq!(version(&found), new, "{at}");
@@ -369,17 +369,14 @@ fn taking_back_can_be_killed_anywhere() {
             &attempt(&scenario, &scenario.two),
             Fate::Fail(failing, libc::EIO),
         );
-        for number in failing + 1..all.len() {
+        for (number, call) in all.iter().enumerate().skip(failing + 1) {
             let scenario = make();
             let old = tree(&scenario.instance);
 
             let fate = Fate::FailAndDie(failing, libc::EIO, number);
             carry_out(&attempt(&scenario, &scenario.two), fate);
 
-            let at = format!(
-                "killed while taking back, before call {number}, {}",
-                all[number]
-            );
+            let at = format!("killed while taking back, before call {number}, {call}");
             check_recovery(&scenario, &old, &new, &at, number);
         }
     }
@@ -402,12 +399,12 @@ fn recovery_can_be_killed_anywhere() {
     };
     let (scenario, _) = killed();
     let all = recover(&scenario, Fate::Live);
-    for number in 0..all.len() {
+    for (number, call) in all.iter().enumerate() {
         let (scenario, old) = killed();
 
         recover(&scenario, Fate::Die(number));
 
-        let at = format!("recovery killed before call {number}, {}", all[number]);
+        let at = format!("recovery killed before call {number}, {call}");
         check_recovery(&scenario, &old, &new, &at, number);
     }
 }
@@ -453,7 +450,7 @@ fn disturbed(call: libc::c_long, deed: impl Fn(&Instance)) -> (Outcome, bool) {
 
     disturb(&run, first_of(&calls, call), || deed(instance));
 
-    let (_, result) = instance.outcome("traced", run.work.clone());
+    let (_, result) = instance.outcome("traced", run.work);
     assert!(
         installed(instance).as_deref() == Some("1") || matches!(result, Outcome::Succeeded { .. })
     );
@@ -556,4 +553,43 @@ fn a_link_that_is_put_in_the_place_of_a_folder_leads_nobody_astray() {
     fs::rename(instance.path("moved"), instance.path("live")).unwrap();
     assert_succeeded(&outcome(instance, "again", &scenario.two));
     assert!(!tree(instance).keys().any(|name| name.contains(".cutover-")));
+}
+
+#[test]
+fn a_disk_that_fills_up_in_the_meantime_takes_nothing_away() {
+    in_private(|| {
+        let make = || {
+            let instance = Instance::in_memory();
+            let mount = Mount::new(&instance.path("live"), c"tmpfs", c"size=1m");
+            let one = package(&instance, "1", &[("a", "1")]);
+            let large = "2".repeat(600 << 10);
+            let two = package(&instance, "2", &[("a", "2"), ("b", &large)]);
+            assert_succeeded(&outcome(&instance, "one", &one));
+            Scenario {
+                _mount: Some(mount),
+                instance,
+                one: Some(one),
+                two,
+            }
+        };
+        let scenario = make();
+        let calls = carry_out(&attempt(&scenario, &scenario.two), Fate::Live);
+        let scenario = make();
+        let (instance, run) = (&scenario.instance, attempt(&scenario, &scenario.two));
+
+        disturb(&run, first_of(&calls, STAGE), || {
+            instance.write("live/mine", &"m".repeat(700 << 10));
+        });
+
+        let (_, result) = instance.outcome("traced", run.work);
+        assert_failed(
+            &result,
+            Cause::InstallFailed,
+            "; make room there and deploy again; nothing was changed",
+        );
+        assert_failed(&result, Cause::InstallFailed, "write `");
+        assert_eq!(instance.read("live/a"), "1");
+        assert!(!instance.path("live/b").exists());
+        assert_eq!(fs::read_dir(instance.path("live")).unwrap().count(), 2);
+    });
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use agent::protocol::{
     Answer, Cached, Cause, Fetch, FileMapping, Install, OnExisting, Outcome, Request, Work,
@@ -229,4 +230,61 @@ fn attempts_are_forgotten_with_the_package_of_their_deployment() {
     };
     assert!(!exists("r1-1"), "its package left the cache");
     assert!(exists("r2-1") && exists("r3-1"));
+}
+
+#[test]
+fn a_clock_that_was_set_makes_nobody_forget_what_just_happened() {
+    let instance = Instance::new();
+    let work = fetch(&instance, "r1-1");
+    let attempts = [
+        "r1-1.web-1.DownloadBundle.1",
+        "rollback-1.web-1.X.1",
+        "rollback-2.web-1.X.1",
+    ];
+    for attempt in attempts {
+        assert_succeeded(&instance.outcome(attempt, Work::Fetch(work.clone())).1);
+    }
+    let path =
+        |attempt: &str, file: &str| instance.path(&format!(".cutover/attempts/{attempt}/{file}"));
+    // As if the clock had been a year ahead since.
+    for attempt in attempts {
+        let outcome = fs::File::open(path(attempt, "outcome.json")).unwrap();
+        outcome
+            .set_modified(SystemTime::now() - Duration::from_secs(366 * 86400))
+            .unwrap();
+    }
+    // As if one had been filed before the host went down.
+    let filed = fs::read_to_string(path(attempts[2], "command.json")).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let filed = filed.replace(boot.trim(), "another boot");
+    fs::write(path(attempts[2], "command.json"), filed).unwrap();
+
+    assert_succeeded(&instance.outcome("next", Work::Fetch(work)).1);
+
+    assert!(path(attempts[0], "").exists() && path(attempts[1], "").exists());
+    assert!(!path(attempts[2], "").exists());
+}
+
+#[test]
+fn the_order_in_which_packages_came_survives_a_clock_that_is_set_back() {
+    let instance = Instance::new();
+    let one = |version: &str, keep_others| Fetch {
+        keep_others,
+        ..fetch(&instance, version)
+    };
+    assert_succeeded(&instance.outcome("a", Work::Fetch(one("1", 5))).1);
+    let marker = instance.path(".cutover/packages/app-shop/group-web/deploy-1.json");
+    let text = fs::read_to_string(&marker).unwrap();
+    let (before, rest) = text.split_once("\"written_ms\":").unwrap();
+    let (_, after) = rest.split_once(',').unwrap();
+    let ahead = format!("{before}\"written_ms\":99999999999999,{after}");
+    fs::write(&marker, ahead).unwrap();
+
+    assert_succeeded(&instance.outcome("b", Work::Fetch(one("2", 5))).1);
+    assert_succeeded(&instance.outcome("c", Work::Fetch(one("3", 1))).1);
+
+    assert_eq!(
+        cached(&instance, &["1", "2", "3"]),
+        [cache("2"), cache("3")]
+    );
 }

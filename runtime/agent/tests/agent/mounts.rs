@@ -8,7 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use agent::protocol::{Cause, Kinds, OnExisting, Permission};
+use agent::protocol::{Cause, Fetch, Kinds, OnExisting, Permission, Work};
+use agent::tree;
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use crate::install::{assert_content, installed, outcome, package, permission};
@@ -205,6 +206,39 @@ fn a_foreign_file_comes_back_from_another_file_system_as_it_was() {
         let mut value = [0; 16];
         let length = getxattr(&path, "user.note", &mut value[..]);
         assert!(!has_attribute || length.is_ok_and(|length| &value[..length] == b"remember"));
+        drop(mount);
+    });
+}
+
+#[test]
+fn a_package_that_does_not_fit_takes_the_place_of_old_ones_or_is_refused() {
+    in_private(|| {
+        let instance = Instance::new();
+        let mount = Mount::new(&instance.path("app-shop"), c"tmpfs", c"size=1m");
+        let fetch = |version: &str, size: usize| {
+            let folder = format!("source-{version}");
+            instance.write(&format!("{folder}/data"), &version.repeat(size));
+            let source = instance.path(&folder);
+            Work::Fetch(Fetch {
+                cache: format!("app-shop/group-web/deploy-{version}"),
+                digest: tree::digest(&source).unwrap(),
+                source: source.to_str().unwrap().to_owned(),
+                keep: Vec::new(),
+                keep_others: 0,
+            })
+        };
+
+        assert_succeeded(&instance.outcome("a", fetch("1", 600 << 10)).1);
+        assert_succeeded(&instance.outcome("b", fetch("2", 600 << 10)).1);
+        assert!(!instance.path("app-shop/group-web/deploy-1").exists());
+        let (_, result) = instance.outcome("c", fetch("3", 2 << 20));
+
+        assert_failed(&result, Cause::FetchFailed, "the package was not fetched: ");
+        assert_failed(
+            &result,
+            Cause::FetchFailed,
+            "2.0 MiB are needed: make room there",
+        );
         drop(mount);
     });
 }

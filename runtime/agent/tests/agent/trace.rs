@@ -103,13 +103,10 @@ fn trace(run: &Run, fate: Fate, meddle: &mut dyn FnMut(usize)) -> Vec<libc::c_lo
     // As long as its input is open it does not end.
     let mut stdin = front.stdin.take().unwrap();
     stdin.write_all(&request).unwrap();
-    let front = i32::try_from(front.id()).unwrap();
-    let calls = follow(front, fate, meddle);
-    // SAFETY: The front is a child that nobody has waited for.
-    unsafe {
-        libc::kill(front, libc::SIGKILL);
-        libc::waitpid(front, std::ptr::null_mut(), libc::__WALL);
-    }
+    let pid = i32::try_from(front.id()).unwrap();
+    let calls = follow(pid, fate, meddle);
+    front.kill().unwrap();
+    front.wait().unwrap();
     calls
 }
 
