@@ -10,6 +10,7 @@
 //!   unless the record says that the installation finished.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -110,11 +111,21 @@ impl Journal {
     }
 
     /// Forgets the journal of an installation that needs no other end.
-    pub(crate) fn close(shelf: &Shelf) {
+    pub(crate) fn close(shelf: &Shelf) -> Result<(), Error> {
         for extension in [STAGING, SWAPPING] {
-            // What stays is found by the next installation, and still true.
-            let _ = fs::remove_file(shelf.path(extension));
+            let path = shelf.path(extension);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::Io {
+                        doing: "remove",
+                        path,
+                        source,
+                    });
+                }
+                _ => {}
+            }
         }
+        Ok(())
     }
 
     /// The stage of a place's folder.

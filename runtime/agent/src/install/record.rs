@@ -165,6 +165,11 @@ impl Shelf {
         self.path("kept")
     }
 
+    /// The folder of what is to be removed when there is time.
+    pub(crate) fn trash(&self) -> PathBuf {
+        self.path("trash")
+    }
+
     /// The folder of files that somebody had changed before they were replaced or removed, by installation.
     pub(crate) fn changed(&self) -> PathBuf {
         self.path("changed")
@@ -193,6 +198,18 @@ impl Shelf {
                 doing: "lock",
                 path,
                 source: errno.into(),
+            }),
+        }
+    }
+
+    /// The same shelf by where it really is: no link leads to it. It must have been locked before.
+    pub(crate) fn found(self) -> Result<Self, Error> {
+        match self.dir.canonicalize() {
+            Ok(dir) => Ok(Self { dir, ..self }),
+            Err(source) => Err(Error::Io {
+                doing: "find",
+                path: self.dir,
+                source,
             }),
         }
     }

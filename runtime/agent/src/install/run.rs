@@ -60,6 +60,7 @@ pub(crate) fn install(
         ));
     }
     let _lock = shelf.lock().map_err(failed)?;
+    let shelf = shelf.found().map_err(failed)?;
     let before = shelf.load().map_err(failed)?;
     recover(&shelf, &before, log)?;
     let real = |path: &Path| {
@@ -82,6 +83,7 @@ pub(crate) fn install(
             let reason = format!("{}; nothing was changed", explained(&error));
             log.say(&reason);
             tidy(&journal, &shelf, &before, log);
+            empty(&shelf.trash());
             return Err(failed_with(reason));
         }
         Journal::enter(Phase::Swapping, &shelf).map_err(|error| {
@@ -100,6 +102,7 @@ pub(crate) fn install(
     tidy(&journal, &shelf, &after, log);
     Ok(Done {
         note: Some(note(&plan, &journal, &shelf, log)),
+        afterwork: Some(Box::new(move || empty(&shelf.trash()))),
         ..Done::default()
     })
 }
@@ -174,18 +177,29 @@ fn recover(shelf: &Shelf, before: &Record, log: &mut Capture) -> Result<(), Fail
         ));
     }
     tidy(&journal, shelf, before, log);
-    Ok(())
+    empty(&shelf.trash());
+    // What cannot be removed at the second time either is in nobody's way.
+    Journal::close(shelf).map_err(failed)
 }
 
 /// Removes what an installation needed only for the time that it took.
 fn tidy(journal: &Journal, shelf: &Shelf, record: &Record, log: &mut Capture) {
-    let problems = swap::clean(journal);
+    let problems = swap::clear(journal, &shelf.trash());
     for problem in &problems {
         log.say(&chain(problem));
     }
     forget(shelf, record);
     if problems.is_empty() {
-        Journal::close(shelf);
+        // What stays is found by the next installation, and still true.
+        let _ = Journal::close(shelf);
+    }
+}
+
+/// Empties the trash. Several may do so at the same time.
+fn empty(trash: &Path) {
+    if let (Some(parent), Some(name)) = (trash.parent(), trash.file_name()) {
+        // What stays takes room and nothing else, and is tried again.
+        let _ = File::open(parent).map(|dir| folder::remove_all(dir, name));
     }
 }
 
@@ -233,6 +247,7 @@ fn taken_back(
         None => match Journal::enter(Phase::Staging, shelf) {
             Ok(()) => {
                 tidy(journal, shelf, before, log);
+                empty(&shelf.trash());
                 "the files are as they were before".to_owned()
             }
             Err(error) => format!("the files are as they were before, but {}", chain(&error)),

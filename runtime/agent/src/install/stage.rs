@@ -34,12 +34,17 @@ pub(crate) fn old(number: u32) -> OsString {
 
 /// Opens the stage of a folder, which must be the agent's own.
 pub(crate) fn open(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let stage = openat(folder, name, flags, Mode::empty())?;
+    let stage = open_anyones(folder, name)?;
     if fstat(&stage)?.st_uid != geteuid().as_raw() {
         return Err(io::Error::other("it is not the agent's own"));
     }
     Ok(stage)
+}
+
+/// Opens the stage of a folder.
+pub(crate) fn open_anyones(folder: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(openat(folder, name, flags, Mode::empty())?)
 }
 
 /// Prepares everything that a plan puts in place.
@@ -47,9 +52,11 @@ pub(crate) fn prepare(plan: &Plan, journal: &Journal, shelf: &Shelf) -> Result<(
     let mut folders = Folders::default();
     for folder in &journal.folders {
         let path = folder.0.join(&journal.stage);
-        let made = folders
-            .open(&folder.0)
-            .and_then(|dir| Ok(mkdirat(dir.as_fd(), &journal.stage, Mode::RWXU)?));
+        let made = folders.open(&folder.0).and_then(|dir| {
+            // Nothing is known of one that is there already, so nobody needs it.
+            folder::remove_all(dir.as_fd(), OsStr::new(&journal.stage))?;
+            Ok(mkdirat(dir.as_fd(), &journal.stage, Mode::RWXU)?)
+        });
         made.map_err(failed("create", &path))?;
     }
     let (mut copier, mut sources) = (Copier::default(), Folders::default());

@@ -14,6 +14,7 @@
 //! So it can be interrupted and begun again any number of times.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -99,7 +100,8 @@ pub(crate) fn take_back(journal: &Journal) -> Vec<Error> {
             } => {
                 let (parent, name) = split(&place.0);
                 let result = folders.open(parent).and_then(|folder| {
-                    let stage = match stage::open(&folder, &journal.stage) {
+                    // Whoever may write to the folder may have given the stage to somebody else since.
+                    let stage = match stage::open_anyones(&folder, &journal.stage) {
                         // Without a stage nothing was changed here.
                         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                         stage => stage?,
@@ -123,18 +125,21 @@ pub(crate) fn take_back(journal: &Journal) -> Vec<Error> {
     problems
 }
 
-/// Removes the stages with everything in them, and says what cannot be removed.
-pub(crate) fn clean(journal: &Journal) -> Vec<Error> {
+/// Clears the stages away, and says what cannot be. Removing many files can take its time, so where one call does it
+/// they only go to a folder for that.
+pub(crate) fn clear(journal: &Journal, trash: &Path) -> Vec<Error> {
+    let trash = std::fs::create_dir_all(trash).and_then(|()| File::open(trash));
     let mut problems = Vec::new();
-    for folder in &journal.folders {
-        let removed = match folder::open(&folder.0) {
-            Ok(dir) => match stage::open(&dir, &journal.stage) {
-                Ok(_) => folder::remove_all(dir, OsStr::new(&journal.stage)),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        match removed {
+    for (number, folder) in journal.folders.iter().enumerate() {
+        let stage = OsStr::new(&journal.stage);
+        let cleared = folder::open(&folder.0).and_then(|dir| {
+            let name = format!("{}-{number}", journal.serial);
+            match &trash {
+                Ok(trash) if renameat(&dir, stage, trash, &name).is_ok() => Ok(()),
+                _ => folder::remove_all(&dir, stage),
+            }
+        });
+        match cleared {
             Err(error) if !super::place::is_absent(&error) => {
                 let path = folder.0.join(&journal.stage);
                 problems.push(failed("remove", &path)(error));

@@ -5,10 +5,10 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, lchown, symlink};
 
-use agent::protocol::{Cause, OnExisting, Outcome};
+use agent::protocol::{Cause, Install, OnExisting, Outcome, Run, Work};
 
 use crate::install::{assert_content, cache, installed, mapping, outcome, package};
-use crate::instance::{Instance, assert_failed, assert_succeeded};
+use crate::instance::{Agent, Instance, assert_failed, assert_succeeded};
 
 #[test]
 fn the_operators_links_to_folders_are_followed() {
@@ -259,4 +259,29 @@ fn a_file_that_somebody_changed_is_kept_and_named_when_it_goes() {
     assert_eq!(kept("-conf"), "edited");
     assert_eq!(kept("-dropped"), "edited as well");
     assert_eq!(installed(&instance).as_deref(), Some("2"));
+}
+
+#[test]
+fn an_instance_behind_a_link_keeps_and_brings_back_like_any_other() {
+    let instance = Instance::new();
+    instance.write("real/live/a", "foreign");
+    let real = instance.path("real");
+    symlink("real", instance.path("root")).unwrap();
+    let run = |attempt: &str, work: Install| {
+        let run = Run {
+            rootdir: instance.path("root").to_str().unwrap().to_owned(),
+            ..instance.run(attempt, Work::Install(work))
+        };
+        Agent::start().outcome(run).1
+    };
+    let mut one = package(&instance, "1", &[("a", "1")]);
+    one.on_existing = OnExisting::Overwrite;
+    let two = package(&instance, "2", &[("b", "2")]);
+    fs::rename(instance.path("app-shop"), real.join("app-shop")).unwrap();
+
+    assert_succeeded(&run("a", one));
+    assert_eq!(instance.read("real/live/a"), "1");
+    assert_succeeded(&run("b", two));
+
+    assert_content(&instance, "real/live", &[("a", "foreign"), ("b", "2")]);
 }
