@@ -805,7 +805,79 @@ mod tests {
         }
     }
 
+    /// Values that a key may be given, fit or not.
+    fn value() -> impl Strategy<Value = String> {
+        let scalar = prop_oneof![
+            "[ -~é]{0,12}",
+            "[urdgmo:x0-9 a-]{0,14}",
+            "-?[0-9_.]{1,20}",
+            prop::sample::select(vec![
+                "~",
+                "",
+                "yes",
+                "0644",
+                "linux",
+                "0.0",
+                "s0-s1:c1.c9",
+                "/a/../b",
+                "RETAIN"
+            ])
+            .prop_map(str::to_owned),
+        ]
+        .prop_map(|text| format!("'{}'", text.replace('\'', "''")));
+        let key = prop::sample::select(
+            [
+                AWS.keys,
+                JD.keys,
+                JD.aliases,
+                &[
+                    "object",
+                    "type",
+                    "mode",
+                    "acls",
+                    "context",
+                    "range",
+                    "except",
+                    "location",
+                    "source",
+                    "destination",
+                    "command",
+                    "timeout",
+                    "runas",
+                    "sudo",
+                    "ApplicationStop",
+                    "Install",
+                    "x",
+                    "<<",
+                ],
+            ]
+            .concat(),
+        );
+        scalar.prop_recursive(4, 40, 5, move |inner| {
+            let pair =
+                (key.clone(), inner.clone()).prop_map(|(key, value)| format!("{key}: {value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(", "))),
+                prop::collection::vec(pair, 0..5)
+                    .prop_map(|pairs| format!("{{{}}}", pairs.join(", "))),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn never_panics_whatever_stands_at_a_key(
+            values in (value(), value(), value(), value(), value()),
+            file in prop::sample::select(vec!["appspec.yml", "appSpec.yml"]),
+        ) {
+            let (files, permissions, hooks, env, version) = values;
+            let text = format!("files: {files}\npermissions: {permissions}\nhooks: {hooks}\nenv: {env}\nversion: {version}\n");
+
+            let _ = parse(&text, Path::new(file));
+            let _ = parse(&text[..text.rfind("version").unwrap_or(0)], Path::new(file));
+        }
+
         #[test]
         fn never_panics_and_points_into_the_file(
             sample in prop::sample::select(&[AWS_TEXT, JD_TEXT][..]),

@@ -291,6 +291,7 @@ impl Layout<'_> {
             let object = normal(&permission.object);
             self.check_object(permission, &object, at, problems);
             let mut applies = false;
+            let mut file = None;
             let mut closed_folder = None;
             let below = self
                 .places
@@ -302,6 +303,13 @@ impl Layout<'_> {
                     continue;
                 }
                 applies = true;
+                // Whether a folder on the way to a destination is made or there already, only an instance knows.
+                if place.source.is_none() {
+                    continue;
+                }
+                if place.kind == Kind::File {
+                    file = file.or(Some(path));
+                }
                 if place.kind == Kind::Directory
                     && permission.mode.is_some_and(|mode| mode & 0o111 == 0)
                 {
@@ -321,7 +329,18 @@ impl Layout<'_> {
                 );
                 problems.warn(mode, message, "add `type: [file]`, or a mode with `x`");
             }
-            if !applies && coverage == Coverage::Whole {
+            if let (Some(file), Some(acls)) = (file, at.acls)
+                && permission.kinds != Kinds::Files
+                && let Some(entry) = at.acl.iter().find(|entry| entry.is_default)
+            {
+                // A list for files alone is refused where it is read.
+                let message = format!(
+                    "`{}` is a file, and only folders have default entries such as `{entry}`",
+                    excerpt(&file.to_string_lossy())
+                );
+                problems.error_with_hint(acls, message, "add `type: [directory]`");
+            }
+            if !applies && coverage == Coverage::Whole && self.can_tell(&object) {
                 problems.warn(
                     at.object,
                     "the permission applies to nothing",
@@ -335,6 +354,15 @@ impl Layout<'_> {
             }
         }
         self.report_overlaps(&overlaps, problems);
+    }
+
+    /// Whether what is not planned below an object is really not there: how a relative path and an absolute one meet,
+    /// only an instance knows.
+    fn can_tell(&self, object: &Path) -> bool {
+        let files = &self.located.appspec.files;
+        files
+            .iter()
+            .all(|file| Path::new(&file.destination).is_absolute() == object.is_absolute())
     }
 
     /// Checks what holds only where the object is a file.
@@ -361,15 +389,6 @@ impl Layout<'_> {
         if !permission.except.is_empty() {
             let message = format!("`{object}` is a file, so `except` has nothing to leave out");
             problems.error_with_hint(at.except.unwrap_or(at.object), message, hint);
-        }
-        // A list for files alone is refused where it is read.
-        if permission.kinds != Kinds::Files
-            && let Some(entry) = at.acl.iter().find(|entry| entry.is_default)
-        {
-            let message = format!(
-                "`{object}` is a file, and files do not have default entries such as `{entry}`"
-            );
-            problems.error_with_hint(at.acls.unwrap_or(at.object), message, "leave the `d:` out");
         }
     }
 
@@ -399,12 +418,11 @@ impl Layout<'_> {
 
 /// Whether a permission is for a place at or below its object.
 fn is_meant(permission: &Permission, object: &Path, path: &Path, place: &Place) -> bool {
-    let is_kind = match (place.kind, permission.kinds) {
-        // What only leads to a destination is not brought by the package.
-        (Kind::Directory, Kinds::Directories | Kinds::Both) => place.source.is_some(),
-        (Kind::File, Kinds::Files | Kinds::Both) => true,
-        _ => false,
-    };
+    let is_kind = matches!(
+        (place.kind, permission.kinds),
+        (Kind::Directory, Kinds::Directories | Kinds::Both)
+            | (Kind::File, Kinds::Files | Kinds::Both)
+    );
     let Ok(below) = path.strip_prefix(object) else {
         return false;
     };

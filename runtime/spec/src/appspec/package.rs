@@ -597,6 +597,8 @@ permissions:
     except: [x]
     acls: ['d:u:shop:r']
   - {object: /srv/app/conf, pattern: '*.yml', mode: 600}
+  - {object: /srv, pattern: app*, acls: ['d:u:shop:r']}
+  - {object: /srv, pattern: nothing, acls: ['d:u:shop:r']}
   - {object: /srv/other, mode: 600}
   - {object: /srv/app/conf/a.ini, type: [directory], mode: 700}
 ", &files), @"
@@ -612,14 +614,29 @@ permissions:
           hint: name its folder as `object`, or leave the pattern out
         P/appspec.yml:11:13: `/srv/app/run` is a file, so `except` has nothing to leave out
           hint: name its folder as `object`, or leave the pattern out
-        P/appspec.yml:12:11: `/srv/app/run` is a file, and files do not have default entries such as `d:u:shop:r--`
-          hint: leave the `d:` out
+        P/appspec.yml:12:11: `/srv/app/run` is a file, and only folders have default entries such as `d:u:shop:r--`
+          hint: add `type: [directory]`
         P/appspec.yml:13:14: warning: the permission applies to nothing
-          hint: a permission is for what `files` bring to or below its object, the folder itself left out
-        P/appspec.yml:14:14: warning: the permission applies to nothing
           hint: a permission is for what `files` bring to or below its object, the folder itself left out
         P/appspec.yml:15:14: warning: the permission applies to nothing
           hint: a permission is for what `files` bring to or below its object, the folder itself left out
+        P/appspec.yml:16:14: warning: the permission applies to nothing
+          hint: a permission is for what `files` bring to or below its object, the folder itself left out
+        P/appspec.yml:17:14: warning: the permission applies to nothing
+          hint: a permission is for what `files` bring to or below its object, the folder itself left out
+        ");
+        assert_snapshot!(check("\
+files:
+  - {source: app, destination: relative}
+permissions:
+  - {object: /srv/perhaps, mode: 600}
+  - {object: relative/run, acls: ['d:u:shop:r']}
+  - {object: ./relative/conf, acls: ['d:u:shop:r']}
+", &files), @"
+        P/appspec.yml:7:34: `relative/run` is a file, and only folders have default entries such as `d:u:shop:r--`
+          hint: add `type: [directory]`
+        P/appspec.yml:8:37: `relative/conf/a.ini` is a file, and only folders have default entries such as `d:u:shop:r--`
+          hint: add `type: [directory]`
         ");
         assert_snapshot!(check_jd("\
 files: [{source: app, destination: /srv/app}]

@@ -112,12 +112,17 @@ pub(super) fn parse(
     Some((permission, at))
 }
 
-/// A pattern on names. The AWS dialect has no wildcard but `*`, and whoever writes another one expects it to work.
+/// A pattern on names, or in the JD dialect on paths. There is no wildcard but `*`, and whoever writes another one
+/// expects it to work.
 fn glob(field: Field<'_>, dialect: Dialect, problems: &mut Collector) -> Option<String> {
     let text = field.text(problems)?;
-    if dialect == Dialect::Aws && text.contains(['/', '?', '[', ']']) {
+    let (is_refused, expected) = match dialect {
+        Dialect::Aws => (text.contains(['/', '?', '[', ']']), "a name"),
+        Dialect::Jd => (text.contains(['?', '[', ']']), "a name or a path"),
+    };
+    if is_refused {
         let message = format!(
-            "`{}`: the pattern `{}` is not a name with `*` in it",
+            "`{}`: the pattern `{}` is not {expected} with `*` in it",
             field.name,
             excerpt(text)
         );

@@ -117,6 +117,10 @@ fn check_head(head: &[u8], script: &str, at: Position, problems: &mut Collector)
 
 /// The interpreter of the script at a path, if it has one.
 pub(super) fn interpreter_of(path: &Path) -> Option<String> {
+    // Opening a pipe would wait for somebody to write into it.
+    if !fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
     let head = head_of(path).ok()?;
     let line = head.split(|byte| *byte == b'\n').next()?;
     interpreter(line.strip_prefix(b"#!")?)
