@@ -26,7 +26,7 @@ use std::path::{Component, Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 /// The most entries of a tree.
-pub const MAX_ENTRIES: usize = 200_000;
+pub const MAX_ENTRIES: usize = 1_000_000;
 
 /// The longest path in a tree, in bytes.
 pub const MAX_PATH: usize = 4096;

@@ -177,6 +177,16 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
         PlanError::Fetch(FetchError::WrongDigest { .. }) => {
             "check that the package is the one that was meant".to_owned()
         }
+        PlanError::Fetch(FetchError::Unpack {
+            source: agent::unpack::Error::TooLarge { .. },
+            ..
+        }) => {
+            "raise `packages.limits` in the workspace file, if the package is meant to be like that"
+                .to_owned()
+        }
+        PlanError::Fetch(FetchError::RefusedAddress { grant, .. }) => {
+            return grant.as_deref().map(plugins_hint).into_iter().collect();
+        }
         PlanError::Source { source, .. } => {
             let hint = source.failure().and_then(|failure| failure.hint.as_deref());
             return hint.map(plugins_hint).into_iter().collect();

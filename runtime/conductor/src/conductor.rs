@@ -9,6 +9,7 @@ use model::{Fact, Record, ReleaseId};
 use spec::workspace::Workspace;
 
 use crate::balancer::Turns;
+use crate::download::OnProgress;
 use crate::drive::{Observer, Running, now};
 use crate::logs::Logs;
 use crate::packages::Packages;
@@ -26,6 +27,7 @@ pub struct Conductor {
     pub(crate) turns: Arc<Turns>,
     pub(crate) workspace: Arc<Workspace>,
     pub(crate) operator: String,
+    pub(crate) progress: OnProgress,
 }
 
 /// What a conductor works with.
@@ -52,7 +54,14 @@ impl Conductor {
             turns: Arc::default(),
             workspace: Arc::new(options.workspace),
             operator: options.operator,
+            progress: Arc::new(|_| {}),
         }
+    }
+
+    /// The same, with somebody who sees downloads go on.
+    #[must_use]
+    pub fn with_progress(self, progress: OnProgress) -> Self {
+        Self { progress, ..self }
     }
 
     /// The journal.

@@ -1,22 +1,16 @@
 //! Moving a package's bytes: the plugin says where they are, the host fetches, checks and unpacks them.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
+use agent::unpack::{Format, Options};
 use model::Digest;
 use plugin_host::Secret;
-use sha2::{Digest as _, Sha256};
 
+use crate::digests::{Digests, Stated};
+use crate::download::{Rules, download};
 use crate::packages::{Draft, Packages, Stored};
-
-/// The largest archive that is fetched.
-const MOST_BYTES: u64 = 8 << 30;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-const WHOLE_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How often one address is tried.
-const TRIES: u32 = 3;
 
 /// A package that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +31,34 @@ pub enum FetchError {
         received: u64,
         expected: u64,
     },
-    #[error("`{url}` is larger than the limit of {MOST_BYTES} bytes")]
-    TooLarge { url: String },
+    #[error(
+        "`{url}` is larger than {limit} bytes, which is all that a package may hold (`packages.limits.size` in cutover.yaml)"
+    )]
+    TooLarge { url: String, limit: u64 },
+    #[error("`{url}` redirects to `{to}`: {problem}")]
+    Redirect {
+        url: String,
+        to: String,
+        problem: &'static str,
+    },
+    #[error("`{url}` leads where packages may not be fetched from")]
+    RefusedAddress {
+        url: String,
+        /// The line that would change it, where one would.
+        grant: Option<String>,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the package at `{reference}` has digest {found}, not {expected}")]
     WrongDigest {
         reference: String,
-        found: Digest,
-        expected: Digest,
+        found: String,
+        expected: String,
+    },
+    #[error("the package at `{reference}` has {found} bytes, not {expected} as its source says")]
+    WrongSize {
+        reference: String,
+        found: u64,
+        expected: u64,
     },
     #[error("unpack the package `{reference}`")]
     Unpack {
@@ -76,19 +91,36 @@ pub(crate) struct Place {
     pub(crate) headers: Vec<(String, Secret)>,
 }
 
+/// What is wanted of a package.
+#[derive(Clone)]
+pub(crate) struct Want {
+    /// As the release records it.
+    pub(crate) reference: String,
+    pub(crate) stated: Stated,
+    pub(crate) unpacking: Options,
+    pub(crate) rules: Rules,
+}
+
+/// A package that was fetched.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    pub(crate) stored: Stored,
+    /// What is odd about it.
+    pub(crate) warnings: Vec<String>,
+}
+
 /// Fetches a package into the store, from the first place that gives it. Blocking: call it off the async threads.
 pub(crate) fn fetch(
     packages: &Packages,
-    reference: &str,
+    want: &Want,
     places: &[Place],
-    expected: Option<&Digest>,
-) -> Result<Stored, FetchError> {
+) -> Result<Fetched, FetchError> {
     let mut last = FetchError::NoPlace {
-        reference: reference.to_owned(),
+        reference: want.reference.clone(),
     };
     for place in places {
-        match fetch_from(packages, place, expected) {
-            Ok(stored) => return Ok(stored),
+        match fetch_from(packages, want, place) {
+            Ok(fetched) => return Ok(fetched),
             Err(error) => {
                 tracing::debug!(url = place.url, %error, "a place did not give the package");
                 last = error;
@@ -98,46 +130,51 @@ pub(crate) fn fetch(
     Err(last)
 }
 
-fn fetch_from(
-    packages: &Packages,
-    place: &Place,
-    expected: Option<&Digest>,
-) -> Result<Stored, FetchError> {
+fn fetch_from(packages: &Packages, want: &Want, place: &Place) -> Result<Fetched, FetchError> {
     let url = place.url.as_str();
-    let stored = |source| FetchError::Store {
-        reference: url.to_owned(),
-        source,
-    };
-    let draft = packages.draft().map_err(stored)?;
-    let (source, found) = if let Some(path) = url.strip_prefix("file://") {
+    let draft = packages.draft().map_err(failed(url))?;
+    if let Some(path) = url.strip_prefix("file://") {
         let path = PathBuf::from(path);
         let metadata = std::fs::metadata(&path).map_err(|source| FetchError::NotFound {
             reference: url.to_owned(),
             source,
         })?;
-        let digest = if metadata.is_dir() {
+        let digests = if metadata.is_dir() {
             None
         } else {
-            Some(digest_of(&path).map_err(stored)?)
+            Some(digests_of(&path, &want.stated).map_err(failed(url))?)
         };
-        (path, digest)
+        keep(packages, draft, want, url, &path, digests.as_ref())
     } else if url.starts_with("http://") || url.starts_with("https://") {
-        let digest = download(place, &draft)?;
-        (draft.archive(), Some(digest))
+        let archive = draft.archive();
+        let digests = download(place, &want.rules, &want.stated, &archive)?;
+        keep(packages, draft, want, url, &archive, Some(&digests))
     } else {
-        return Err(FetchError::Address {
+        Err(FetchError::Address {
             url: url.to_owned(),
-        });
-    };
-    if let Some(found) = &found {
-        compare(url, found, expected)?;
+        })
     }
-    agent::unpack::unpack(&source, &draft.tree()).map_err(|source| FetchError::Unpack {
+}
+
+/// Checks what was fetched, unpacks it, and puts it into the store.
+pub(crate) fn keep(
+    packages: &Packages,
+    draft: Draft,
+    want: &Want,
+    url: &str,
+    source: &Path,
+    digests: Option<&Digests>,
+) -> Result<Fetched, FetchError> {
+    let digest = digests
+        .map(|digests| want.stated.check(url, digests))
+        .transpose()?;
+    let unpacked = agent::unpack::unpack_with(source, &draft.tree(), &want.unpacking);
+    let unpacked = unpacked.map_err(|source| FetchError::Unpack {
         reference: url.to_owned(),
         source,
     })?;
-    if found.is_some() && draft.archive().exists() {
-        std::fs::remove_file(draft.archive()).map_err(stored)?;
+    if draft.archive().exists() {
+        std::fs::remove_file(draft.archive()).map_err(failed(url))?;
     }
     let tree = agent::tree::digest(&draft.tree()).map_err(|source| FetchError::Tree {
         reference: url.to_owned(),
@@ -145,123 +182,70 @@ fn fetch_from(
     })?;
     let tree =
         Digest::parse(&tree).unwrap_or_else(|error| unreachable!("a digest of ours: {error}"));
-    let digest = found.unwrap_or_else(|| tree.clone());
-    compare(url, &digest, expected)?;
-    packages.keep(draft, digest, tree).map_err(stored)
-}
-
-fn compare(reference: &str, found: &Digest, expected: Option<&Digest>) -> Result<(), FetchError> {
-    match expected {
-        Some(expected) if expected != found => Err(FetchError::WrongDigest {
-            reference: reference.to_owned(),
-            found: found.clone(),
-            expected: expected.clone(),
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn digest_of(path: &Path) -> io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    copy(&mut File::open(path)?, &mut io::sink(), &mut hasher)?;
-    Ok(finish(hasher))
-}
-
-fn finish(hasher: Sha256) -> Digest {
-    let hex: String = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Digest::parse(&format!("sha256:{hex}"))
-        .unwrap_or_else(|error| unreachable!("a digest of ours: {error}"))
-}
-
-fn copy(from: &mut dyn Read, to: &mut dyn Write, hasher: &mut Sha256) -> io::Result<u64> {
-    let mut buffer = vec![0; 1 << 16];
-    let mut total = 0;
-    loop {
-        let read = match from.read(&mut buffer) {
-            Ok(0) => return Ok(total),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        hasher.update(&buffer[..read]);
-        to.write_all(&buffer[..read])?;
-        total += read as u64;
-    }
-}
-
-fn download(place: &Place, draft: &Draft) -> Result<Digest, FetchError> {
-    let config = ureq::Agent::config_builder()
-        .timeout_connect(Some(CONNECT_TIMEOUT))
-        .timeout_global(Some(WHOLE_TIMEOUT))
-        .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
-        .build();
-    let agent = ureq::Agent::new_with_config(config);
-    let mut tried = 1;
-    loop {
-        match attempt(&agent, place, draft) {
-            Err(FetchError::Download { source, .. }) if tried < TRIES && is_transient(&source) => {
-                tried += 1;
-            }
-            Err(FetchError::BrokenOff { .. }) if tried < TRIES => {
-                tried += 1;
-            }
-            done => return done,
+    let digest = match digest {
+        Some(digest) => digest,
+        None => {
+            want.stated.check_tree(url, &tree)?;
+            tree.clone()
         }
-    }
-}
-
-fn is_transient(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::StatusCode(status) => *status == 429 || *status >= 500,
-        ureq::Error::Io(_) | ureq::Error::Timeout(_) | ureq::Error::ConnectionFailed => true,
-        _ => false,
-    }
-}
-
-fn attempt(agent: &ureq::Agent, place: &Place, draft: &Draft) -> Result<Digest, FetchError> {
-    let url = || place.url.clone();
-    let failed = |source: ureq::Error| FetchError::Download {
-        url: place.url.clone(),
-        source: Box::new(source),
     };
-    let mut request = agent.get(&place.url);
-    for (name, value) in &place.headers {
-        request = request.header(name, value.expose());
-    }
-    let response = request.call().map_err(failed)?;
-    let expected = response.body().content_length();
-    if expected.is_some_and(|length| length > MOST_BYTES) {
-        return Err(FetchError::TooLarge { url: url() });
-    }
-    let mut body = response
-        .into_body()
-        .into_with_config()
-        .limit(MOST_BYTES)
-        .reader();
-    let mut file = File::create(draft.archive()).map_err(|source| FetchError::Store {
-        reference: url(),
-        source,
-    })?;
-    let mut hasher = Sha256::new();
-    let received =
-        copy(&mut body, &mut file, &mut hasher).map_err(|error| failed(ureq::Error::Io(error)))?;
-    match expected {
-        Some(expected) if expected != received => Err(FetchError::BrokenOff {
-            url: url(),
-            received,
-            expected,
-        }),
-        _ => Ok(finish(hasher)),
+    let mut warnings = unpacked.warnings;
+    warnings.extend(wrong_label(url, unpacked.format));
+    warnings.extend(want.stated.unchecked());
+    let stored = packages.keep(draft, digest, tree).map_err(failed(url))?;
+    Ok(Fetched { stored, warnings })
+}
+
+/// What to say of a package whose name claims another format than it has.
+fn wrong_label(url: &str, format: Format) -> Option<String> {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    let name = url[..end].rsplit('/').next()?;
+    let claimed = Format::of_name(name).filter(|claimed| *claimed != format)?;
+    Some(format!(
+        "`{name}` is {format}, not {claimed} as its name says: it is unpacked as what it is"
+    ))
+}
+
+fn failed(reference: &str) -> impl FnOnce(io::Error) -> FetchError {
+    let reference = reference.to_owned();
+    move |source| FetchError::Store { reference, source }
+}
+
+fn digests_of(path: &Path, stated: &Stated) -> io::Result<Digests> {
+    let mut file = File::open(path)?;
+    let mut digests = stated.digests();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(digests),
+            Ok(read) => digests.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    fn want(expected: Option<Digest>) -> Want {
+        Want {
+            reference: "source".to_owned(),
+            stated: Stated {
+                expected,
+                ..Stated::default()
+            },
+            unpacking: Options::default(),
+            rules: Rules {
+                most_bytes: 1 << 20,
+                grant: Arc::new(|_| Err(String::new())),
+                progress: Arc::new(|_| {}),
+            },
+        }
+    }
 
     fn package() -> (tempfile::TempDir, Packages, Place) {
         let folder = tempfile::tempdir().unwrap();
@@ -280,7 +264,7 @@ mod tests {
     fn a_folder_is_kept_under_the_digest_of_its_tree() {
         let (_folder, packages, place) = package();
 
-        let stored = fetch(&packages, "source", &[place], None).unwrap();
+        let stored = fetch(&packages, &want(None), &[place]).unwrap().stored;
 
         assert_eq!(stored.digest, stored.tree_digest);
         let found = packages.find(&stored.digest).unwrap();
@@ -292,7 +276,7 @@ mod tests {
         let (folder, packages, place) = package();
         let expected = Digest::parse(&format!("sha256:{:064}", 1)).unwrap();
 
-        let error = fetch(&packages, "source", &[place], Some(&expected)).unwrap_err();
+        let error = fetch(&packages, &want(Some(expected)), &[place]).unwrap_err();
 
         assert!(matches!(error, FetchError::WrongDigest { .. }), "{error}");
         assert_eq!(
@@ -311,6 +295,18 @@ mod tests {
             headers: Vec::new(),
         };
 
-        fetch(&packages, "source", &[gone, place], None).unwrap();
+        fetch(&packages, &want(None), &[gone, place]).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_claims_another_format_is_told_of() {
+        let warning = |url, format| wrong_label(url, format).unwrap_or_default();
+
+        assert_eq!(
+            warning("https://h/a/shop.tar?sign=x.zip", Format::TarGzip),
+            "`shop.tar` is a gzipped tar archive, not a tar archive as its name says: it is unpacked as what it is"
+        );
+        assert_eq!(warning("file:///srv/shop.tgz", Format::TarGzip), "");
+        assert_eq!(warning("file:///srv/shop-1.0", Format::Zip), "");
     }
 }

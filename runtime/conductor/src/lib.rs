@@ -4,9 +4,12 @@
 //! know; [`Conductor::open`] takes the group and [`Running::drive`] runs the release to its end, as does
 //! [`Conductor::resume`] after a crash. Deliberately absent: what comes next (the engine's), and printing.
 
+mod address;
 mod appspec;
 mod balancer;
 mod conductor;
+mod digests;
+mod download;
 mod drive;
 mod environment;
 mod fetch;
@@ -18,9 +21,11 @@ mod plan;
 mod plugins;
 pub mod preflight;
 mod source;
+mod stream;
 mod version;
 
 pub use conductor::{Conductor, Options};
+pub use download::{OnProgress, Progress};
 pub use drive::{Command, DriveError, Observer, Running, Silent};
 pub use fetch::FetchError;
 pub use local::{LocalRequest, Profile, Workflow};

@@ -82,10 +82,8 @@ pub enum PlanError {
         "`{url}` is not what was asked for, and plugin `{plugin}` is not granted to fetch from there"
     )]
     UngrantedPlace { plugin: String, url: String },
-    #[error(
-        "plugin `{plugin}` streams its packages, which is not supported by this version of cutover"
-    )]
-    Streamed { plugin: String },
+    #[error("plugin `{plugin}` would stream its package and has no `streaming` to do it with")]
+    NoStream { plugin: String },
     #[error("the package `{package}` has problems")]
     AppSpec { package: String, source: Problems },
     #[error(transparent)]
@@ -164,8 +162,9 @@ impl Conductor {
         let release = self.new_release(request.comment)?;
         let reference = absolute(&request.package);
         let source = self.resolve(release.id.as_str(), &reference).await?;
-        let expected = request.digest.clone().or(source.digest);
-        let stored = self.fetch(&source.pinned, source.places, expected).await?;
+        let fetched = self.fetch(&source, request.digest.clone()).await?;
+        warnings.extend(fetched.warnings);
+        let stored = fetched.stored;
         let appspec = read_appspec(&request.package, &stored.tree, group, &mut warnings)?;
         let package = Package {
             deployment: DeploymentId::nth(&release.id, 1),

@@ -171,6 +171,13 @@ impl Plugins {
         self.get(&name).await
     }
 
+    /// The configuration of a package source, a JSON document.
+    #[must_use]
+    pub(crate) fn config(&self, name: &PluginName) -> String {
+        let declared = self.declaration(name);
+        declared.map_or_else(|| "{}".to_owned(), |plugin| plugin.config.clone())
+    }
+
     /// Everything that does not fit between what a plugin declares and what it is granted.
     #[must_use]
     pub fn mismatches(&self, plugin: &Plugin) -> Vec<Mismatch> {

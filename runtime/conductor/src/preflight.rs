@@ -27,6 +27,16 @@ pub enum PreflightError {
         group: String,
         problems: Vec<String>,
     },
+    #[error("plugins.{plugin}.config is not valid: {}", problems.join("; "))]
+    SourceConfig {
+        plugin: PluginName,
+        problems: Vec<String>,
+    },
+    #[error("ask plugin `{plugin}` to check its configuration")]
+    CheckSource {
+        plugin: PluginName,
+        source: Box<CallError>,
+    },
     #[error("instance `{instance}` of {group}: {reason}")]
     Address {
         instance: String,
@@ -106,6 +116,48 @@ pub async fn balancer(
         plugin_name.clone(),
         plugin.digest().clone(),
     )]))
+}
+
+/// Lets a package source check the configuration that the workspace gives it.
+///
+/// # Errors
+/// [`PreflightError::SourceConfig`] for what the source could not work with.
+pub async fn source(
+    plugin: &Plugin,
+    config: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), PreflightError> {
+    if config == "{}" {
+        return Ok(());
+    }
+    let name = plugin.name();
+    if !plugin.provides().package_source {
+        warnings.push(format!(
+            "plugins.{name}.config is for package sources, and `{name}` implements {}: a load balancer has its `config` in the group",
+            implements(plugin.provides())
+        ));
+        return Ok(());
+    }
+    let found = plugin.validate_config(config).await;
+    let found = found.map_err(|source| PreflightError::CheckSource {
+        plugin: name.clone(),
+        source: Box::new(source),
+    })?;
+    let (errors, others): (Vec<_>, Vec<_>) = found
+        .into_iter()
+        .partition(|found| found.severity == Severity::Error);
+    warnings.extend(
+        others
+            .iter()
+            .map(|found| format!("plugins.{name}.config: {}", text(found))),
+    );
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(PreflightError::SourceConfig {
+        plugin: name.clone(),
+        problems: errors.iter().map(text).collect(),
+    })
 }
 
 fn text(diagnostic: &Diagnostic) -> String {

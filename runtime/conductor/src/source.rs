@@ -1,22 +1,39 @@
 //! Where packages come from: asking the package source, and fetching what it names into the store.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use agent::unpack::{Limits, Options};
 use model::{Digest, Package, Version};
 use plugin_host::package_source::FetchPlan;
-use plugin_host::{CallError, OpContext};
+use plugin_host::{CallError, OpContext, Plugin};
 
 use crate::Conductor;
-use crate::fetch::{self, Place};
+use crate::digests::Stated;
+use crate::download::Rules;
+use crate::fetch::{self, Fetched, Place, Want};
 use crate::packages::Stored;
 use crate::plan::PlanError;
+use crate::preflight;
+use crate::stream;
 
 /// What a package source said of a reference.
 pub(crate) struct Source {
     pub(crate) pinned: String,
     pub(crate) version: Option<Version>,
-    pub(crate) digest: Option<Digest>,
-    pub(crate) places: Vec<Place>,
+    /// What is odd about the source.
+    warnings: Vec<String>,
+    plugin: Arc<Plugin>,
+    config: String,
+    context: OpContext,
+    stated: Stated,
+    route: Route,
+}
+
+/// How the package comes here.
+enum Route {
+    Places(Vec<Place>),
+    Stream,
 }
 
 /// A package reference with its scheme; a path becomes absolute.
@@ -44,24 +61,72 @@ impl Conductor {
         let source = self
             .resolve(package.deployment.as_str(), &revision.source)
             .await?;
-        self.fetch(&source.pinned, source.places, Some(revision.digest.clone()))
-            .await
+        let fetched = self.fetch(&source, Some(revision.digest.clone())).await?;
+        Ok(fetched.stored)
     }
 
+    /// Brings a package into the store, unless one of the digest that it must have is there.
     pub(crate) async fn fetch(
         &self,
-        pinned: &str,
-        places: Vec<Place>,
+        source: &Source,
         expected: Option<Digest>,
-    ) -> Result<Stored, PlanError> {
-        let (packages, pinned) = (self.packages.clone(), pinned.to_owned());
-        let stored = tokio::task::spawn_blocking(move || {
-            fetch::fetch(&packages, &pinned, &places, expected.as_ref())
-        })
-        .await;
-        match stored {
-            Ok(stored) => Ok(stored?),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    ) -> Result<Fetched, PlanError> {
+        let mut stated = source.stated.clone();
+        stated.expected = expected;
+        if let Some(stored) = stated
+            .sha256()
+            .and_then(|digest| self.packages.find(&digest))
+        {
+            let warnings = source.warnings.clone();
+            return Ok(Fetched { stored, warnings });
+        }
+        let limits = self.limits();
+        let plugin = source.plugin.clone();
+        let want = Want {
+            reference: source.pinned.clone(),
+            stated,
+            unpacking: Options {
+                limits,
+                appspec: None,
+            },
+            rules: Rules {
+                most_bytes: limits.bytes,
+                grant: Arc::new(move |url| {
+                    plugin
+                        .may_fetch(url)
+                        .map_err(|failure| failure.hint.unwrap_or_default())
+                }),
+                progress: self.progress.clone(),
+            },
+        };
+        let mut fetched = match &source.route {
+            Route::Places(places) => {
+                let (packages, places) = (self.packages.clone(), places.clone());
+                let fetching =
+                    tokio::task::spawn_blocking(move || fetch::fetch(&packages, &want, &places));
+                match fetching.await {
+                    Ok(fetched) => fetched?,
+                    Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+                }
+            }
+            Route::Stream => {
+                let (context, config) = (&source.context, &source.config);
+                stream::fetch(&self.packages, want, &source.plugin, context, config).await?
+            }
+        };
+        fetched.warnings.extend(source.warnings.iter().cloned());
+        Ok(fetched)
+    }
+
+    /// What a package may hold, as the workspace says it.
+    pub(crate) fn limits(&self) -> Limits {
+        let usual = Limits::default();
+        let own = &self.workspace.packages.limits;
+        Limits {
+            bytes: own.size.unwrap_or(usual.bytes),
+            entries: own.entries.unwrap_or(usual.entries),
+            ratio: own.ratio.unwrap_or(usual.ratio),
+            path: own.path.unwrap_or(usual.path),
         }
     }
 
@@ -83,42 +148,53 @@ impl Conductor {
             attempt: 1,
             ..OpContext::default()
         };
+        let config = self.plugins.config(plugin.name());
+        let mut warnings = Vec::new();
+        preflight::source(&plugin, &config, &mut warnings).await?;
         let resolved = plugin
-            .resolve(&context, "{}", reference)
+            .resolve(&context, &config, reference)
             .await
             .map_err(failed)?;
-        let downloads = plugin
-            .plan_fetch(&context, "{}", &resolved.pinned)
+        let planned = plugin
+            .plan_fetch(&context, &config, &resolved.pinned)
             .await
             .map_err(failed)?;
-        let FetchPlan::Download(downloads) = downloads else {
-            return Err(PlanError::Streamed {
-                plugin: plugin.name().to_string(),
-            });
+        let route = match planned {
+            FetchPlan::Streamed if plugin.provides().streaming => Route::Stream,
+            FetchPlan::Streamed => {
+                return Err(PlanError::NoStream {
+                    plugin: plugin.name().to_string(),
+                });
+            }
+            FetchPlan::Download(downloads) => {
+                let mut places = Vec::new();
+                for download in downloads {
+                    let headers = plugin.authorise(reference, &download).map_err(failed)?;
+                    places.push(Place {
+                        url: download.url,
+                        headers,
+                    });
+                }
+                Route::Places(places)
+            }
         };
-        let mut places = Vec::new();
-        for download in downloads {
-            let headers = plugin.authorise(reference, &download).map_err(failed)?;
-            places.push(Place {
-                url: download.url,
-                headers,
-            });
-        }
         let version = resolved
             .version
             .as_deref()
             .and_then(|text| Version::parse(text).ok());
-        let digest = match resolved.digest {
-            Some(digest) if digest.algorithm == "sha256" => {
-                Digest::parse(&format!("sha256:{}", digest.hex)).ok()
-            }
-            _ => None,
-        };
         Ok(Source {
             pinned: resolved.pinned,
             version,
-            digest,
-            places,
+            warnings,
+            plugin: plugin.clone(),
+            config,
+            context,
+            stated: Stated {
+                expected: None,
+                by_source: resolved.digest,
+                size: resolved.size,
+            },
+            route,
         })
     }
 }

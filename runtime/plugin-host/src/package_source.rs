@@ -220,6 +220,14 @@ impl Plugin {
         headers.collect()
     }
 
+    /// Checks that the operator granted the plugin to have a URL fetched.
+    ///
+    /// # Errors
+    /// A failure of class `denied` with the line that would grant it.
+    pub fn may_fetch(&self, url: &str) -> Result<(), Failure> {
+        self.check_url(url)
+    }
+
     fn check_url(&self, url: &str) -> Result<(), Failure> {
         let permissions = &self.shared.permissions;
         if let Some(path) = url.strip_prefix("file://") {

@@ -2,8 +2,21 @@
 
 use serde_json::{Map, Number, Value as Json};
 
+use crate::fields::Field;
 use crate::problem::{Collector, excerpt};
 use crate::yaml::{Node, Style, Value};
+
+/// The JSON document of a plugin's `config`, which is a mapping; an empty one where it is left out.
+pub(crate) fn config(field: Option<Field<'_>>, problems: &mut Collector) -> Option<String> {
+    let Some(field) = field else {
+        return Some("{}".to_owned());
+    };
+    if !matches!(field.node.value, Value::Mapping(_)) {
+        field.mismatch("a mapping", problems);
+        return None;
+    }
+    Some(from_node(field.node, problems)?.to_string())
+}
 
 /// Converts a tree. Plain scalars are typed by the core schema of YAML 1.2, so `yes` stays text.
 pub(crate) fn from_node(node: &Node, problems: &mut Collector) -> Option<Json> {

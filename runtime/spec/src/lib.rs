@@ -14,6 +14,7 @@ mod json;
 pub mod lock;
 mod problem;
 pub mod schema;
+pub mod size;
 pub mod template;
 pub mod workspace;
 mod yaml;

@@ -140,6 +140,18 @@ async fn check_workspace(file: &Path, found: &mut Vec<Problem>) -> Result<(), Fa
                 found.extend(mismatches.iter().map(|mismatch| {
                     problem(&opened, declared.at, Severity::Warning, mismatch, None)
                 }));
+                let mut warnings = Vec::new();
+                let checked =
+                    conductor::preflight::source(&plugin, &declared.config, &mut warnings).await;
+                if let Err(error) = checked {
+                    let text = chain(&error);
+                    found.push(problem(&opened, declared.at, Severity::Error, &text, None));
+                }
+                found.extend(
+                    warnings
+                        .iter()
+                        .map(|text| problem(&opened, declared.at, Severity::Warning, text, None)),
+                );
             }
             Err(error) => {
                 let text = chain(&error);

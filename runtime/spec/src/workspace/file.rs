@@ -7,6 +7,7 @@ use std::path::Path;
 use model::{ApplicationName, GroupName, GroupRef};
 
 use super::group::{self, Group};
+use super::packages::{self, Packages};
 use super::plugin::{self, Plugin};
 use crate::fields::{Field, Fields, Shape};
 use crate::problem::{Collector, Parsed, Position, Problems, excerpt, suggestion};
@@ -14,7 +15,7 @@ use crate::yaml;
 
 pub(super) static WORKSPACE: Shape = Shape {
     name: "workspace",
-    keys: &["journal", "plugins", "applications"],
+    keys: &["journal", "packages", "plugins", "applications"],
     aliases: &[],
     unsupported: &[],
 };
@@ -32,6 +33,7 @@ pub struct Workspace {
     pub journal: JournalLocation,
     /// Where that is written, and the beginning of the file where it is not.
     pub journal_at: Position,
+    pub packages: Packages,
     /// In the order of the file.
     pub plugins: Vec<Plugin>,
     /// The groups of all applications, in the order of the file.
@@ -129,6 +131,12 @@ fn workspace(fields: &Fields<'_>, problems: &mut Collector) -> Option<Workspace>
             journal(field, problems)
         });
 
+    let packages = fields
+        .get("packages")
+        .map_or(Some(Packages::default()), |field| {
+            packages::parse(field, problems)
+        });
+
     let declared = fields
         .get("plugins")
         .map(|field| field.entries("names to plugins", problems))
@@ -169,6 +177,7 @@ fn workspace(fields: &Fields<'_>, problems: &mut Collector) -> Option<Workspace>
         journal_at: fields
             .get("journal")
             .map_or(Position::START, |field| field.at()),
+        packages: packages?,
         plugins,
         groups,
     })
@@ -250,9 +259,11 @@ mod tests {
 
     const FULL: &str = r#"
 journal: sqlite:.cutover/journal.db
+packages: {limits: {size: 2GiB, entries: 5000}}
 plugins:
   haproxy:
     component: plugins/haproxy.wasm
+    config: {mirrors: []}
     grants:
       sockets: ["tcp:127.0.0.1:9999", "unix:/run/haproxy.sock"]
       http: ["https://api.example.com"]
@@ -283,6 +294,25 @@ applications:
 "#;
 
     #[test]
+    fn limits_of_packages_are_checked() {
+        let limits = |limits: &str| {
+            check(&format!(
+                "packages: {{limits: {{{limits}}}}}\napplications: {{shop: {{groups: {{web: {{instances: [{{id: w, host: 'local:'}}]}}}}}}}}"
+            ))
+        };
+        assert_snapshot!(limits("size: 2G, entries: 0, ratio: many, path: 5000, paths: 1"), @"
+        cutover.yaml:1:27: `size`: `2G` is not a size: write a whole number, and `KiB`, `MiB`, `GiB`, `TiB`, `kB`, `MB`, `GB` or `TB`, for example `2GiB`
+        cutover.yaml:1:40: `entries`: expected a whole number from 1 to 1000000, found number `0`
+        cutover.yaml:1:50: `ratio`: expected a whole number from 1 to 4294967295, found text `many`
+        cutover.yaml:1:62: `path`: expected a whole number from 1 to 4096, found number `5000`
+        cutover.yaml:1:68: unknown key `paths`; expected one of `size`, `entries`, `ratio`, `path`
+          hint: did you mean `path`?
+        ");
+        assert_snapshot!(limits("size: 0"), @"cutover.yaml:1:27: `size`: expected a size of at least 1 byte, such as `2GiB`, found number `0`");
+        assert!(limits("size: 500MB, entries: 10, ratio: 50, path: 100").contains("500000000"));
+    }
+
+    #[test]
     fn reads_the_whole_shape() {
         assert_snapshot!(check(FULL), @r#"
         Workspace {
@@ -293,10 +323,23 @@ applications:
                 line: 2,
                 column: 10,
             },
+            packages: Packages {
+                limits: PackageLimits {
+                    size: Some(
+                        2147483648,
+                    ),
+                    entries: Some(
+                        5000,
+                    ),
+                    ratio: None,
+                    path: None,
+                },
+            },
             plugins: [
                 Plugin {
                     name: "haproxy",
                     component: "plugins/haproxy.wasm",
+                    config: "{\"mirrors\":[]}",
                     grants: Grants {
                         sockets: [
                             "tcp:127.0.0.1:9999",
@@ -347,7 +390,7 @@ applications:
                         ],
                     },
                     at: Position {
-                        line: 4,
+                        line: 5,
                         column: 3,
                     },
                 },
@@ -447,11 +490,11 @@ applications:
                     ),
                     keep_revisions: 3,
                     at: Position {
-                        line: 15,
+                        line: 17,
                         column: 7,
                     },
                     balancer_at: Position {
-                        line: 25,
+                        line: 27,
                         column: 9,
                     },
                 },
@@ -471,10 +514,19 @@ applications:
                 line: 1,
                 column: 1,
             },
+            packages: Packages {
+                limits: PackageLimits {
+                    size: None,
+                    entries: None,
+                    ratio: None,
+                    path: None,
+                },
+            },
             plugins: [
                 Plugin {
                     name: "haproxy",
                     component: "haproxy",
+                    config: "{}",
                     grants: Grants {
                         sockets: [],
                         http: [],
@@ -548,9 +600,9 @@ applications:
           hint: did you mean `plugin`?
         ");
         assert_snapshot!(check("aplications: {}\nversion: 1\n"), @"
-        cutover.yaml:1:1: unknown key `aplications`; expected one of `journal`, `plugins`, `applications`
+        cutover.yaml:1:1: unknown key `aplications`; expected one of `journal`, `packages`, `plugins`, `applications`
           hint: did you mean `applications`?
-        cutover.yaml:2:1: unknown key `version`; expected one of `journal`, `plugins`, `applications`
+        cutover.yaml:2:1: unknown key `version`; expected one of `journal`, `packages`, `plugins`, `applications`
         ");
     }
 

@@ -201,23 +201,14 @@ fn balancer(field: Field<'_>, plugins: &[&str], problems: &mut Collector) -> Opt
     let plugin = fields
         .required("plugin", problems)
         .and_then(|field| declared_plugin(field, plugins, problems));
-    let config = match fields.get("config") {
-        Some(field) if matches!(field.node.value, Value::Mapping(_)) => {
-            json::from_node(field.node, problems)
-        }
-        Some(field) => {
-            field.mismatch("a mapping", problems);
-            None
-        }
-        None => Some(serde_json::Value::Object(serde_json::Map::new())),
-    };
+    let config = json::config(fields.get("config"), problems);
     let timeout = match fields.get("timeout") {
         Some(field) => field.duration(BareNumber::Refused, problems),
         None => Some(DEFAULT_BALANCER_TIMEOUT),
     };
     Some(Balancer::Plugin {
         plugin: plugin?,
-        config: config?.to_string(),
+        config: config?,
         timeout: timeout?,
     })
 }

@@ -6,11 +6,13 @@
 mod file;
 mod group;
 mod instance;
+mod packages;
 mod plugin;
 mod strategy;
 
 pub use file::{JournalLocation, UnknownGroup, Workspace, parse};
 pub use group::Group;
+pub use packages::{PackageLimits, Packages};
 pub use plugin::{Access, Directory, Grants, Plugin, Secret, SecretSource};
 
 /// Every kind of mapping in a workspace file, for the test that holds the schema against it.
@@ -22,6 +24,8 @@ pub(crate) fn shapes() -> Vec<&'static crate::fields::Shape> {
         &group::GROUP,
         &group::BALANCER,
         &instance::INSTANCE,
+        &packages::PACKAGES,
+        &packages::LIMITS,
         &plugin::PLUGIN,
         &plugin::GRANTS,
         &plugin::DIRECTORY,

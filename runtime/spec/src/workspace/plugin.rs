@@ -6,12 +6,13 @@
 use model::PluginName;
 
 use crate::fields::{Field, Shape, is_variable_name};
+use crate::json;
 use crate::problem::{Collector, Position, excerpt};
 use crate::yaml::Value;
 
 pub(super) static PLUGIN: Shape = Shape {
     name: "plugin",
-    keys: &["component", "grants"],
+    keys: &["component", "config", "grants"],
     aliases: &[],
     unsupported: &[],
 };
@@ -36,6 +37,8 @@ pub struct Plugin {
     pub name: PluginName,
     /// A path relative to the workspace file, a URL, or the bare name of a first-party plugin.
     pub component: String,
+    /// What it is given as a package source: a JSON document. Balancers have theirs in the group.
+    pub config: String,
     pub grants: Grants,
     /// Where the plugin's name is.
     pub at: Position,
@@ -94,12 +97,14 @@ pub(super) fn parse(field: Field<'_>, problems: &mut Collector) -> Option<Plugin
     let component = fields
         .required("component", problems)
         .and_then(|field| field.text(problems));
+    let config = json::config(fields.get("config"), problems);
     let grants = fields
         .get("grants")
         .map_or(Some(Grants::default()), |field| grants(field, problems));
     Some(Plugin {
         name: name?,
         component: component?.to_owned(),
+        config: config?,
         grants: grants?,
         at: field.name_at,
     })
