@@ -85,15 +85,14 @@ impl Stated {
         }
         let sha256 = hex(&found.sha256.clone().finalize());
         if let Some(stated) = &self.by_source {
+            let sha512 = found.sha512.clone();
+            let sha512 = sha512.map_or_else(String::new, |sha512| hex(&sha512.finalize()));
             let found = match stated.algorithm.as_str() {
-                "sha256" => sha256.clone(),
-                "sha512" => {
-                    let sha512 = found.sha512.clone();
-                    sha512.map_or_else(String::new, |sha512| hex(&sha512.finalize()))
-                }
-                _ => stated.hex.clone(),
+                "sha256" => &sha256,
+                "sha512" => &sha512,
+                _ => &stated.hex,
             };
-            if found != stated.hex {
+            if *found != stated.hex {
                 let algorithm = &stated.algorithm;
                 return Err(FetchError::WrongDigest {
                     reference: reference.to_owned(),

@@ -633,7 +633,7 @@ mod tests {
         let inner_url = format!("http://{}/secret", inner.local_addr().unwrap());
         let port = inner.local_addr().unwrap().port();
         for (to, expected) in [
-            (inner_url.clone(), "this machine itself"),
+            (inner_url, "this machine itself"),
             (format!("http://localhost:{port}/"), "this machine itself"),
             (
                 "http://[::ffff:127.0.0.2]/".to_owned(),

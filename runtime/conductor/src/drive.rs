@@ -113,6 +113,9 @@ impl Running {
             if self.is_over() {
                 // What is in flight is on the instances, under its attempt ids; only our waiting for it ends here.
                 tasks.shutdown().await;
+                if self.engine.state().status.is_terminal() {
+                    self.conductor.prune().await;
+                }
                 return Ok(self.engine.state().clone());
             }
             for switch in output.switches {

@@ -20,6 +20,7 @@ mod perform;
 mod plan;
 mod plugins;
 pub mod preflight;
+mod prune;
 mod source;
 mod stream;
 mod version;

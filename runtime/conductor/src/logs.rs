@@ -44,6 +44,14 @@ impl Logs {
             .join(format!("{stage}.{attempt}.log"))
     }
 
+    /// Removes all logs of a deployment.
+    pub(crate) fn remove(&self, deployment: &DeploymentId) -> io::Result<()> {
+        match fs::remove_dir_all(self.folder.join(deployment.as_str())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// All logs of a deployment: by instance, then by event in the canonical order, then by attempt.
     ///
     /// # Errors

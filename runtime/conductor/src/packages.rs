@@ -1,15 +1,32 @@
 //! The conductor's package store: every package is fetched once, checked, unpacked and kept by its digest.
+//!
+//! Several conductors may share a store. Who brings a package, or plans with one, holds a lock on it, so that nobody
+//! prunes it meanwhile; from the moment that a release is in the journal, the journal says that it is needed.
 
-use std::fs;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use model::Digest;
 
-/// The store's folder: `DIGEST/tree` is the unpacked package, `DIGEST/tree-digest` the digest of that tree.
+/// How long a package is held for a plan that has not become a release.
+const HOLD: Duration = Duration::from_secs(3600);
+
+/// What says that a package is whole: the digest of its tree, and the boot in which that was last known.
+const SEAL: &str = "tree-digest";
+const DRAFT: &str = ".partial-";
+const PRUNED: &str = ".pruned-";
+
+/// The store's folder: `DIGEST/tree` is the unpacked package, `DIGEST/tree-digest` its seal.
 #[derive(Debug, Clone)]
 pub(crate) struct Packages {
     folder: PathBuf,
+    /// The packages that this process plans with, by digest.
+    holds: Arc<Mutex<BTreeMap<String, (Instant, File)>>>,
 }
 
 /// A package in the store.
@@ -23,17 +40,45 @@ pub(crate) struct Stored {
 
 impl Packages {
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self {
+            folder,
+            holds: Arc::default(),
+        }
     }
 
-    /// Finds a package.
+    /// Finds a package, and holds it.
     pub(crate) fn find(&self, digest: &Digest) -> Option<Stored> {
         let folder = self.folder.join(digest.hex());
-        let tree_digest =
-            Digest::parse(fs::read_to_string(folder.join("tree-digest")).ok()?.trim()).ok()?;
+        let mut seal = File::open(folder.join(SEAL)).ok()?;
+        seal.lock_shared().ok()?;
+        // It may have been pruned before the lock was had.
+        let (held, there) = (seal.metadata().ok()?, folder.join(SEAL).metadata().ok()?);
+        if held.ino() != there.ino() {
+            return None;
+        }
+        let mut text = String::new();
+        seal.read_to_string(&mut text).ok()?;
+        let mut lines = text.lines();
+        let tree_digest = Digest::parse(lines.next()?).ok()?;
+        let tree = folder.join("tree");
+        // After another boot a package may look whole and not be: what was written had not reached the disk.
+        if lines.next() != Some(boot().as_str()) {
+            let found = agent::tree::digest(&tree).ok()?;
+            if found != tree_digest.as_str() {
+                tracing::warn!(folder = %folder.display(), "a package in the store is damaged and is fetched again");
+                drop(seal);
+                self.remove(&folder);
+                return None;
+            }
+            let resealed = fs::write(folder.join(SEAL), sealed(&tree_digest));
+            if let Err(error) = resealed {
+                tracing::debug!(folder = %folder.display(), %error, "cannot note that a package is whole");
+            }
+        }
+        self.hold(digest, seal);
         Some(Stored {
             digest: digest.clone(),
-            tree: folder.join("tree"),
+            tree,
             tree_digest,
         })
     }
@@ -43,34 +88,137 @@ impl Packages {
         let number = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let folder = self
             .folder
-            .join(format!(".partial-{}-{number}", std::process::id()));
+            .join(format!("{DRAFT}{}-{number}", std::process::id()));
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
         }
         fs::create_dir_all(&folder)?;
-        Ok(Draft { folder })
+        let seal = File::options()
+            .create_new(true)
+            .read(true)
+            .write(true)
+            .open(folder.join(SEAL))?;
+        seal.lock()?;
+        Ok(Draft { folder, seal })
     }
 
     /// Keeps a draft whose `tree` is complete under its digest. The rename makes it visible whole or not at all.
     pub(crate) fn keep(
         &self,
-        draft: Draft,
+        mut draft: Draft,
         digest: Digest,
         tree_digest: Digest,
     ) -> io::Result<Stored> {
-        fs::write(draft.folder.join("tree-digest"), tree_digest.as_str())?;
+        draft.seal.rewind()?;
+        draft.seal.write_all(sealed(&tree_digest).as_bytes())?;
         let folder = self.folder.join(digest.hex());
         match fs::rename(&draft.folder, &folder) {
-            Ok(()) => {}
+            Ok(()) => {
+                let seal = draft.seal.try_clone()?;
+                // From alone to together with others: the same open file, so it is never let go.
+                seal.lock_shared()?;
+                self.hold(&digest, seal);
+            }
             // Somebody else brought the same package meanwhile; the draft goes when it is dropped.
-            Err(_) if folder.join("tree-digest").exists() => {}
-            Err(error) => return Err(error),
+            Err(error) => return self.find(&digest).ok_or(error),
         }
         Ok(Stored {
             digest,
             tree: folder.join("tree"),
             tree_digest,
         })
+    }
+
+    /// How many packages there are.
+    pub(crate) fn count(&self) -> usize {
+        self.names()
+            .filter(|name| digest_of(name).is_some())
+            .count()
+    }
+
+    /// Removes every package that is not among those needed and that nobody holds, and what is left of packages that
+    /// were not brought or removed to the end. Answers with the digests of those that are gone.
+    pub(crate) fn prune(&self, needed: &BTreeSet<Digest>) -> Vec<Digest> {
+        self.holds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, (since, _)| since.elapsed() < HOLD);
+        let mut gone = Vec::new();
+        for name in self.names() {
+            let folder = self.folder.join(&name);
+            if name.starts_with(PRUNED) {
+                remove(&folder);
+            } else if name.starts_with(DRAFT) {
+                if is_free(&folder) {
+                    self.remove(&folder);
+                }
+            } else if let Some(digest) = digest_of(&name)
+                && !needed.contains(&digest)
+                && is_free(&folder)
+                && self.remove(&folder)
+            {
+                gone.push(digest);
+            }
+        }
+        gone
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok())
+    }
+
+    /// Takes the folder's name away before it takes the folder apart: a kill in between leaves nothing that is taken
+    /// for a package.
+    fn remove(&self, folder: &Path) -> bool {
+        let number = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let aside = self
+            .folder
+            .join(format!("{PRUNED}{}-{number}", std::process::id()));
+        if aside.exists() {
+            remove(&aside);
+        }
+        match fs::rename(folder, &aside) {
+            Ok(()) => {
+                remove(&aside);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove a package");
+                false
+            }
+        }
+    }
+
+    fn hold(&self, digest: &Digest, seal: File) {
+        self.holds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(digest.hex().to_owned(), (Instant::now(), seal));
+    }
+}
+
+fn sealed(tree_digest: &Digest) -> String {
+    format!("{tree_digest}\n{}\n", boot())
+}
+
+/// What tells this boot from others; empty where the system does not say.
+fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+fn digest_of(name: &str) -> Option<Digest> {
+    Digest::parse(&format!("sha256:{name}")).ok()
+}
+
+/// Whether nobody holds a package. One without a seal is nobody's, unless it is being made at this moment.
+fn is_free(folder: &Path) -> bool {
+    match File::open(folder.join(SEAL)) {
+        Ok(seal) => !matches!(seal.try_lock(), Err(TryLockError::WouldBlock)),
+        Err(_) => fs::metadata(folder)
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > HOLD)),
     }
 }
 
@@ -80,6 +228,7 @@ static DRAFTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(
 #[derive(Debug)]
 pub(crate) struct Draft {
     folder: PathBuf,
+    seal: File,
 }
 
 impl Draft {
@@ -101,7 +250,129 @@ impl Drop for Draft {
 }
 
 fn remove(folder: &Path) {
-    if let Err(error) = fs::remove_dir_all(folder) {
-        tracing::warn!(folder = %folder.display(), %error, "cannot remove a package that was not kept");
+    if let Err(error) = fs::remove_dir_all(folder)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(folder = %folder.display(), %error, "cannot remove a package that is not needed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        folder: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Self {
+                folder: tempfile::tempdir().unwrap(),
+            }
+        }
+
+        /// The store, as another process sees it.
+        fn store(&self) -> Packages {
+            Packages::new(self.folder.path().join("packages"))
+        }
+
+        fn bring(&self, store: &Packages, text: &str) -> Digest {
+            let draft = store.draft().unwrap();
+            fs::create_dir(draft.tree()).unwrap();
+            fs::write(draft.tree().join("file"), text).unwrap();
+            let digest = Digest::parse(&agent::tree::digest(&draft.tree()).unwrap()).unwrap();
+            let stored = store.keep(draft, digest.clone(), digest).unwrap();
+            stored.digest
+        }
+
+        fn names(&self) -> Vec<String> {
+            let mut names: Vec<_> = self.store().names().collect();
+            names.sort();
+            names
+        }
+    }
+
+    #[test]
+    fn what_nobody_needs_is_pruned() {
+        let bench = Bench::new();
+        let [one, two] = ["one", "two"].map(|text| bench.bring(&bench.store(), text));
+
+        let gone = bench.store().prune(&BTreeSet::from([two.clone()]));
+
+        assert_eq!(gone, std::slice::from_ref(&one));
+        assert!(bench.store().find(&one).is_none());
+        assert!(bench.store().find(&two).is_some());
+        assert_eq!(bench.names(), [two.hex()]);
+    }
+
+    #[test]
+    fn what_is_being_planned_with_is_not_pruned() {
+        let bench = Bench::new();
+        let planner = bench.store();
+        let brought = bench.bring(&planner, "one");
+        let found = bench.bring(&bench.store(), "two");
+        planner.find(&found).unwrap();
+
+        assert_eq!(bench.store().prune(&BTreeSet::new()), []);
+        drop(planner);
+
+        let mut gone = bench.store().prune(&BTreeSet::new());
+        gone.sort();
+        let mut expected = vec![brought, found];
+        expected.sort();
+        assert_eq!(gone, expected);
+    }
+
+    #[test]
+    fn a_draft_goes_when_its_process_is_gone_and_not_before() {
+        let bench = Bench::new();
+        let store = bench.store();
+        let draft = store.draft().unwrap();
+        fs::create_dir(draft.tree()).unwrap();
+
+        bench.store().prune(&BTreeSet::new());
+        assert!(draft.tree().is_dir());
+
+        let (folder, seal) = (draft.folder.clone(), draft.seal.try_clone().unwrap());
+        // As a kill leaves it: the lock is let go, the folder stays.
+        std::mem::forget(draft);
+        seal.unlock().unwrap();
+        bench.store().prune(&BTreeSet::new());
+        assert!(!folder.exists());
+        assert_eq!(bench.names(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_kill_left_of_a_package_being_removed_is_no_package() {
+        let bench = Bench::new();
+        let digest = bench.bring(&bench.store(), "one");
+        let store = bench.folder.path().join("packages");
+        fs::rename(store.join(digest.hex()), store.join(".pruned-1-1")).unwrap();
+
+        assert!(bench.store().find(&digest).is_none());
+        bench.store().prune(&BTreeSet::new());
+
+        assert_eq!(bench.names(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn after_another_boot_a_package_is_looked_at_before_it_is_used() {
+        let bench = Bench::new();
+        let digests = ["whole", "torn"].map(|text| bench.bring(&bench.store(), text));
+        for digest in &digests {
+            let folder = bench.folder.path().join("packages").join(digest.hex());
+            fs::write(folder.join(SEAL), format!("{digest}\nanother boot\n")).unwrap();
+        }
+        let torn = bench.folder.path().join("packages").join(digests[1].hex());
+        fs::write(torn.join("tree/file"), "").unwrap();
+
+        assert!(bench.store().find(&digests[0]).is_some());
+        assert!(bench.store().find(&digests[1]).is_none());
+
+        let seal = bench.folder.path().join("packages").join(digests[0].hex());
+        let seal = fs::read_to_string(seal.join(SEAL)).unwrap();
+        assert!(seal.contains(&boot()), "it is looked at once a boot");
+        assert!(!torn.exists());
     }
 }
