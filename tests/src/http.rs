@@ -2,14 +2,15 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 /// A web server. It ends when it is dropped.
 pub struct WebServer {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
+    asked: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -24,19 +25,31 @@ impl WebServer {
         let address = listener.local_addr().expect("its address");
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let asking = asked.clone();
         let thread = thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                serve(connection, &answer);
+                serve(connection, &asking, &answer);
             }
         });
         Self {
             address,
             stop,
+            asked,
             thread: Some(thread),
         }
+    }
+
+    /// The heads of all requests so far, in lower case.
+    ///
+    /// # Panics
+    /// When the server has crashed.
+    #[must_use]
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().expect("the server's list").clone()
     }
 
     /// The address of a path.
@@ -68,7 +81,7 @@ impl WebServer {
     }
 }
 
-fn serve(mut connection: TcpStream, answer: &impl Fn(&str) -> Vec<u8>) {
+fn serve(mut connection: TcpStream, asked: &Mutex<Vec<String>>, answer: &impl Fn(&str) -> Vec<u8>) {
     let Ok(reading) = connection.try_clone() else {
         return;
     };
@@ -77,7 +90,10 @@ fn serve(mut connection: TcpStream, answer: &impl Fn(&str) -> Vec<u8>) {
         return;
     };
     // The head ends with an empty line; a request for a package has no body.
-    let _ = lines.find(String::is_empty);
+    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    if let Ok(mut asked) = asked.lock() {
+        asked.push(format!("{request}\n{}", head.join("\n")).to_ascii_lowercase());
+    }
     let path = request.split(' ').nth(1).unwrap_or("/");
     // The client may have gone, which is its own affair.
     let _ = connection.write_all(&answer(path));

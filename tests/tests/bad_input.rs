@@ -42,7 +42,7 @@ fn unknown_keys_wrong_types_and_missing_fields_of_a_workspace() {
 
     assert_snapshot!(refused("applications:", "aplications:"), @"
     error: the workspace file `cutover.yaml` has problems
-    cutover.yaml:1:1: unknown key `aplications`; expected one of `journal`, `plugins`, `applications`
+    cutover.yaml:1:1: unknown key `aplications`; expected one of `journal`, `packages`, `plugins`, `applications`
       hint: did you mean `applications`?
     ");
     assert_snapshot!(refused("groups:", "group:"), @"
@@ -183,17 +183,19 @@ fn packages_that_are_none() {
     assert_snapshot!(refusal(&site, "text.tar.gz", &[]), @"
     error: fetch the package
       because: unpack the package `file://SITE/text.tar.gz`
-      because: `SITE/text.tar.gz` is not an archive: only folders, tar and tar.gz can be unpacked
+      because: `SITE/text.tar.gz` is a text file: a package is a folder, a tar archive (plain, gzip or zstd) or a zip archive
     ");
     assert_snapshot!(refusal(&site, "package.zip", &[]), @"
     error: fetch the package
       because: unpack the package `file://SITE/package.zip`
-      because: `SITE/package.zip` is a zip archive, which is not supported yet: only folders, tar and tar.gz can be unpacked
+      because: read the archive at byte 13
+      because: the archive is cut short: its directory, which is at the end, is missing
     ");
     assert_snapshot!(refusal(&site, "package.tar.zst", &[]), @"
     error: fetch the package
       because: unpack the package `file://SITE/package.tar.zst`
-      because: `SITE/package.tar.zst` is compressed with zstd, which is not supported yet: only folders, tar and tar.gz can be unpacked
+      because: read the archive at byte 0
+      because: Data corruption detected
     ");
     assert_snapshot!(refusal(&site, "s3://bucket/package", &[]), @"
     error: no plugin serves packages of scheme `s3:`

@@ -56,6 +56,148 @@ fn an_archive_is_fetched_checked_and_deployed() {
     );
 }
 
+/// Puts plugins into the workspace.
+fn with_plugins(site: &Site, plugins: &str) {
+    let groups = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+    site.write("cutover.yaml", &format!("{plugins}{groups}"));
+}
+
+#[test]
+fn a_mirror_is_asked_first_with_the_header_that_is_its_own() {
+    let (site, server) = shop();
+    let mirror = server.url("/");
+    with_plugins(
+        &site,
+        &format!(
+            "plugins:
+  packages:
+    component: http-package
+    grants:
+      http: [\"{}\"]
+      secrets: [near: file:near.token]
+    config:
+      mirrors: [{{of: \"http://packages.invalid/\", at: \"{mirror}\"}}]
+      headers: [{{url: \"{mirror}\", name: Authorization, value: \"Bearer {{{{secret:near}}}}\"}}]
+",
+            mirror.trim_end_matches('/')
+        ),
+    );
+    site.write("near.token", "hunter2\n");
+
+    site.cutover(&["check"]).ok();
+    let deployed = site
+        .cutover(&[
+            "deploy",
+            "shop/web",
+            "--package",
+            "http://packages.invalid/shop-1.4.0.tar.gz",
+        ])
+        .ok();
+
+    let asked = server.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(
+        asked[0].contains("authorization: bearer hunter2"),
+        "{asked:?}"
+    );
+    assert!(!format!("{}{}", deployed.stdout, deployed.stderr).contains("hunter2"));
+    assert!(!site.report().to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_configuration_that_the_source_cannot_work_with_is_refused() {
+    let (site, server) = shop();
+    with_plugins(
+        &site,
+        "plugins:
+  packages:
+    component: http-package
+    config: {mirrors: [{of: \"http://packages.invalid\", at: \"http://near.invalid/\"}]}
+",
+    );
+
+    let checked = site.cutover(&["check"]);
+    let said = refusal(&site, &server.url("/shop-1.4.0.tar.gz"));
+
+    let expected = "plugins.packages.config is not valid: /mirrors/0/of: `http://packages.invalid` must end with `/`";
+    assert_eq!(checked.code, 3);
+    assert!(checked.stdout.contains(expected), "{}", checked.stdout);
+    assert!(said.contains(expected), "{said}");
+}
+
+#[test]
+fn a_redirect_to_the_credentials_of_the_machine_is_refused() {
+    let site = Site::with_instances(1, "");
+    let server = WebServer::start(|_| {
+        b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/latest/meta-data/\r\ncontent-length: 0\r\n\r\n".to_vec()
+    });
+
+    let said = refusal(&site, &server.url("/shop-1.4.0.tar.gz"));
+
+    assert!(
+        said.contains("leads where packages may not be fetched from"),
+        "{said}"
+    );
+    assert!(
+        said.contains("`169.254.169.254` is at 169.254.169.254"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_redirect_to_another_private_host_names_the_grant() {
+    let site = Site::with_instances(1, "");
+    let server = WebServer::start(|_| {
+        b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.2:9/\r\ncontent-length: 0\r\n\r\n".to_vec()
+    });
+
+    let said = refusal(&site, &server.url("/shop-1.4.0.tar.gz"));
+
+    assert!(said.contains("this machine itself"), "{said}");
+    assert!(
+        said.contains("plugins.http-package.grants.http: [\"http://127.0.0.2:9\"]"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_body_that_breaks_off_once_is_taken_up_again() {
+    let (site, _) = shop();
+    let archive = std::fs::read(site.path("v1.tar.gz")).unwrap();
+    let half = archive.len() / 2;
+    let first = std::sync::atomic::AtomicBool::new(true);
+    let server = WebServer::start(move |_| {
+        let (status, range, body) = if first.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            ("200 OK", String::new(), &archive[..half])
+        } else {
+            let range = format!(
+                "content-range: bytes {half}-{}/{}\r\n",
+                archive.len() - 1,
+                archive.len()
+            );
+            ("206 Partial Content", range, &archive[half..])
+        };
+        let length = if range.is_empty() {
+            archive.len()
+        } else {
+            body.len()
+        };
+        let mut answer = format!("HTTP/1.1 {status}\r\netag: \"1\"\r\n{range}content-length: {length}\r\nconnection: close\r\n\r\n").into_bytes();
+        answer.extend_from_slice(body);
+        answer
+    });
+
+    site.cutover(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        &server.url("/shop-1.4.0.tar.gz"),
+    ])
+    .ok();
+
+    assert!(server.asked()[1].contains(&format!("range: bytes={half}-")));
+}
+
 #[test]
 fn a_package_that_is_not_there_is_named_with_the_status() {
     let (site, server) = shop();
