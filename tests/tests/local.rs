@@ -339,7 +339,14 @@ fn rootdirs_and_groups_do_not_know_each_other() {
     let elsewhere = site.path("elsewhere").display().to_string();
     site.cutover(&["local", "--bundle", "v1", "--rootdir", &elsewhere])
         .ok();
-    let other = ["--bundle", "v1", "--group", "other", "--file-exists-behavior", "OVERWRITE"];
+    let other = [
+        "--bundle",
+        "v1",
+        "--group",
+        "other",
+        "--file-exists-behavior",
+        "OVERWRITE",
+    ];
     local(&site, &other);
     assert!(!stops(&site));
 

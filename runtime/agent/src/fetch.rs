@@ -43,6 +43,9 @@ pub(crate) fn fetch(
         let brought = folder.clone();
         done.afterwork = Some(Box::new(move || make_durable(&brought, marker)));
     }
+    if let Some(install) = &work.install {
+        install::check(install, rootdir, &folder.path(), log)?;
+    }
     for problem in prune(&folder, work, boot) {
         log.say(&problem);
         done.note = Some(match done.note {

@@ -97,6 +97,10 @@ pub struct Fetch {
     /// How many of the group's other package folders stay, the newest ones.
     #[serde(default)]
     pub keep_others: u32,
+    /// The installation that is to follow. What stands in its way is found when the package is there, before anything
+    /// else on the instance changes.
+    #[serde(default)]
+    pub install: Option<Box<Install>>,
 }
 
 /// The operands of [`Work::Hooks`].

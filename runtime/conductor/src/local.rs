@@ -12,7 +12,6 @@ use model::{
 
 use crate::Conductor;
 use crate::appspec::read_located;
-use crate::fetch::Place;
 use crate::plan::{PlanError, Planned, RollbackRequest};
 use crate::source::absolute;
 
@@ -126,11 +125,9 @@ impl Conductor {
         let mut warnings = Vec::new();
         let bundle = request.bundle.display().to_string();
         let source = absolute(&bundle);
-        let place = Place {
-            url: source.clone(),
-            headers: Vec::new(),
-        };
-        let stored = self.fetch(&source, vec![place], None).await?;
+        let fetched = self.fetch_file(&source, group.appspec.clone()).await?;
+        warnings.extend(fetched.warnings);
+        let stored = fetched.stored;
         let located = read_located(&bundle, &stored.tree, group, &mut warnings)?;
         let mut appspec = located.appspec;
         if let (None, Some(on_existing)) = (located.on_existing_at, request.on_existing) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use engine::traffic::Goal;
 use engine::{Action, SwitchAction, Work};
 use model::{
-    AttemptId, Balancer, Cause, Direction, Ending, Instance, Package, ReleaseId, Router, Run,
-    Script,
+    AttemptId, Balancer, Cause, Direction, Ending, Instance, LifecycleEvent, Package, ReleaseId,
+    Router, Run, Script,
 };
 
 use crate::environment::{SWITCH_TRAFFIC, cache_folder, of_hook, of_switch};
@@ -214,14 +214,7 @@ impl Performer {
     }
 
     async fn install(&self, action: &Action, package: &Package) -> Ending {
-        let work = fleet::Work::Install {
-            group: action.deployment.group.clone(),
-            deployment: package.deployment.clone(),
-            cache: cache_folder(&action.deployment, package),
-            files: package.appspec.files.clone(),
-            permissions: package.appspec.permissions.clone(),
-            on_existing: package.appspec.on_existing,
-        };
+        let work = fleet::Work::Install(installation(action, package));
         self.run(action, self.attempt(action), work).await
     }
 
@@ -247,6 +240,8 @@ impl Performer {
                 .map(|package| cache_folder(deployment, package))
                 .collect(),
             keep_others: deployment.keep_revisions,
+            installation: (action.event == LifecycleEvent::DownloadBundle)
+                .then(|| installation(action, package)),
         };
         self.run(action, attempt, work).await
     }
@@ -319,6 +314,17 @@ impl Performer {
             }
         }
         Ok(())
+    }
+}
+
+fn installation(action: &Action, package: &Package) -> fleet::Installation {
+    fleet::Installation {
+        group: action.deployment.group.clone(),
+        deployment: package.deployment.clone(),
+        cache: cache_folder(&action.deployment, package),
+        files: package.appspec.files.clone(),
+        permissions: package.appspec.permissions.clone(),
+        on_existing: package.appspec.on_existing,
     }
 }
 

@@ -118,6 +118,36 @@ impl Conductor {
         Ok(fetched)
     }
 
+    /// Brings a package of this machine into the store, without asking a package source.
+    pub(crate) async fn fetch_file(
+        &self,
+        url: &str,
+        appspec: Option<String>,
+    ) -> Result<Fetched, PlanError> {
+        let limits = self.limits();
+        let want = Want {
+            reference: url.to_owned(),
+            stated: Stated::default(),
+            unpacking: Options { limits, appspec },
+            rules: Rules {
+                most_bytes: limits.bytes,
+                grant: Arc::new(|_| Err("only a file or a folder is fetched".to_owned())),
+                progress: self.progress.clone(),
+            },
+        };
+        let place = Place {
+            url: url.to_owned(),
+            headers: Vec::new(),
+        };
+        let packages = self.packages.clone();
+        let fetching =
+            tokio::task::spawn_blocking(move || fetch::fetch(&packages, &want, &[place]));
+        match fetching.await {
+            Ok(fetched) => Ok(fetched?),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+
     /// What a package may hold, as the workspace says it.
     pub(crate) fn limits(&self) -> Limits {
         let usual = Limits::default();

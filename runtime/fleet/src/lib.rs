@@ -45,6 +45,8 @@ pub enum Work {
         keep: Vec<String>,
         /// How many of the group's others stay, the newest.
         keep_others: u32,
+        /// The installation that is to follow: what stands in its way is found here, before anything changes.
+        installation: Option<Installation>,
     },
     /// Runs the scripts of a hook.
     Hooks {
@@ -54,15 +56,19 @@ pub enum Work {
         env: Vec<(String, String)>,
     },
     /// Lays down the files of a package.
-    Install {
-        group: GroupRef,
-        cache: String,
-        /// What the instance has installed afterwards.
-        deployment: DeploymentId,
-        files: Vec<FileMapping>,
-        permissions: Vec<Permission>,
-        on_existing: OnExisting,
-    },
+    Install(Installation),
+}
+
+/// The files of a package, and where they go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    pub group: GroupRef,
+    pub cache: String,
+    /// What the instance has installed afterwards.
+    pub deployment: DeploymentId,
+    pub files: Vec<FileMapping>,
+    pub permissions: Vec<Permission>,
+    pub on_existing: OnExisting,
 }
 
 /// A host that does not answer.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent::protocol;
 use model::{Cause, Ending, Kinds, OnExisting, Run, Script};
 
-use crate::{Command, Work};
+use crate::{Command, Installation, Work};
 
 /// A command that cannot be put into words.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,7 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
             digest,
             keep,
             keep_others,
+            installation,
         } => {
             let source = source
                 .into_os_string()
@@ -41,6 +42,7 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
                 digest,
                 keep,
                 keep_others,
+                install: installation.map(|installation| Box::new(install(installation))),
             })
         }
         Work::Hooks {
@@ -55,32 +57,7 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
                 env,
             })
         }
-        Work::Install {
-            group,
-            cache,
-            deployment,
-            files,
-            permissions,
-            on_existing,
-        } => protocol::Work::Install(protocol::Install {
-            application: group.application.as_str().to_owned(),
-            group: group.group.as_str().to_owned(),
-            cache,
-            deployment: deployment.as_str().to_owned(),
-            files: files
-                .into_iter()
-                .map(|file| protocol::FileMapping {
-                    source: file.source,
-                    destination: file.destination,
-                })
-                .collect(),
-            permissions: permissions.into_iter().map(permission).collect(),
-            on_existing: match on_existing {
-                OnExisting::Disallow => protocol::OnExisting::Disallow,
-                OnExisting::Overwrite => protocol::OnExisting::Overwrite,
-                OnExisting::Retain => protocol::OnExisting::Retain,
-            },
-        }),
+        Work::Install(installation) => protocol::Work::Install(install(installation)),
     };
     Ok(protocol::Run {
         attempt: attempt.as_str().to_owned(),
@@ -88,6 +65,36 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         log_from: 0,
         work,
     })
+}
+
+fn install(installation: Installation) -> protocol::Install {
+    let Installation {
+        group,
+        cache,
+        deployment,
+        files,
+        permissions,
+        on_existing,
+    } = installation;
+    protocol::Install {
+        application: group.application.as_str().to_owned(),
+        group: group.group.as_str().to_owned(),
+        cache,
+        deployment: deployment.as_str().to_owned(),
+        files: files
+            .into_iter()
+            .map(|file| protocol::FileMapping {
+                source: file.source,
+                destination: file.destination,
+            })
+            .collect(),
+        permissions: permissions.into_iter().map(permission).collect(),
+        on_existing: match on_existing {
+            OnExisting::Disallow => protocol::OnExisting::Disallow,
+            OnExisting::Overwrite => protocol::OnExisting::Overwrite,
+            OnExisting::Retain => protocol::OnExisting::Retain,
+        },
+    }
 }
 
 fn script(script: Script) -> protocol::Script {

@@ -420,6 +420,7 @@ fn a_package_is_cached_after_it_was_fetched() {
         digest,
         keep: Vec::new(),
         keep_others: 5,
+        installation: None,
     };
     let fleet = bench.fleet();
     let rootdir = bench.root.path().to_str().unwrap().to_owned();

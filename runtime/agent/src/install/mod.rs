@@ -21,4 +21,4 @@ mod stage;
 mod swap;
 
 pub(crate) use record::{installed, needed};
-pub(crate) use run::install;
+pub(crate) use run::{check, install};

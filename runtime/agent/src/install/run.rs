@@ -107,6 +107,32 @@ pub(crate) fn install(
     })
 }
 
+/// Finds out what stands in the way of an installation, without changing anything. An installation that was interrupted
+/// hides what is there: then only the installation itself can tell.
+pub(crate) fn check(
+    work: &Install,
+    rootdir: &str,
+    package: &Path,
+    log: &mut Capture,
+) -> Result<(), Failure> {
+    let invalid = |error: &dyn std::error::Error| Failure::new(Cause::Invalid, chain(error));
+    let root = root(rootdir).map_err(|error| invalid(&error))?;
+    let shelf =
+        Shelf::at(rootdir, &work.application, &work.group).map_err(|error| invalid(&error))?;
+    let _lock = shelf.lock().map_err(failed)?;
+    let shelf = shelf.found().map_err(failed)?;
+    if Journal::load(&shelf).map_err(failed)?.is_some() {
+        return Ok(());
+    }
+    let before = shelf.load().map_err(failed)?;
+    let real = |path: &Path| {
+        path.canonicalize()
+            .map_err(|error| failed_with(format!("find `{}`: {error}", path.display())))
+    };
+    let (root, package) = (real(root)?, real(package)?);
+    plan(work, &root, &package, &before, &shelf, log).map(drop)
+}
+
 /// Finds out everything that is to be done, or everything that keeps it from being done.
 fn plan(
     work: &Install,

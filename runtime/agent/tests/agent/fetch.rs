@@ -38,6 +38,7 @@ fn fetch(instance: &Instance, version: &str) -> Fetch {
         digest,
         keep: Vec::new(),
         keep_others: 5,
+        install: None,
     }
 }
 

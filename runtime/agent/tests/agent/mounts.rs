@@ -225,6 +225,7 @@ fn a_package_that_does_not_fit_takes_the_place_of_old_ones_or_is_refused() {
                 source: source.to_str().unwrap().to_owned(),
                 keep: Vec::new(),
                 keep_others: 0,
+                install: None,
             })
         };
 

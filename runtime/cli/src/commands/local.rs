@@ -196,6 +196,7 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
         journal: JournalLocation::default(),
         journal_at: Position::START,
         plugins: Vec::new(),
+        packages: spec::workspace::Packages::default(),
         groups: vec![Group {
             reference: group.clone(),
             service_id: None,
@@ -378,10 +379,13 @@ fn outcome_of(state: &State, id: &DeploymentId, log: Option<String>) -> Outcome 
                 } else {
                     answer.code = Some("interrupted");
                 }
-                // It comes before everything that changes the instance.
+                // It comes before everything that changes the instance, and looks ahead at the installation.
                 if failed.stage == LifecycleEvent::DownloadBundle.name() {
                     answer.status = "REFUSED";
                     kind = Kind::Invalid;
+                    if answer.code != Some(FETCH_FAILED) {
+                        answer.failed_event = Some(LifecycleEvent::Install.to_string());
+                    }
                 }
             }
             None => {
