@@ -100,15 +100,7 @@ impl Conductor {
             },
         };
         let mut fetched = match &source.route {
-            Route::Places(places) => {
-                let (packages, places) = (self.packages.clone(), places.clone());
-                let fetching =
-                    tokio::task::spawn_blocking(move || fetch::fetch(&packages, &want, &places));
-                match fetching.await {
-                    Ok(fetched) => fetched?,
-                    Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-                }
-            }
+            Route::Places(places) => self.fetch_from(want, places.clone()).await?,
             Route::Stream => {
                 let (context, config) = (&source.context, &source.config);
                 stream::fetch(&self.packages, want, &source.plugin, context, config).await?
@@ -118,20 +110,19 @@ impl Conductor {
         Ok(fetched)
     }
 
-    /// Brings a package of this machine into the store, without asking a package source.
-    pub(crate) async fn fetch_file(
-        &self,
-        url: &str,
-        appspec: Option<String>,
-    ) -> Result<Fetched, PlanError> {
+    /// Brings a folder or an archive of this machine into the store, without asking a package source.
+    pub(crate) async fn fetch_file(&self, url: &str) -> Result<Fetched, PlanError> {
         let limits = self.limits();
         let want = Want {
             reference: url.to_owned(),
             stated: Stated::default(),
-            unpacking: Options { limits, appspec },
+            unpacking: Options {
+                limits,
+                appspec: None,
+            },
             rules: Rules {
                 most_bytes: limits.bytes,
-                grant: Arc::new(|_| Err("only a file or a folder is fetched".to_owned())),
+                grant: Arc::new(|_| Err(String::new())),
                 progress: self.progress.clone(),
             },
         };
@@ -139,9 +130,12 @@ impl Conductor {
             url: url.to_owned(),
             headers: Vec::new(),
         };
+        self.fetch_from(want, vec![place]).await
+    }
+
+    async fn fetch_from(&self, want: Want, places: Vec<Place>) -> Result<Fetched, PlanError> {
         let packages = self.packages.clone();
-        let fetching =
-            tokio::task::spawn_blocking(move || fetch::fetch(&packages, &want, &[place]));
+        let fetching = tokio::task::spawn_blocking(move || fetch::fetch(&packages, &want, &places));
         match fetching.await {
             Ok(fetched) => Ok(fetched?),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

@@ -18,7 +18,7 @@ use model::{
 };
 use plugin_host::{Host as PluginHost, HostOptions};
 use serde::Serialize;
-use spec::workspace::{Group, JournalLocation, Workspace};
+use spec::workspace::{Group, JournalLocation, Packages, Workspace};
 use spec::{Position, Problems};
 
 use crate::args::{BundleType, Local, Output};
@@ -195,6 +195,7 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
     let workspace = Workspace {
         journal: JournalLocation::default(),
         journal_at: Position::START,
+        packages: Packages::default(),
         plugins: Vec::new(),
         packages: spec::workspace::Packages::default(),
         groups: vec![Group {
