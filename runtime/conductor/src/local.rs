@@ -125,7 +125,7 @@ impl Conductor {
         let mut warnings = Vec::new();
         let bundle = request.bundle.display().to_string();
         let source = absolute(&bundle);
-        let fetched = self.fetch_file(&source).await?;
+        let fetched = self.fetch_file(&source, group.appspec.clone()).await?;
         warnings.extend(fetched.warnings);
         let stored = fetched.stored;
         let located = read_located(&bundle, &stored.tree, group, &mut warnings)?;

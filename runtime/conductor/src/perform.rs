@@ -219,7 +219,11 @@ impl Performer {
     }
 
     async fn download(&self, action: &Action, package: &Package, attempt: AttemptId) -> Ending {
-        let stored = match self.conductor.stored(package).await {
+        let stored = match self
+            .conductor
+            .stored(&action.deployment.group, package)
+            .await
+        {
             Ok(stored) => stored,
             Err(error) => return failed(Cause::FetchFailed, crate::plan::chain(&error)),
         };

@@ -162,7 +162,9 @@ impl Conductor {
         let release = self.new_release(request.comment)?;
         let reference = absolute(&request.package);
         let source = self.resolve(release.id.as_str(), &reference).await?;
-        let fetched = self.fetch(&source, request.digest.clone()).await?;
+        let fetched = self
+            .fetch(&source, request.digest.clone(), group.appspec.clone())
+            .await?;
         warnings.extend(fetched.warnings);
         let stored = fetched.stored;
         let appspec = read_appspec(&request.package, &stored.tree, group, &mut warnings)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent::unpack::{Limits, Options};
-use model::{Digest, Package, Version};
+use model::{Digest, GroupRef, Package, Version};
 use plugin_host::package_source::FetchPlan;
 use plugin_host::{CallError, OpContext, Plugin};
 
@@ -53,7 +53,11 @@ pub(crate) fn absolute(package: &str) -> String {
 
 impl Conductor {
     /// The package as the conductor stores it, fetched again from the recorded source when it is gone.
-    pub(crate) async fn stored(&self, package: &Package) -> Result<Stored, PlanError> {
+    pub(crate) async fn stored(
+        &self,
+        group: &GroupRef,
+        package: &Package,
+    ) -> Result<Stored, PlanError> {
         let revision = &package.revision;
         if let Some(stored) = self.packages.find(&revision.digest) {
             return Ok(stored);
@@ -61,7 +65,10 @@ impl Conductor {
         let source = self
             .resolve(package.deployment.as_str(), &revision.source)
             .await?;
-        let fetched = self.fetch(&source, Some(revision.digest.clone())).await?;
+        let group = self.workspace.group(group);
+        let appspec = group.ok().and_then(|group| group.appspec.clone());
+        let expected = Some(revision.digest.clone());
+        let fetched = self.fetch(&source, expected, appspec).await?;
         Ok(fetched.stored)
     }
 
@@ -70,6 +77,7 @@ impl Conductor {
         &self,
         source: &Source,
         expected: Option<Digest>,
+        appspec: Option<String>,
     ) -> Result<Fetched, PlanError> {
         let mut stated = source.stated.clone();
         stated.expected = expected;
@@ -85,10 +93,7 @@ impl Conductor {
         let want = Want {
             reference: source.pinned.clone(),
             stated,
-            unpacking: Options {
-                limits,
-                appspec: None,
-            },
+            unpacking: Options { limits, appspec },
             rules: Rules {
                 most_bytes: limits.bytes,
                 grant: Arc::new(move |url| {
@@ -111,15 +116,16 @@ impl Conductor {
     }
 
     /// Brings a folder or an archive of this machine into the store, without asking a package source.
-    pub(crate) async fn fetch_file(&self, url: &str) -> Result<Fetched, PlanError> {
+    pub(crate) async fn fetch_file(
+        &self,
+        url: &str,
+        appspec: Option<String>,
+    ) -> Result<Fetched, PlanError> {
         let limits = self.limits();
         let want = Want {
             reference: url.to_owned(),
             stated: Stated::default(),
-            unpacking: Options {
-                limits,
-                appspec: None,
-            },
+            unpacking: Options { limits, appspec },
             rules: Rules {
                 most_bytes: limits.bytes,
                 grant: Arc::new(|_| Err(String::new())),

@@ -197,7 +197,6 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
         journal_at: Position::START,
         packages: Packages::default(),
         plugins: Vec::new(),
-        packages: spec::workspace::Packages::default(),
         groups: vec![Group {
             reference: group.clone(),
             service_id: None,
