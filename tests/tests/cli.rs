@@ -753,6 +753,40 @@ fn a_group_may_name_its_appspec() {
 }
 
 #[test]
+fn a_package_for_jd_codedeploy_is_deployed_as_it_is() {
+    let site = Site::with_instances(1, "");
+    let trace = site.path("trace").display().to_string();
+    site.script(
+        "jd/bin/start.sh",
+        &format!("#!/bin/sh\necho \"$1 $GREETING $JDCLOUD_CODEDEPLOY_OPERATION\" >> '{trace}'\n"),
+    );
+    site.write("jd/app/main.conf", "");
+    site.write(
+        "jd/jdcloud-codedeploy.yml",
+        "files:
+  - {source: ./app, destination: app}
+hooks:
+  ApplicationStart:
+    - {command: bin/start.sh, timeout: 10}
+    - {command: bin/start.sh now}
+permisssions:
+  - {object: app, mode: 0600, type: [file]}
+env: {GREETING: yes}
+",
+    );
+
+    let answer = site
+        .cutover(&["deploy", "shop/web", "--package", "jd"])
+        .ok();
+
+    assert_eq!(site.take_trace(), [" yes UPDATE", "now yes UPDATE"]);
+    let installed = std::fs::metadata(site.path("web-1/app/main.conf")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&installed.permissions());
+    assert_eq!(mode & 0o7777, 0o600);
+    assert_snapshot!(answer.stderr.lines().next().unwrap(), @"warning: jd/jdcloud-codedeploy.yml:7:1: `permisssions` is read as `permissions` (write `permissions`)");
+}
+
+#[test]
 fn the_help_of_the_program() {
     let site = Site::new();
 

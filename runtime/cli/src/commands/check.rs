@@ -111,13 +111,19 @@ fn content_of(path: &Path) -> Result<Content, Failure> {
         Content::Component
     } else if name.is_some_and(|name| appspec::NAMES.contains(&name)) {
         Content::AppSpec
-    } else if head.contains(&0) || head.starts_with(&[0x1f, 0x8b]) {
+    } else if is_binary(&head) {
         Content::Archive
     } else if appspec::is_likely(&String::from_utf8_lossy(&head)) {
         Content::AppSpec
     } else {
         Content::Workspace
     })
+}
+
+/// Whether the beginning of a file is none of a text. A character may be cut at its end.
+fn is_binary(head: &[u8]) -> bool {
+    let is_broken = |error: std::str::Utf8Error| error.error_len().is_some();
+    head.contains(&0) || head.starts_with(b"PK") || std::str::from_utf8(head).is_err_and(is_broken)
 }
 
 /// A workspace with its plugins: each is loaded, held against its grants, and asked about its configurations.
@@ -244,8 +250,19 @@ fn check_archive(file: &Path, name: Option<&str>, found: &mut Vec<Problem>) -> R
     let failed = |error: io::Error| Failure::io(format!("unpack `{}`", file.display()), error);
     let folder = tempfile::tempdir().map_err(failed)?;
     let tree = folder.path().join("package");
-    match agent::unpack::unpack(file, &tree) {
-        Ok(_) => check_package(&tree, file, name, found),
+    let options = agent::unpack::Options {
+        appspec: name.map(str::to_owned),
+        ..agent::unpack::Options::default()
+    };
+    match agent::unpack::unpack_with(file, &tree, &options) {
+        Ok(unpacked) => {
+            let told = unpacked.warnings.into_iter().map(|message| Problem {
+                severity: Severity::Warning,
+                ..whole(file, message, None)
+            });
+            found.extend(told);
+            check_package(&tree, file, name, found)
+        }
         Err(error) => {
             found.push(whole(file, chain(&error), None));
             Ok(())
