@@ -23,7 +23,7 @@ static AWS: Shape = Shape {
         "hooks",
         "permissions",
     ],
-    aliases: &["permisssions", "env"],
+    aliases: &["permisssions", "env", "Resources"],
     unsupported: &[],
 };
 
@@ -189,6 +189,13 @@ fn appspec(
 }
 
 fn check_header(fields: &Fields<'_>, problems: &mut Collector) {
+    if let Some(resources) = fields.get("Resources") {
+        problems.error(
+            resources.name_at,
+            "the appspec is for AWS Lambda or ECS, and cutover installs on hosts",
+        );
+        return;
+    }
     if let Some(field) = fields.required("version", problems)
         && field.text(problems).is_some_and(|text| !is_zero(text))
     {
@@ -495,6 +502,9 @@ mod tests {
         appspec.yml:3:23: `file_exists_behavior`: expected one of `DISALLOW`, `OVERWRITE`, `RETAIN`, found text `overwrite`
           hint: did you mean `OVERWRITE`?
         ");
+        assert_snapshot!(check("appspec.yml", "
+            version: 0.0
+            Resources: [{shop: {Type: AWS::Lambda::Function}}]"), @"appspec.yml:2:1: the appspec is for AWS Lambda or ECS, and cutover installs on hosts");
         assert_snapshot!(check("appspec.yml", "files: []"), @"
         appspec.yml:1:1: missing key `version`
         appspec.yml:1:1: missing key `os`

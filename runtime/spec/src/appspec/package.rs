@@ -227,8 +227,24 @@ fn check_all(located: &Located, package: &Path, coverage: Coverage, problems: &m
 
 fn check_sources(located: &Located, root: &Path, problems: &mut Collector) {
     for (file, at) in located.appspec.files.iter().zip(&located.files) {
-        if file.source != "/" {
-            resolve(root, &file.source, What::Source, at.source, problems);
+        if file.source == "/" {
+            continue;
+        }
+        let found = resolve(root, &file.source, What::Source, at.source, problems);
+        if let (Some(path), Some(name)) = (found, Path::new(&file.destination).file_name())
+            && path.is_file()
+            && path.file_name() == Some(name)
+        {
+            let message = format!(
+                "the destination is a folder: the file goes to `{}/{}`",
+                excerpt(file.destination.trim_end_matches('/')),
+                excerpt(&name.to_string_lossy())
+            );
+            problems.warn(
+                at.destination,
+                message,
+                "leave the file's name out of the destination",
+            );
         }
     }
 }
@@ -422,6 +438,7 @@ files:
   - {source: conf, destination: /etc/shop}
   - {source: confs, destination: /etc/shop}
   - {source: 'conf/*.ini', destination: /etc/shop}
+  - {source: conf/app.ini, destination: /etc/app.ini}
 hooks:
   ApplicationStop:
     - location: scripts/stop.sh
@@ -435,12 +452,14 @@ hooks:
           hint: did you mean `conf`?
         P/appspec.yml:6:14: the source `conf/*.ini` is not in the package
           hint: patterns are not expanded: name a file or a folder
-        P/appspec.yml:10:17: the script `scripts/strat.sh` is not in the package
+        P/appspec.yml:7:41: warning: the destination is a folder: the file goes to `/etc/app.ini/app.ini`
+          hint: leave the file's name out of the destination
+        P/appspec.yml:11:17: the script `scripts/strat.sh` is not in the package
           hint: did you mean `scripts/start.sh`?
-        P/appspec.yml:12:17: the script `scripts` is not a file
-        P/appspec.yml:13:17: the script `scripts/start.sh --now` is not in the package
+        P/appspec.yml:13:17: the script `scripts` is not a file
+        P/appspec.yml:14:17: the script `scripts/start.sh --now` is not in the package
           hint: give a path alone; arguments belong into the script
-        P/appspec.yml:14:17: the script `scripts/start.sh/x` is not in the package
+        P/appspec.yml:15:17: the script `scripts/start.sh/x` is not in the package
         ");
     }
 
