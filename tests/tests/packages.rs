@@ -2,9 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use cutover_tests::{Site, target_folder};
+use conductor::{Conductor, Options, Plugins};
+use cutover_tests::{Site, target_folder, until};
+use fleet::LocalFleet;
+use journal::Journal;
+use model::ReleaseId;
+use plugin_host::{Host, HostOptions};
 
 fn shop(before: &str, rest: &str) -> Site {
     let site = Site::with_instances(1, rest);
@@ -133,6 +142,126 @@ fn a_stream_that_fails_or_never_ends_is_no_package() {
     }
 }
 
+/// The names in the conductor's store.
+fn stored(site: &Site) -> Vec<String> {
+    let entries = std::fs::read_dir(site.path(".cutover/packages"));
+    let mut names: Vec<_> = entries
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_download_that_is_killed_leaves_no_package_and_is_cleared_away() {
+    let site = shop("", "");
+    let (_traced, archive) = archive();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!(
+        "http://{}/shop-1.4.0.tar.gz",
+        listener.local_addr().unwrap()
+    );
+    let mut killed = site.start(&["deploy", "shop/web", "--package", &url]);
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut head = BufReader::new(connection.try_clone().unwrap()).lines();
+    head.by_ref()
+        .find(|line| line.as_ref().unwrap().is_empty())
+        .unwrap()
+        .unwrap();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
+        archive.len()
+    );
+    connection.write_all(head.as_bytes()).unwrap();
+    connection.write_all(&archive[..100]).unwrap();
+    let has_begun = || {
+        let names = stored(&site);
+        names.iter().any(|name| {
+            let archive = site.path(&format!(".cutover/packages/{name}/archive"));
+            archive
+                .metadata()
+                .is_ok_and(|metadata| metadata.len() == 100)
+        })
+    };
+    until("the download has begun", has_begun);
+
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+
+    let left = stored(&site);
+    assert!(
+        left.len() == 1 && left[0].starts_with(".partial-"),
+        "{left:?}"
+    );
+    site.cutover(&["deploy", "shop/web", "--package", "v1"])
+        .ok();
+    let digest = site.report()["deployments"][0]["revision"]["digest"].clone();
+    assert_eq!(
+        stored(&site),
+        [digest.as_str().unwrap().replace("sha256:", "")]
+    );
+}
+
+/// A conductor in this process, on the state of the site's.
+fn conductor(site: &Site) -> Conductor {
+    let file = site.path("cutover.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let workspace = spec::workspace::parse(&text, Path::new("cutover.yaml"))
+        .unwrap()
+        .value;
+    let state = site.path(".cutover");
+    let host = Host::new(HostOptions::new(state.join("compiled"))).unwrap();
+    Conductor::new(Options {
+        plugins: Plugins::new(host, &workspace, site.path("")),
+        workspace,
+        journal: Journal::open(&state.join("journal.db")).unwrap(),
+        fleet: Arc::new(LocalFleet::new(Vec::new())),
+        state,
+        operator: "tester@here".to_owned(),
+    })
+}
+
+#[test]
+fn what_a_deleted_release_printed_goes_with_it() {
+    let site = shop("", "");
+    let mut releases = Vec::new();
+    for version in ["1.1.0", "1.2.0"] {
+        site.cutover(&[
+            "deploy",
+            "shop/web",
+            "--package",
+            "v1",
+            "--version",
+            version,
+        ])
+        .ok();
+        let id = site.report()["id"].as_str().unwrap().to_owned();
+        site.write(
+            &format!(".cutover/logs/{id}-1/web-1/BeforeInstall.1.log"),
+            "said",
+        );
+        releases.push(id);
+    }
+    let [old, new] = releases.as_slice() else {
+        unreachable!()
+    };
+
+    conductor(&site)
+        .delete(&ReleaseId::parse(old.as_str()).unwrap())
+        .unwrap();
+
+    assert!(!site.path(&format!(".cutover/logs/{old}-1")).exists());
+    assert!(site.path(&format!(".cutover/logs/{new}-1")).exists());
+    assert!(
+        conductor(&site)
+            .delete(&ReleaseId::parse(new.as_str()).unwrap())
+            .is_err()
+    );
+    assert!(site.path(&format!(".cutover/logs/{new}-1")).exists());
+}
+
 #[test]
 fn the_store_keeps_what_a_rollback_needs_and_not_more_than_it_is_told() {
     let site = shop("", "        keep_revisions: 1\n");
@@ -153,19 +282,10 @@ fn the_store_keeps_what_a_rollback_needs_and_not_more_than_it_is_told() {
         let digest = site.report()["deployments"][0]["revision"]["digest"].clone();
         digests.push(digest.as_str().unwrap().replace("sha256:", ""));
     }
-    let stored = || {
-        let entries = std::fs::read_dir(site.path(".cutover/packages")).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    };
-
     // The installed one, one other, and what a rollback of that other returns to.
     let mut expected = digests[2..].to_vec();
     expected.sort();
-    assert_eq!(stored(), expected);
+    assert_eq!(stored(&site), expected);
 
     // The sources are gone; what is kept is enough for the way back, twice.
     for number in 1..=5 {

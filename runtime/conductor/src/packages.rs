@@ -129,11 +129,13 @@ impl Packages {
         })
     }
 
-    /// How many packages there are.
-    pub(crate) fn count(&self) -> usize {
-        self.names()
-            .filter(|name| digest_of(name).is_some())
-            .count()
+    /// Whether there is nothing to prune: no leftovers, and no more than the package that was just used.
+    pub(crate) fn is_tidy(&self) -> bool {
+        let mut packages = 0;
+        self.names().all(|name| {
+            packages += usize::from(digest_of(&name).is_some());
+            packages < 2 && !name.starts_with(DRAFT) && !name.starts_with(PRUNED)
+        })
     }
 
     /// Removes every package that is not among those needed and that nobody holds, and what is left of packages that

@@ -26,8 +26,7 @@ impl Conductor {
     }
 
     fn prune_now(&self) {
-        // What is alone is what was just installed.
-        if self.packages.count() < 2 {
+        if self.packages.is_tidy() {
             return;
         }
         match needed(&self.journal, |group| self.keep_revisions(group)) {

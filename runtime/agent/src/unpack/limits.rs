@@ -124,21 +124,18 @@ impl<R: Read> Read for Unpacked<R> {
     }
 }
 
-/// A file of which no more may be read than [`Meter::allowance`] says.
+/// An archive of whose directory no more may be read than [`Meter::allowance`] says.
 pub(super) struct Allowed<R> {
     pub(super) stream: R,
     pub(super) meter: Rc<Meter>,
+    pub(super) limits: Limits,
 }
 
 impl<R: Read> Read for Allowed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.stream.read(buffer)?;
         let left = self.meter.allowance.get().checked_sub(length as u64);
-        let left = left.ok_or_else(|| {
-            io::Error::other(Exceeded(
-                "the bytes that a directory of so many members takes".to_owned(),
-            ))
-        })?;
+        let left = left.ok_or_else(|| io::Error::other(Exceeded::entries(&self.limits)))?;
         self.meter.allowance.set(left);
         Ok(length)
     }

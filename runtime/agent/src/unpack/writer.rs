@@ -74,10 +74,7 @@ impl Writer {
 
     /// Counts a member and checks its name.
     pub(super) fn member(&mut self, name: &[u8]) -> Result<Member, Error> {
-        self.entries += 1;
-        if self.entries > self.limits.entries {
-            return Err(too_large(Exceeded::entries(&self.limits), None));
-        }
+        self.count()?;
         let mut member = Member {
             shown: shown(name),
             path: PathBuf::new(),
@@ -87,6 +84,15 @@ impl Writer {
             Err(problem) => return Err(member.refused(problem)),
         }
         Ok(member)
+    }
+
+    /// Counts what is about to be made.
+    fn count(&mut self) -> Result<(), Error> {
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            return Err(too_large(Exceeded::entries(&self.limits), None));
+        }
+        Ok(())
     }
 
     /// How many bytes may still be written.
@@ -204,7 +210,7 @@ impl Writer {
     }
 
     /// Where a member goes, below folders that are made as needed and are no links.
-    fn place(&self, member: &Member) -> Result<PathBuf, Error> {
+    fn place(&mut self, member: &Member) -> Result<PathBuf, Error> {
         let mut place = self.root.clone();
         let mut parts = member.path.components().peekable();
         while let Some(part) = parts.next() {
@@ -216,6 +222,8 @@ impl Writer {
                 Ok(metadata) if metadata.is_dir() => {}
                 Ok(_) => return Err(member.refused("is below a member that is not a folder")),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    // One member with a long path would otherwise bring hundreds of folders.
+                    self.count()?;
                     fs::create_dir(&place).map_err(failed("create", &place))?;
                     tree::set_mode(&place, 0o755)?;
                 }
@@ -226,7 +234,7 @@ impl Writer {
     }
 
     /// [`Self::place`], with room made there: of members with one name the last counts.
-    fn free_place(&self, member: &Member) -> Result<PathBuf, Error> {
+    fn free_place(&mut self, member: &Member) -> Result<PathBuf, Error> {
         if member.is_root() {
             return Err(member.refused("has no name"));
         }

@@ -42,6 +42,7 @@ pub(super) fn unpack(mut file: File, writer: Writer) -> Result<Vec<String>, Fail
         // Small: every look at a member's header starts with an empty buffer, and content is read past it.
         stream: BufReader::with_capacity(512, file),
         meter: meter.clone(),
+        limits,
     };
     let archive = ZipArchive::new(stream).map_err(|error| damaged(length, None, error))?;
     if archive.len() > limits.entries {

@@ -697,6 +697,55 @@ fn bombs_do_not_go_off() {
 }
 
 #[test]
+fn folders_that_come_with_a_path_count() {
+    let bench = Bench::new();
+    let few = Limits {
+        entries: 50,
+        ..Limits::default()
+    };
+
+    // Names in a header have 100 bytes.
+    let name = format!("{}x", "d/".repeat(49));
+    let archive = tar(|builder| member(builder, &name, "x"));
+
+    bench.within(&archive, few).unwrap();
+
+    let bench = Bench::new();
+    let fewer = Limits { entries: 49, ..few };
+    let error = bench.within(&archive, fewer).unwrap_err();
+    assert!(
+        error.to_string().contains("more than 49 members"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_directory_of_too_many_members_is_not_even_read() {
+    let script = r#"python3 - <<'END'
+import os, zipfile
+with zipfile.ZipFile(os.environ['OUT'], 'w') as out:
+    for number in range(70000):
+        out.writestr('f%d' % number, '')
+END"#;
+    let (bench, out) = packed_by(script);
+    let limited = |entries| {
+        let options = Options {
+            limits: Limits {
+                entries,
+                ..Limits::default()
+            },
+            appspec: None,
+        };
+        unpack_with(&out, &bench.target(), &options)
+            .unwrap_err()
+            .to_string()
+    };
+
+    assert!(limited(1000).contains("more than 1000 members"));
+    assert!(limited(69_999).contains("more than 69999 members"));
+}
+
+#[test]
 fn endless_headers_and_endless_padding_are_refused() {
     let name = vec![b'x'; 3 << 20];
     let long = tar(|builder| {
@@ -986,8 +1035,9 @@ fn try_hostile(bytes: &[u8]) {
     assert!(!Path::new("/tmp/evil-of-cutover").exists());
     assert_eq!(target.exists(), unpacked.is_ok());
     if unpacked.is_ok() {
-        let (written, _) = held(&target);
+        let (written, entries) = held(&target);
         assert!(written <= TIGHT.bytes, "{written} bytes");
+        assert!(entries <= TIGHT.entries, "{entries} entries");
         tree::digest(&target).unwrap();
     }
 }

@@ -9,13 +9,14 @@ use report::Document;
 
 use crate::args::{Deploy, Output};
 use crate::commands::drive;
+use crate::download;
 use crate::failure::Failure;
 use crate::ui::Ui;
 use crate::workspace;
 
 pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
-    let conductor = workspace::conductor(&opened)?;
+    let conductor = workspace::conductor(&opened)?.with_progress(download::progress(ui));
     let request = DeployRequest {
         group: arguments.group,
         package: arguments.package,
