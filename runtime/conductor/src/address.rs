@@ -143,9 +143,15 @@ impl Resolver for Checked {
         let found = self.inner.resolve(uri, config, timeout)?;
         let host = uri.host().unwrap_or_default();
         // The proxy is the operator's own choice, made in the environment. What it resolves it must check itself.
+        let usual = if uri.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        let port = uri.port_u16().unwrap_or(usual);
         let is_proxy = config
             .proxy()
-            .is_some_and(|proxy| proxy.host() == host && uri.port_u16() == Some(proxy.port()));
+            .is_some_and(|proxy| proxy.host() == host && proxy.port() == port);
         if is_proxy {
             return Ok(found);
         }

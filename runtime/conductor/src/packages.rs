@@ -151,12 +151,12 @@ impl Packages {
             if name.starts_with(PRUNED) {
                 remove(&folder);
             } else if name.starts_with(DRAFT) {
-                if is_free(&folder) {
+                if let Some(_claim) = Claim::on(&folder) {
                     self.remove(&folder);
                 }
             } else if let Some(digest) = digest_of(&name)
                 && !needed.contains(&digest)
-                && is_free(&folder)
+                && let Some(_claim) = Claim::on(&folder)
                 && self.remove(&folder)
             {
                 gone.push(digest);
@@ -214,13 +214,25 @@ fn digest_of(name: &str) -> Option<Digest> {
     Digest::parse(&format!("sha256:{name}")).ok()
 }
 
-/// Whether nobody holds a package. One without a seal is nobody's, unless it is being made at this moment.
-fn is_free(folder: &Path) -> bool {
-    match File::open(folder.join(SEAL)) {
-        Ok(seal) => !matches!(seal.try_lock(), Err(TryLockError::WouldBlock)),
-        Err(_) => fs::metadata(folder)
-            .and_then(|metadata| metadata.modified())
-            .is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > HOLD)),
+/// The sole hold on a package that nobody else holds, for as long as it takes to remove it. Who waits for the lock
+/// meanwhile finds the package gone.
+struct Claim(#[expect(dead_code, reason = "it is the lock on it that counts")] Option<File>);
+
+impl Claim {
+    fn on(folder: &Path) -> Option<Self> {
+        match File::open(folder.join(SEAL)) {
+            Ok(seal) => match seal.try_lock() {
+                Err(TryLockError::WouldBlock) => None,
+                // Where there are no locks nobody can hold anything.
+                Ok(()) | Err(TryLockError::Error(_)) => Some(Self(Some(seal))),
+            },
+            // Without a seal it is nobody's, unless it is being made at this moment.
+            Err(_) => {
+                let modified = fs::metadata(folder).and_then(|metadata| metadata.modified());
+                let is_old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > HOLD));
+                is_old.then_some(Self(None))
+            }
+        }
     }
 }
 
