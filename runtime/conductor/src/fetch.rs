@@ -11,6 +11,7 @@ use plugin_host::Secret;
 use crate::digests::{Digests, Stated};
 use crate::download::{Rules, download};
 use crate::packages::{Draft, Packages, Stored};
+use crate::plan::chain;
 
 /// A package that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +80,13 @@ pub enum FetchError {
         "`{url}` is not an address to fetch from: use http:, https: or file: with an absolute path"
     )]
     Address { url: String },
+    #[error("fetch `{reference}` from any of its places: {}", problems.join("; "))]
+    NoneGives {
+        reference: String,
+        /// Why those before the last did not give it.
+        problems: Vec<String>,
+        source: Box<FetchError>,
+    },
     #[error("the package source offers no place to fetch `{reference}` from")]
     NoPlace { reference: String },
 }
@@ -115,19 +123,28 @@ pub(crate) fn fetch(
     want: &Want,
     places: &[Place],
 ) -> Result<Fetched, FetchError> {
-    let mut last = FetchError::NoPlace {
-        reference: want.reference.clone(),
-    };
+    let mut problems = Vec::new();
     for place in places {
         match fetch_from(packages, want, place) {
-            Ok(fetched) => return Ok(fetched),
-            Err(error) => {
-                tracing::debug!(url = place.url, %error, "a place did not give the package");
-                last = error;
+            Ok(mut fetched) => {
+                let told = problems.iter().map(|problem| chain(problem));
+                fetched.warnings.extend(told);
+                return Ok(fetched);
             }
+            Err(error) => problems.push(error),
         }
     }
-    Err(last)
+    match problems.pop() {
+        None => Err(FetchError::NoPlace {
+            reference: want.reference.clone(),
+        }),
+        Some(only) if problems.is_empty() => Err(only),
+        Some(last) => Err(FetchError::NoneGives {
+            reference: want.reference.clone(),
+            problems: problems.iter().map(|problem| chain(problem)).collect(),
+            source: Box::new(last),
+        }),
+    }
 }
 
 fn fetch_from(packages: &Packages, want: &Want, place: &Place) -> Result<Fetched, FetchError> {
@@ -295,7 +312,26 @@ mod tests {
             headers: Vec::new(),
         };
 
-        fetch(&packages, &want(None), &[gone, place]).unwrap();
+        let fetched = fetch(&packages, &want(None), &[gone, place]).unwrap();
+
+        let [warning] = fetched.warnings.as_slice() else {
+            panic!("{:?}", fetched.warnings);
+        };
+        assert!(warning.contains("/gone`: No such file"), "{warning}");
+    }
+
+    #[test]
+    fn where_no_place_gives_it_each_is_told_of() {
+        let (folder, packages, _) = package();
+        let gone = |name: &str| Place {
+            url: format!("file://{}/{name}", folder.path().display()),
+            headers: Vec::new(),
+        };
+
+        let error = fetch(&packages, &want(None), &[gone("one"), gone("two")]).unwrap_err();
+
+        let text = chain(&error);
+        assert!(text.contains("/one`") && text.contains("/two`"), "{text}");
     }
 
     #[test]
