@@ -15,7 +15,7 @@ use super::folder;
 use super::journal::{Change, Member, Thing};
 use super::place::{Resolver, is_absent};
 use super::plan::{Draft, Entries, Entry, What};
-use super::record::{Content, Kept, Laid, Place, Shelf};
+use super::record::{Adjusted, Content, Kept, Laid, Place, Shelf};
 use crate::protocol::{Install, OnExisting};
 
 /// What the group has on the instance, by where it really is.
@@ -25,6 +25,8 @@ pub(crate) struct Owned {
     pub(crate) directories: BTreeSet<PathBuf>,
     /// Foreign files that were put aside, with their names there.
     pub(crate) kept: BTreeMap<PathBuf, String>,
+    /// Folders that got other attributes.
+    pub(crate) adjusted: BTreeMap<PathBuf, Adjusted>,
     /// What cannot be reached.
     pub(crate) notes: Vec<String>,
 }
@@ -56,6 +58,11 @@ impl Owned {
                     .is_ok_and(|metadata| metadata.is_dir())
             {
                 owned.directories.insert(place);
+            }
+        }
+        for adjusted in &content.adjusted {
+            if let Ok(place) = resolver.file(&adjusted.place.0) {
+                owned.adjusted.insert(place, adjusted.clone());
             }
         }
         for kept in &content.kept {
@@ -94,13 +101,15 @@ impl Owned {
 }
 
 /// What takes the place of what was there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Nothing,
     /// What the plan says of the place.
     Entry,
     /// A foreign file that was put aside.
     Kept(String),
+    /// What a folder had, and over it what the plan says.
+    Had(Box<Found>),
 }
 
 /// One change, with what carrying it out needs to know.
@@ -294,22 +303,42 @@ impl Comparison<'_> {
         }
     }
 
-    /// A folder that is there keeps what the permissions do not mention.
+    /// A folder that is there keeps what the permissions do not mention, and gets back what they do not mention any
+    /// longer, unless somebody else has changed it since.
     fn adjust(&mut self, place: &Path, entry: &Entry) -> io::Result<()> {
-        if entry.attributes == Attributes::default() {
+        let earlier = self.owned.adjusted.get(place);
+        let wants = entry.attributes != Attributes::default();
+        if !wants && earlier.is_none() {
             return Ok(());
         }
-        let had = attributes::look(open(place)?)?;
-        if !had.meets(&entry.attributes) {
-            self.adjustments.push(Step {
-                change: Change::Adjust {
-                    place: Place(place.to_path_buf()),
-                    had,
-                },
-                source: Source::Entry,
-                seen: None,
+        let is = attributes::look(open(place)?)?;
+        let earlier = earlier.filter(|earlier| earlier.gave == is);
+        let said = format!("{:?}", entry.attributes);
+        let had = match earlier {
+            Some(earlier) if earlier.said == said => {
+                self.plan.content.adjusted.push(earlier.clone());
+                return Ok(());
+            }
+            Some(earlier) => Some(earlier.had.clone()),
+            None if !wants || is.meets(&entry.attributes) => return Ok(()),
+            None => None,
+        };
+        if wants {
+            self.plan.content.adjusted.push(Adjusted {
+                place: Place(place.to_path_buf()),
+                had: had.clone().unwrap_or_else(|| is.clone()),
+                gave: is.clone(),
+                said,
             });
         }
+        self.adjustments.push(Step {
+            change: Change::Adjust {
+                place: Place(place.to_path_buf()),
+                had: is,
+            },
+            source: had.map_or(Source::Entry, |had| Source::Had(Box::new(had))),
+            seen: None,
+        });
         Ok(())
     }
 
@@ -466,6 +495,7 @@ impl Comparison<'_> {
                     name,
                 })
                 .collect(),
+            adjusted: std::mem::take(&mut self.plan.content.adjusted),
         };
     }
 }
@@ -570,6 +600,11 @@ fn has_list_of_its_own(place: &Path, found: &Found) -> bool {
             .parent()
             .and_then(|parent| attributes::look(open(parent).ok()?).ok())
             .is_some_and(|parent| parent.has_default_list())
+}
+
+/// The attributes of a folder.
+pub(crate) fn attributes_of(place: &Path) -> io::Result<Found> {
+    attributes::look(open(place)?)
 }
 
 /// Opens what is no link, and waits for nobody who might write into a pipe that has just taken its place.

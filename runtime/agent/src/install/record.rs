@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::attributes::Found;
 use super::copy::Stamp;
 use super::journal::Journal;
 use crate::attempt::{self, is_name};
@@ -86,6 +87,18 @@ pub(crate) struct Kept {
     pub(crate) name: String,
 }
 
+/// A folder that was there and got other attributes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Adjusted {
+    pub(crate) place: Place,
+    /// What it had before the first version that has something to say of it.
+    pub(crate) had: Found,
+    /// What it was left with. When it has something else, somebody else looks after it.
+    pub(crate) gave: Found,
+    /// What the permissions said, so that the same is known as the same.
+    pub(crate) said: String,
+}
+
 /// What belongs to one installation. All lists are sorted by place.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Content {
@@ -95,6 +108,8 @@ pub(crate) struct Content {
     /// Folders that were made for it, with those made for its predecessors.
     pub(crate) directories: Vec<Place>,
     pub(crate) kept: Vec<Kept>,
+    #[serde(default)]
+    pub(crate) adjusted: Vec<Adjusted>,
 }
 
 /// The record of a group.
@@ -320,6 +335,7 @@ mod tests {
                 place: Place(odd),
                 name: "3".to_owned(),
             }],
+            adjusted: Vec::new(),
         };
         let record = Record {
             serial: 7,

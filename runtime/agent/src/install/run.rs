@@ -238,6 +238,11 @@ fn commit(plan: &Plan, before: &Record, shelf: &Shelf) -> Result<Record, String>
             .map_err(|error| format!("look at `{}`: {error}", place.display()))?;
         laid.stamp = found.filter(folder::is_file).map(|stat| Stamp::of(&stat));
     }
+    for adjusted in &mut content.adjusted {
+        let place = &adjusted.place.0;
+        adjusted.gave = compare::attributes_of(place)
+            .map_err(|error| format!("look at `{}`: {error}", place.display()))?;
+    }
     let after = Record {
         serial: before.serial + 1,
         installed: Some(content),

@@ -80,7 +80,7 @@ pub(crate) fn prepare(plan: &Plan, journal: &Journal, shelf: &Shelf) -> Result<(
         let stage = open.map_err(failed("open the stage in", parent))?;
         let name = prepared(*number);
         match (&step.source, is) {
-            (_, Thing::Nothing) | (Source::Nothing, _) => {}
+            (_, Thing::Nothing) | (Source::Nothing | Source::Had(_), _) => {}
             (Source::Kept(kept), _) => {
                 let from = folder::open(&shelf.kept()).map_err(failed("open", &shelf.kept()))?;
                 copier

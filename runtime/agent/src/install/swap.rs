@@ -23,7 +23,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, fchmod, linkat, openat, renameat, unlink
 use rustix::io::Errno;
 
 use super::attributes;
-use super::compare::{Owned, Plan, Step};
+use super::compare::{Owned, Plan, Source, Step};
 use super::copy::Stamp;
 use super::folder::{self, Folders, look, rename_to_free, split};
 use super::journal::{Change, Journal, Member, Thing};
@@ -76,9 +76,14 @@ pub(crate) fn carry_out(plan: &Plan, journal: &Journal, owned: &Owned) -> Result
                 let Some(entry) = plan.entries.get(&place.0) else {
                     continue;
                 };
-                readable(&mut folders, &place.0)
-                    .and_then(|dir| attributes::give(dir, &entry.attributes))
-                    .map_err(failed(SET, &place.0))?;
+                let mut set = || {
+                    let dir = readable(&mut folders, &place.0)?;
+                    if let Source::Had(had) = &step.source {
+                        attributes::give_back(&dir, had)?;
+                    }
+                    attributes::give(dir, &entry.attributes)
+                };
+                set().map_err(failed(SET, &place.0))?;
             }
         }
     }

@@ -249,10 +249,6 @@ fn check_recovery(scenario: &Scenario, old: &Tree, new: &Tree, at: &str, number:
                 if let Some(seen) = expected.get_mut("live/dropped") {
                     seen.content = Some("1".to_owned());
                 }
-                // A folder keeps the mode that it was given.
-                if let Some(seen) = expected.get_mut("live/private") {
-                    seen.mode = new["live/private"].mode;
-                }
                 assert_eq!(version(&tree(instance)), expected, "{at}");
             }
         }

@@ -1,8 +1,9 @@
 //! An instance in a temporary folder, and an agent to talk to.
 
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -118,11 +119,29 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start() -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_cutover-agent"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::launch(&mut Command::new(env!("CARGO_BIN_EXE_cutover-agent")))
+    }
+
+    /// An agent that runs as the user, and in the group, with this id. Only root can start it.
+    pub(crate) fn start_as(id: u32) -> Self {
+        // Where it was built, that user may not be able to reach it.
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = dir.path().join("agent");
+        let built = env!("CARGO_BIN_EXE_cutover-agent");
+        if fs::hard_link(built, &program).is_err() {
+            fs::copy(built, &program).unwrap();
+        }
+        Self::launch(Command::new(program).uid(id).gid(id))
+    }
+
+    fn launch(command: &mut Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A process that another test starts at this moment may still hold a copy open for writing.
+        let mut process = eventually(|| match command.spawn() {
+            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+            started => Some(started.unwrap()),
+        });
         let stdin = process.stdin.take();
         let stdout = BufReader::new(process.stdout.take().unwrap());
         let (tx, answers) = mpsc::channel();

@@ -1,14 +1,14 @@
 //! Owners, modes, access control lists and SELinux contexts.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
-use agent::protocol::{Cause, Context, Kinds, Outcome, Permission};
+use agent::protocol::{Cause, Context, Install, Kinds, OnExisting, Outcome, Permission, Work};
 
-use crate::install::{outcome, package, permission};
-use crate::instance::{Instance, assert_failed, assert_succeeded};
+use crate::install::{assert_content, mapping, outcome, package, permission};
+use crate::instance::{Agent, Instance, assert_failed, assert_succeeded};
 
 /// What `getfacl` says, or nothing where it is not installed.
 fn getfacl(path: &Path) -> Option<Vec<String>> {
@@ -107,6 +107,91 @@ fn access_control_lists_are_those_that_setfacl_would_set() {
         inode,
         "what is right is not touched"
     );
+
+    work.permissions.clear();
+    assert_succeeded(&outcome(&instance, "c", &work));
+    assert_acl(
+        &instance.path("live/conf"),
+        &["user::rw-", "group::r--", "other::r--"],
+    );
+}
+
+#[test]
+fn what_a_folder_hands_on_is_no_difference() {
+    let instance = Instance::new();
+    fs::create_dir(instance.path("live")).unwrap();
+    let live = instance.path("live");
+    chown(&live, None, Some(4)).unwrap();
+    fs::set_permissions(&live, fs::Permissions::from_mode(0o2775)).unwrap();
+    let has_acl = Command::new("setfacl")
+        .args(["-d", "-m", "u:7:rwx"])
+        .arg(&live)
+        .status()
+        .is_ok_and(|status| status.success());
+    let work = package(&instance, "1", &[("a", "1"), ("d/b", "1")]);
+
+    assert_succeeded(&outcome(&instance, "a", &work));
+
+    let look = |path: &str| instance.path(path).metadata().unwrap();
+    assert_eq!((look("live/a").gid(), look("live/d").gid()), (4, 4));
+    assert_eq!(look("live/d").mode() & 0o7777, 0o2755);
+    if has_acl {
+        let a = [
+            "user::rw-",
+            "user:7:rwx",
+            "group::rwx",
+            "mask::r--",
+            "other::r--",
+        ];
+        assert_acl(&instance.path("live/a"), &a);
+    }
+    let inode = look("live/a").ino();
+    assert_succeeded(&outcome(&instance, "b", &work));
+    assert_eq!(look("live/a").ino(), inode, "it is as it would be made");
+}
+
+#[test]
+fn an_agent_that_is_not_root_installs_what_it_may_and_names_what_it_may_not() {
+    let instance = Instance::new();
+    let mut one = package(&instance, "1", &[("a", "1"), ("d/b", "1")]);
+    one.on_existing = OnExisting::Overwrite;
+    let mut two = package(&instance, "2", &[("a", "2"), ("e/c", "2")]);
+    let mut three = package(&instance, "3", &[("f", "3")]);
+    three.files.push(mapping("f", "roots"));
+    // A folder that denies its owner to write, as some archives have them.
+    let closed = instance.path("app-shop/group-web/deploy-2/e");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
+    instance.write("live/a", "foreign");
+    fs::create_dir(instance.path("roots")).unwrap();
+    let run = |attempt: &str, work: &Install| {
+        let run = instance.run(attempt, Work::Install(work.clone()));
+        Agent::start_as(1).outcome(run).1
+    };
+    for path in ["", "live", "app-shop", "app-shop/group-web"] {
+        chown(instance.path(path), Some(1), Some(1)).unwrap();
+    }
+
+    // The file in the way is root's, so that it can neither be linked nor read by everybody.
+    fs::set_permissions(instance.path("live/a"), fs::Permissions::from_mode(0o600)).unwrap();
+    let result = run("a", &one);
+    assert_failed(&result, Cause::InstallFailed, "put aside `");
+    assert_failed(&result, Cause::InstallFailed, "nothing was changed");
+    assert_eq!(instance.read("live/a"), "foreign");
+    chown(instance.path("live/a"), Some(1), Some(1)).unwrap();
+    assert_succeeded(&run("b", &one));
+    two.on_existing = OnExisting::Overwrite;
+    assert_succeeded(&run("c", &two));
+    let live = [("a", "2"), ("e", ""), ("e/c", "2")];
+    assert_content(&instance, "live", &live);
+    assert_eq!(closed.metadata().unwrap().mode() & 0o777, 0o555);
+
+    let result = run("d", &three);
+    assert_failed(
+        &result,
+        Cause::InstallFailed,
+        "roots` cannot be written to by the agent, which runs as the user with the id 1",
+    );
+    assert_content(&instance, "live", &live);
 }
 
 #[test]
@@ -192,4 +277,45 @@ fn a_long_list_of_problems_is_cut_in_the_reason_and_whole_in_the_log() {
     assert!(!reason.contains("live/f020"), "{reason}");
     let log = fs::read_to_string(log.unwrap()).unwrap();
     assert!(log.contains("live/f331` is there already"), "{log}");
+}
+
+#[test]
+fn a_folder_gets_back_what_no_permission_mentions_unless_somebody_else_looks_after_it() {
+    let instance = Instance::new();
+    let plain = package(&instance, "1", &[("d/a", "1"), ("e/a", "1")]);
+    let mut other = package(&instance, "2", &[("d/a", "1"), ("e/a", "1")]);
+    other.permissions = vec![Permission {
+        mode: Some(0o2710),
+        group: Some("adm".to_owned()),
+        ..acls("live", Kinds::Directories, &["u:7:rwx"])
+    }];
+    let mut third = package(&instance, "3", &[("d/a", "1"), ("e/a", "1")]);
+    third.permissions = vec![Permission {
+        mode: Some(0o700),
+        kinds: Kinds::Directories,
+        ..permission("live")
+    }];
+    let is = |path: &str| {
+        let metadata = instance.path(path).metadata().unwrap();
+        (metadata.mode() & 0o7777, metadata.gid())
+    };
+
+    for round in ["a", "b"] {
+        assert_succeeded(&outcome(&instance, &format!("{round}1"), &plain));
+        assert_eq!(is("live/d"), (0o755, 0));
+        for again in ["2", "3"] {
+            assert_succeeded(&outcome(&instance, &format!("{round}{again}"), &other));
+            assert_eq!(is("live/d"), (0o2710, 4));
+        }
+        assert_succeeded(&outcome(&instance, &format!("{round}4"), &third));
+        assert_eq!(is("live/d"), (0o700, 0), "the group goes with the version");
+        assert_acl(
+            &instance.path("live/d"),
+            &["user::rwx", "group::---", "other::---"],
+        );
+    }
+    fs::set_permissions(instance.path("live/e"), fs::Permissions::from_mode(0o711)).unwrap();
+    assert_succeeded(&outcome(&instance, "c", &plain));
+    assert_eq!(is("live/d"), (0o755, 0));
+    assert_eq!(is("live/e"), (0o711, 0));
 }
