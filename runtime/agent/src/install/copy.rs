@@ -136,12 +136,13 @@ impl Copier {
         let source = read(from.0, from.1)?;
         let target = create(to.0, to.1)?;
         self.fill(&source, &target)?;
+        attributes::give_back(&target, &attributes::look(&source)?)?;
+        // Changing the owner takes capabilities away, and they are attributes.
         for name in names(&source)? {
             if let Some(value) = attributes::value(&source, &name)? {
                 fsetxattr(&target, &name[..], &value, XattrFlags::empty())?;
             }
         }
-        attributes::give_back(&target, &attributes::look(&source)?)?;
         futimens(&target, &times)?;
         Ok(())
     }

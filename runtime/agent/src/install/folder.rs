@@ -4,9 +4,11 @@
 //! that a plan takes and the change that follows from it, nothing here is named by a path that a link could redirect.
 
 use std::ffi::{CStr, OsStr};
+use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
@@ -34,6 +36,12 @@ pub(crate) fn open(path: &Path) -> io::Result<OwnedFd> {
         }
     }
     Ok(dir)
+}
+
+/// Makes a folder that nobody else can look into: what is kept there may be secret, or an old program with the right to
+/// become root.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// The folder and the name of a place.

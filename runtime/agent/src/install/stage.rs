@@ -121,7 +121,7 @@ fn put_aside(
 ) -> Result<(), Error> {
     let mut keep = |place: &Path, dir: &Path, name: &OsStr| {
         let mut keep = || {
-            std::fs::create_dir_all(dir)?;
+            folder::make_private(dir)?;
             let (parent, file) = split(place);
             let (from, to) = (folder::open(parent)?, File::open(dir)?);
             // Left over from an installation that was interrupted.

@@ -133,7 +133,7 @@ pub(crate) fn take_back(journal: &Journal) -> Vec<Error> {
 /// Clears the stages away, and says what cannot be. Removing many files can take its time, so where one call does it
 /// they only go to a folder for that.
 pub(crate) fn clear(journal: &Journal, trash: &Path) -> Vec<Error> {
-    let trash = std::fs::create_dir_all(trash).and_then(|()| File::open(trash));
+    let trash = folder::make_private(trash).and_then(|()| File::open(trash));
     let mut problems = Vec::new();
     for (number, folder) in journal.folders.iter().enumerate() {
         let stage = OsStr::new(&journal.stage);

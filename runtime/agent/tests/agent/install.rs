@@ -362,6 +362,8 @@ fn overwritten_files_come_back_when_the_package_has_no_use_for_the_place() {
     assert_succeeded(&outcome(&instance, "a", &one));
     assert_succeeded(&outcome(&instance, "b", &two));
     assert_content(&instance, "live", &[("a", "2"), ("b", "2")]);
+    let kept = instance.path(".cutover/installed/shop/web.kept");
+    assert_eq!(kept.metadata().unwrap().mode() & 0o777, 0o700);
     assert_eq!(
         instance.read("elsewhere"),
         "untouched",
