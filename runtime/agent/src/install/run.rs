@@ -93,7 +93,10 @@ pub(crate) fn install(
     }
     let finished = swap::carry_out(&plan, &journal, &owned)
         .map_err(|error| explained(&error))
-        .and_then(|()| flush(&plan, &journal, &shelf))
+        .and_then(|()| {
+            let has_aside = !plan.keep.is_empty() || !plan.changed.is_empty();
+            flush(&journal, has_aside.then_some(shelf.dir()))
+        })
         .and_then(|()| commit(&plan, &before, &shelf));
     let after = match finished {
         Ok(after) => after,
@@ -196,7 +199,7 @@ fn recover(shelf: &Shelf, before: &Record, log: &mut Capture) -> Result<(), Fail
                 chain(problem)
             )));
         }
-        Journal::enter(Phase::Staging, shelf).map_err(failed)?;
+        back_in_stage(&journal, shelf).map_err(failed_with)?;
         log.say(&format!(
             "the interrupted installation of `{}` was taken back",
             journal.deployment
@@ -275,31 +278,38 @@ fn taken_back(
             "not everything could be put back, and the next installation tries again: {}",
             chain(problem)
         ),
-        None => match Journal::enter(Phase::Staging, shelf) {
+        None => match back_in_stage(journal, shelf) {
             Ok(()) => {
                 tidy(journal, shelf, before, log);
                 empty(&shelf.trash());
                 "the files are as they were before".to_owned()
             }
-            Err(error) => format!("the files are as they were before, but {}", chain(&error)),
+            Err(error) => format!("the files are as they were before, but {error}"),
         },
     };
     failed_with(format!("{reason}; {end}"))
 }
 
-/// Makes durable what was put in place: once for each file system, not for each file.
-fn flush(plan: &Plan, journal: &Journal, shelf: &Shelf) -> Result<(), String> {
+/// Writes down that everything was taken back. What was there must be durable in its place before that, for what stays
+/// in the stages is removed afterwards.
+fn back_in_stage(journal: &Journal, shelf: &Shelf) -> Result<(), String> {
+    flush(journal, None)?;
+    Journal::enter(Phase::Staging, shelf).map_err(|error| chain(&error))
+}
+
+/// Makes durable what was put in place or taken back: once for each file system, not for each file.
+fn flush(journal: &Journal, aside: Option<&Path>) -> Result<(), String> {
     let folders = journal.folders.iter().map(|folder| folder.0.as_path());
-    let adjusted = plan.steps.iter().filter_map(|step| match &step.change {
+    let adjusted = journal.changes.iter().filter_map(|change| match change {
         Change::Adjust { place, .. } => Some(place.0.as_path()),
         Change::Swap { .. } => None,
     });
-    let has_aside = !plan.keep.is_empty() || !plan.changed.is_empty();
-    let aside = has_aside.then_some(shelf.dir());
     let mut devices = BTreeMap::new();
     for folder in folders.chain(adjusted).chain(aside) {
-        let device = folder.metadata().map(|metadata| metadata.dev());
-        devices.entry(device.unwrap_or_default()).or_insert(folder);
+        // One that is gone has nothing to flush.
+        if let Ok(metadata) = folder.metadata() {
+            devices.entry(metadata.dev()).or_insert(folder);
+        }
     }
     for folder in devices.into_values() {
         File::open(folder)

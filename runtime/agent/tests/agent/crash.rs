@@ -589,3 +589,45 @@ fn a_disk_that_fills_up_in_the_meantime_takes_nothing_away() {
         assert_eq!(fs::read_dir(instance.path("live")).unwrap().count(), 2);
     });
 }
+
+#[test]
+fn everything_is_durable_before_what_depends_on_it() {
+    let (calls, _) = undisturbed(upgrade);
+    let first = |wanted| first_of(&calls, wanted);
+    let flushed = flush(&calls);
+    let swapped = first(SWAP);
+    let between = |from: usize, to: usize, wanted| calls[from..to].contains(&wanted);
+
+    assert!(
+        between(0, first(STAGE), libc::SYS_fdatasync) && between(0, first(STAGE), libc::SYS_fsync),
+        "the journal, before anything is prepared"
+    );
+    let prepared = calls[..swapped]
+        .iter()
+        .rposition(|call| *call == libc::SYS_pwrite64)
+        .unwrap();
+    assert!(
+        between(prepared, swapped, libc::SYS_fsync),
+        "its second phase, before anything is put in place"
+    );
+    let is_swap = |call: &libc::c_long| [SWAP, libc::SYS_linkat].contains(call);
+    let last_swap = calls.iter().rposition(is_swap).unwrap();
+    assert!(
+        last_swap < flushed && between(flushed, calls.len(), libc::SYS_fdatasync),
+        "what was put in place, before the record says so"
+    );
+    let scenario = upgrade();
+    let fate = Fate::Fail(flushed, libc::EIO);
+    let calls = carry_out(&attempt(&scenario, &scenario.two), fate);
+    let after = &calls[flushed + 1..];
+    let back = after
+        .iter()
+        .position(|call| *call == libc::SYS_syncfs)
+        .unwrap();
+    let taken_back = after[..back].iter().filter(|call| is_swap(call)).count();
+    assert!(
+        taken_back > 0,
+        "what was taken back, before it is forgotten"
+    );
+    assert!(!after[back..].iter().any(is_swap));
+}
