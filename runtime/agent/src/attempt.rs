@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `lock` | the id of the process that does the work, which holds an exclusive lock on the file as long as it lives |
+//! | `lock` | the id of the process that does the work, which holds an exclusive lock on the file as long as it lives, and a nonce that names what it makes outside the folder |
 //! | `command.json` | the request, and which boot of the host it was taken in |
 //! | `log` | captured output; made when the work begins |
 //! | `outcome.json` | the outcome; made, whole, by a rename |
@@ -20,8 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::Pid;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
+use crate::control_group::Names;
 use crate::protocol::{self, Outcome, Run};
 
 /// The longest attempt id, in bytes: what a file name can hold, with room for a prefix.
@@ -192,9 +194,21 @@ impl Attempt {
     }
 
     /// Says who does the work. Called by the process itself, with the lock in its hands.
-    pub(crate) fn sign(&self, lock: &OwnedFd) -> io::Result<()> {
-        let file = File::from(lock.try_clone()?);
-        file.write_all_at(std::process::id().to_string().as_bytes(), 0)
+    pub(crate) fn sign(&self, lock: &OwnedFd) -> io::Result<Names> {
+        let mut nonce = [0; 8];
+        getrandom(&mut nonce, GetRandomFlags::empty())?;
+        let nonce = format!("{:016x}", u64::from_ne_bytes(nonce));
+        let text = format!("{} {nonce}", std::process::id());
+        File::from(lock.try_clone()?).write_all_at(text.as_bytes(), 0)?;
+        Ok(Names::new(&self.id, &nonce))
+    }
+
+    /// The names of the control groups of whoever signed, if somebody did.
+    pub(crate) fn groups(&self) -> Option<Names> {
+        let lock = File::open(self.dir.join("lock")).ok()?;
+        let text = signature(&lock)?;
+        let nonce = text.split(' ').nth(1)?;
+        is_name(nonce).then(|| Names::new(&self.id, nonce))
     }
 
     /// Makes it certain that the host remembers, whatever happens to it, that this attempt was taken up, and begins
@@ -348,13 +362,12 @@ fn try_lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
 }
 
 fn holder(lock: &File) -> Option<Pid> {
-    let mut text = [0; 16];
+    Pid::from_raw(signature(lock)?.split(' ').next()?.parse().ok()?)
+}
+
+fn signature(lock: &File) -> Option<String> {
+    let mut text = [0; 64];
     let length = lock.read_at(&mut text, 0).ok()?;
-    Pid::from_raw(
-        std::str::from_utf8(&text[..length])
-            .ok()?
-            .trim()
-            .parse()
-            .ok()?,
-    )
+    let text = std::str::from_utf8(&text[..length]).ok()?;
+    Some(text.trim().to_owned())
 }

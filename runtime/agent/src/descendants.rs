@@ -1,4 +1,4 @@
-//! The processes that a script started and who holds its output, as `/proc` tells.
+//! The processes that a script started and who holds its output, as the control group and `/proc` tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,6 +8,11 @@ use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
 };
+
+use crate::control_group::ControlGroup;
+
+/// How many processes a message names.
+const MAX_NAMED: usize = 5;
 
 /// A process, told apart from a later one with the same number by when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +40,49 @@ impl Process {
             // It ended by itself in between, or has become another user's by a set-user-id program.
             let _ = pidfd_send_signal(pidfd, signal);
         }
+    }
+}
+
+/// Everything that one script started.
+pub(crate) struct Family<'a> {
+    /// Descendants of this process that the script did not start.
+    pub(crate) earlier: BTreeSet<Process>,
+    /// Where the script started.
+    pub(crate) group: Option<&'a ControlGroup>,
+}
+
+impl Family<'_> {
+    /// Those that are alive.
+    pub(crate) fn living(&self) -> BTreeSet<Process> {
+        let mut found = descendants(&self.earlier);
+        let members = self.group.map(ControlGroup::processes).unwrap_or_default();
+        let members = members.into_iter().filter_map(stat);
+        found.extend(
+            members
+                .filter(|stat| !stat.is_dead)
+                .map(|stat| stat.process),
+        );
+        found
+    }
+
+    /// Asks all of them to end.
+    pub(crate) fn terminate(&self) {
+        for process in self.living() {
+            process.signal(Signal::TERM);
+        }
+    }
+
+    /// Kills all of them and says how many there were.
+    pub(crate) fn kill(&self) -> usize {
+        let processes = self.living();
+        if let Some(group) = self.group {
+            // Those that it does not reach are killed one by one.
+            let _ = group.kill();
+        }
+        for process in &processes {
+            process.signal(Signal::KILL);
+        }
+        processes.len()
     }
 }
 
@@ -86,11 +134,17 @@ pub(crate) fn holders_of_pipe(inode: u64) -> Vec<String> {
         fds.into_iter()
             .any(|fd| fs::read_link(fd.path()).is_ok_and(|link| link == Path::new(&target)))
     };
-    pids()
+    let mut holders: Vec<String> = pids()
         .filter(|pid| *pid != own)
         .filter(holds)
         .map(|pid| format!("{pid} (`{}`)", command_line(pid)))
-        .collect()
+        .collect();
+    if holders.len() > MAX_NAMED {
+        let more = holders.len() - MAX_NAMED;
+        holders.truncate(MAX_NAMED);
+        holders.push(format!("{more} more"));
+    }
+    holders
 }
 
 fn pids() -> impl Iterator<Item = i32> {

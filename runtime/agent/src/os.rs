@@ -1,20 +1,15 @@
-//! The few system calls that need `unsafe`: fork, the wake-up on a child's end, and changing the user of a child.
+//! The few system calls of the agent itself that need `unsafe`: fork and the wake-up on a child's end.
 //!
-//! Everything else goes through rustix or std.
+//! Those that start a script are in `spawn.rs`. Everything else goes through rustix or std.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::event::EventfdFlags;
 use rustix::process::Pid;
-use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
-
-use crate::account::Account;
 
 /// Which side of a fork this is.
 pub(crate) enum Forked {
@@ -136,20 +131,5 @@ impl Drop for ChildEvents {
 impl AsFd for ChildEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
-    }
-}
-
-/// Makes the command run as an account, with its groups.
-pub(crate) fn run_as(command: &mut Command, account: &Account) {
-    let (uid, gid, groups) = (account.uid, account.gid, account.groups.clone());
-    // SAFETY: The closure makes three system calls on values that it owns and allocates nothing. They change the
-    // calling thread, which is the only one of the forked child.
-    unsafe {
-        command.pre_exec(move || {
-            set_thread_groups(&groups)?;
-            set_thread_gid(gid)?;
-            set_thread_uid(uid)?;
-            Ok(())
-        });
     }
 }

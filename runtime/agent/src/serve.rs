@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use crate::attempt::{self, Attempt, Standing};
 use crate::cache;
+use crate::control_group;
 use crate::follow::Follow;
 use crate::install;
 use crate::protocol::{self, Answer, Outcome, Request, Run};
@@ -74,6 +75,7 @@ pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
     }
     let inotify = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
         .map_err(|errno| failed("watch folders")(errno.into()))?;
+    control_group::prepare();
     let mut front = Front {
         boot: attempt::boot(),
         inotify,
@@ -464,7 +466,13 @@ impl Front {
             Ok(Standing::Ended) => {
                 self.dirty.insert(id.to_owned());
             }
-            Ok(Standing::Lost(reason)) => self.lose(id, reason),
+            Ok(Standing::Lost(reason)) => {
+                // The attempt is tried again, and must not meet itself.
+                if let Some(groups) = follow.attempt.groups() {
+                    control_group::end_remains(&groups);
+                }
+                self.lose(id, reason);
+            }
             Ok(Standing::Absent) => self.lose(id, "the attempt's folder was removed".to_owned()),
             Err(error) => self.lose(id, format!("the attempt's folder cannot be read: {error}")),
             Ok(Standing::Unbegun(lock)) => self.launch(id, lock)?,

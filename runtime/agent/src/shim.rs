@@ -14,6 +14,7 @@ use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
 use crate::attempt::{self, Attempt};
 use crate::cache::Folder;
 use crate::capture::Capture;
+use crate::control_group::Names;
 use crate::fetch;
 use crate::hooks;
 use crate::install;
@@ -67,14 +68,14 @@ pub(crate) fn launch(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<
 fn work(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<()> {
     setsid()?;
     let lock = os::shed_descriptors(lock)?;
-    attempt.sign(&lock)?;
+    let groups = attempt.sign(&lock)?;
     set_child_subreaper(Some(getpid()))?;
     umask(Mode::from_raw_mode(0o022));
 
     let (outcome, afterwork) = match attempt.begin() {
         Ok(log) => {
             let mut log = Capture::new(log);
-            let finished = catch_unwind(AssertUnwindSafe(|| perform(run, &mut log)));
+            let finished = catch_unwind(AssertUnwindSafe(|| perform(run, &groups, &mut log)));
             log.flush();
             let bug = || {
                 Err(Failure::new(
@@ -98,7 +99,7 @@ fn work(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<()> {
     attempt.sync()
 }
 
-fn perform(run: &Run, log: &mut Capture) -> Result<Done, Failure> {
+fn perform(run: &Run, groups: &Names, log: &mut Capture) -> Result<Done, Failure> {
     let boot = attempt::boot();
     let invalid =
         |error: crate::cache::Error| Failure::new(Cause::Invalid, crate::reason::chain(&error));
@@ -108,7 +109,7 @@ fn perform(run: &Run, log: &mut Capture) -> Result<Done, Failure> {
             let package = Folder::at(&run.rootdir, &work.cache)
                 .and_then(|folder| folder.open(&boot))
                 .map_err(invalid)?;
-            hooks::run(work, &package, log)
+            hooks::run(work, &package, groups, log)
         }
         Work::Install(work) => {
             let package = Folder::at(&run.rootdir, &work.cache)

@@ -22,7 +22,7 @@ fn an_attempt_runs_once_however_often_it_is_sent() {
 
     assert_eq!(instance.read("count"), "x\n");
     assert!(
-        first.0.starts_with("==> count.sh\nhello\n<== exit 0 in 0."),
+        first.0.starts_with("==> count.sh at 20") && first.0.contains("Z\nhello\n<== exit 0 in 0."),
         "{}",
         first.0
     );
@@ -145,7 +145,31 @@ fn a_killed_worker_is_a_lost_attempt_for_everybody_who_waits() {
         matches!(again, Outcome::Lost { .. }),
         "it is never begun again"
     );
-    kill(script);
+    if is_alive(script) {
+        kill(script);
+    }
+}
+
+#[test]
+fn what_a_killed_worker_left_is_ended_before_the_attempt_is_lost() {
+    let instance = Instance::new();
+    let text =
+        "cat /proc/self/cgroup > ../../../groups; setsid sleep 1000 & echo $! > ../../../pid; wait";
+    let work = instance.script("wait.sh", text);
+    let mut agent = Agent::start();
+    agent.send(Request::Run(instance.run("a", work)));
+    let left: i32 = eventually(|| instance.read("pid").trim().parse().ok());
+
+    kill(instance.worker("a"));
+    let (_, outcome) = agent.follow("a", 0);
+
+    assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome:?}");
+    if instance.read("groups").contains("/cutover-a-") {
+        eventually(|| (!is_alive(left)).then_some(()));
+    } else {
+        // A host without the unified hierarchy, or a user who may not make groups in it.
+        kill(left);
+    }
 }
 
 #[test]

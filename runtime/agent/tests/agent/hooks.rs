@@ -4,11 +4,11 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use agent::protocol::{Cause, Hooks, Outcome, Work};
+use agent::protocol::{Cause, Hooks, Outcome, Script, Work};
 
 use crate::instance::{
-    CACHE, Instance, assert_failed, assert_succeeded, command, eventually, hooks, is_alive, kill,
-    location,
+    Agent, CACHE, Instance, assert_failed, assert_succeeded, command, eventually, hooks, is_alive,
+    kill, location,
 };
 
 #[test]
@@ -42,7 +42,8 @@ fn scripts_run_in_order_until_one_fails() {
         "{outcome:?}"
     );
     let lines: Vec<&str> = log.lines().collect();
-    assert_eq!(lines[..3], ["==> one.sh", "one", "noise"]);
+    assert!(lines[0].starts_with("==> one.sh at 20"), "{log}");
+    assert_eq!(lines[1..3], ["one", "noise"]);
     assert!(
         lines[3].starts_with("<== exit 0 in ") && lines[7].starts_with("<== exit 3 in "),
         "{log}"
@@ -163,7 +164,7 @@ while :; do sleep 0.05; done
 "#;
 
 #[track_caller]
-fn times_out(runas: Option<&str>) {
+fn times_out(agent: &mut Agent, runas: Option<&str>) {
     let instance = Instance::new();
     let Work::Hooks(mut work) = instance.script("stubborn.sh", STUBBORN) else {
         unreachable!()
@@ -173,7 +174,7 @@ fn times_out(runas: Option<&str>) {
     fs::set_permissions(instance.path(CACHE), Permissions::from_mode(0o777)).unwrap();
     let start = Instant::now();
 
-    let (log, outcome) = instance.outcome("a", Work::Hooks(work));
+    let (log, outcome) = agent.outcome(instance.run("a", Work::Hooks(work)));
 
     assert_failed(
         &outcome,
@@ -197,12 +198,48 @@ fn times_out(runas: Option<&str>) {
 
 #[test]
 fn a_time_out_ends_everything_that_the_script_started() {
-    times_out(None);
+    times_out(&mut Agent::start(), None);
 }
 
 #[test]
 fn a_time_out_ends_everything_under_another_account_too() {
-    times_out(Some("nobody"));
+    times_out(&mut Agent::start(), Some("nobody"));
+}
+
+#[test]
+fn a_time_out_ends_everything_without_control_groups_too() {
+    let setup = "mount -t tmpfs none /sys/fs/cgroup";
+    times_out(&mut Agent::start_in_own_mounts(setup), None);
+}
+
+#[test]
+fn a_process_that_is_never_the_same_for_long_is_ended_too() {
+    let instance = Instance::new();
+    let Work::Hooks(mut work) =
+        instance.script("relay.sh", "trap '' TERM; sleep 0.005; setsid ./relay.sh &")
+    else {
+        unreachable!()
+    };
+    let hold = command("./relay.sh; sleep 1000");
+    work.scripts = vec![Script {
+        timeout_ms: 300,
+        ..hold
+    }];
+
+    let (_, outcome) = instance.outcome("a", Work::Hooks(work));
+
+    assert_failed(
+        &outcome,
+        Cause::TimedOut,
+        "`./relay.sh; sleep 1000` was ended",
+    );
+    let folder = instance.path(CACHE);
+    let runners: Vec<_> = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter(|entry| fs::read_link(entry.path().join("cwd")).is_ok_and(|place| place == folder))
+        .collect();
+    assert!(runners.is_empty(), "{runners:?}");
 }
 
 #[test]
@@ -258,7 +295,12 @@ fn who_holds_the_output_is_named() {
     let holder = format!("process {pid} (`sleep 1007`) still holds its output");
     assert_failed(&outcome, Cause::OutputsLeftOpen, &holder);
     assert!(
-        start.elapsed() < Duration::from_secs(4),
+        matches!(&outcome, Outcome::Failed { script: Some(script), exit_code: Some(0), .. } if script == "start.sh"),
+        "{outcome:?}"
+    );
+    assert!(is_alive(pid), "what holds it is left alone");
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
         "{:?}",
         start.elapsed()
     );
@@ -310,9 +352,14 @@ fn output_is_bounded_and_never_blocks_the_script() {
 
     let (log, outcome) = instance.outcome("a", work);
 
-    assert_failed(&outcome, Cause::ScriptFailed, "exited with 1: the end");
+    assert_failed(
+        &outcome,
+        Cause::ScriptFailed,
+        "exited with 1: 0123456789012345 | 0123456789 | the end",
+    );
     assert!(log.len() < (4 << 20) + 500, "{}", log.len());
-    assert!(log.contains("[output is cut here: 4 MiB are kept of an attempt]\n<== exit 1"));
+    assert!(log.contains(" bytes are left out here]\n"));
+    assert!(log.contains("\nthe end\n<== exit 1 in "));
 }
 
 #[test]

@@ -81,9 +81,8 @@ impl Instance {
     /// The id of the process that does an attempt's work.
     pub(crate) fn worker(&self, attempt: &str) -> i32 {
         eventually_exists(&self.path(&format!(".cutover/attempts/{attempt}/log")));
-        self.read(&format!(".cutover/attempts/{attempt}/lock"))
-            .parse()
-            .unwrap()
+        let lock = self.read(&format!(".cutover/attempts/{attempt}/lock"));
+        lock.split(' ').next().unwrap().parse().unwrap()
     }
 }
 
@@ -111,6 +110,12 @@ pub(crate) fn hooks(scripts: Vec<Script>) -> Work {
     })
 }
 
+const PROGRAM: &str = env!("CARGO_BIN_EXE_cutover-agent");
+
+fn after(setup: &str, program: &str) -> String {
+    format!("{setup} && exec {program} '{PROGRAM}'")
+}
+
 pub(crate) struct Agent {
     process: Child,
     stdin: Option<ChildStdin>,
@@ -119,7 +124,33 @@ pub(crate) struct Agent {
 
 impl Agent {
     pub(crate) fn start() -> Self {
-        Self::launch(&mut Command::new(env!("CARGO_BIN_EXE_cutover-agent")))
+        Self::start_by(&mut Command::new(PROGRAM))
+    }
+
+    /// Starts an agent in a shell's process, after a command of the shell.
+    pub(crate) fn start_after(setup: &str) -> Self {
+        Self::start_through(setup, "")
+    }
+
+    /// Starts an agent in a shell's process, after a command of the shell and by means of a program.
+    pub(crate) fn start_through(setup: &str, program: &str) -> Self {
+        Self::start_by(Command::new("sh").args(["-c", &after(setup, program)]))
+    }
+
+    /// Starts an agent that sees mounts of its own, which the setup makes.
+    pub(crate) fn start_in_own_mounts(setup: &str) -> Self {
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("-Ur");
+        }
+        Self::start_by(command.args([
+            "-m",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &after(setup, ""),
+        ]))
     }
 
     /// An agent that runs as the user, and in the group, with this id. Only root can start it.
@@ -128,14 +159,14 @@ impl Agent {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         let program = dir.path().join("agent");
-        let built = env!("CARGO_BIN_EXE_cutover-agent");
+        let built = PROGRAM;
         if fs::hard_link(built, &program).is_err() {
             fs::copy(built, &program).unwrap();
         }
-        Self::launch(Command::new(program).uid(id).gid(id))
+        Self::start_by(Command::new(program).uid(id).gid(id))
     }
 
-    fn launch(command: &mut Command) -> Self {
+    fn start_by(command: &mut Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // A process that another test starts at this moment may still hold a copy open for writing.
         let mut process = eventually(|| match command.spawn() {

@@ -11,7 +11,9 @@ mod install;
 mod instance;
 mod links;
 mod mounts;
+mod output;
 mod permissions;
+mod scripts;
 #[cfg(target_arch = "x86_64")]
 mod trace;
 mod unpack;
