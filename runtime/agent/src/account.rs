@@ -38,6 +38,16 @@ const USERS: &str = "/etc/passwd";
 const GROUPS: &str = "/etc/group";
 
 impl Account {
+    /// Finds a user by its number.
+    pub(crate) fn numbered(uid: Uid) -> Option<Self> {
+        let (users, groups) = (read(USERS).ok()?, read(GROUPS).ok()?);
+        let user = users
+            .lines()
+            .map(fields)
+            .find(|fields| id(fields[2]) == Some(uid.as_raw()))?;
+        user_in(&users, &groups, user[0])
+    }
+
     /// Finds a user by its name.
     pub(crate) fn named(name: &str) -> Result<Self, Error> {
         user_in(&read(USERS)?, &read(GROUPS)?, name).ok_or_else(|| Error::NoUser {

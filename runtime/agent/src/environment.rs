@@ -58,7 +58,13 @@ pub(crate) fn of_script(
             set(key.as_ref(), value);
         }
     }
-    if let Some(account) = account {
+    // A service manager may start the agent with neither, and a script with `set -u` stumbles over that.
+    let is_bare = account.is_none()
+        && ["HOME", "USER", "LOGNAME"]
+            .iter()
+            .any(|key| std::env::var_os(key).is_none());
+    let own = is_bare.then(|| Account::numbered(geteuid())).flatten();
+    if let Some(account) = account.or(own.as_ref()) {
         set("HOME".as_ref(), account.home.clone().into());
         set("USER".as_ref(), account.name.clone().into());
         set("LOGNAME".as_ref(), account.name.clone().into());

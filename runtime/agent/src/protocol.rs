@@ -52,6 +52,8 @@ pub enum Request {
     Cached(Cached),
     /// Asks which deployment an application's group has installed. Answered by [`Answer::Installed`].
     Installed(Installed),
+    /// Asks whether the agent is at work. Answered by [`Answer::Pong`], after whatever waits to be said.
+    Ping(Ping),
 }
 
 /// The operands of [`Request::Run`].
@@ -269,6 +271,14 @@ pub struct Installed {
     pub group: String,
 }
 
+/// The operands of [`Request::Ping`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ping {
+    /// Number that the answer carries.
+    pub ask: u64,
+}
+
 /// What the agent says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
@@ -302,6 +312,11 @@ pub enum Answer {
         ask: u64,
         /// None when nothing is installed.
         deployment: Option<String>,
+    },
+    /// The agent is at work.
+    Pong {
+        /// Number of the question.
+        ask: u64,
     },
     /// A request that was not carried out. Nothing has happened.
     Refused {

@@ -276,6 +276,7 @@ impl Front {
                     caches,
                 });
             }
+            Ok(Request::Ping(question)) => self.answer(&Answer::Pong { ask: question.ask }),
             Ok(Request::Installed(question)) => {
                 let answer = match install::installed(
                     &question.rootdir,

@@ -333,7 +333,7 @@ impl Connection {
                 tracing::warn!(%reason, "local agent refused a message");
             }
             // Nothing that this side asks for is answered so.
-            Answer::Installed { ask, .. } => {
+            Answer::Installed { ask, .. } | Answer::Pong { ask } => {
                 tracing::warn!(ask, "local agent answered an unknown question");
             }
         }

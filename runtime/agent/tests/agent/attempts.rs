@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use agent::protocol::{Answer, Cached, Cause, Installed, Outcome, Request};
+use agent::protocol::{Answer, Cached, Cause, Installed, Outcome, Ping, Request};
 
 use crate::instance::{
     Agent, Instance, assert_failed, assert_succeeded, eventually, fifo, hooks, is_alive, kill,
@@ -359,4 +359,6 @@ fn questions_are_answered_by_their_number() {
             deployment: None
         }
     );
+    agent.send(Request::Ping(Ping { ask: 9 }));
+    assert_eq!(agent.answer(), Answer::Pong { ask: 9 });
 }

@@ -127,6 +127,21 @@ fn a_script_inherits_nothing_but_limits() {
     assert_eq!(lines[8], "0", "{log}");
 }
 
+#[test]
+fn an_agent_without_a_home_gives_scripts_that_of_its_account() {
+    let instance = Instance::new();
+    fs::create_dir_all(instance.path(CACHE)).unwrap();
+    let mut agent = Agent::start_after("unset HOME USER LOGNAME PATH LANG");
+    let text = "set -u; echo $(eval echo ~$(id -un)):$HOME:$(id -un):$USER:$LOGNAME";
+
+    let (log, outcome) = agent.outcome(instance.run("a", hooks(vec![command(text)])));
+
+    assert_succeeded(&outcome);
+    let words: Vec<&str> = log.lines().nth(1).unwrap().split(':').collect();
+    assert!(words[0] == words[1] && words[0].starts_with('/'), "{log}");
+    assert!(words[2] == words[3] && words[3] == words[4], "{log}");
+}
+
 fn as_nobody(instance: &Instance, scripts: &[&str]) -> Work {
     instance.script("first.sh", "touch ../../../ran");
     let mut all = vec![location("first.sh")];
