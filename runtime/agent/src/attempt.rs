@@ -187,7 +187,10 @@ impl Attempt {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let command = Command {
             boot: boot.to_owned(),
-            run: run.clone(),
+            run: Run {
+                next: None,
+                ..run.clone()
+            },
         };
         private(&draft.join("command.json"))?.write_all(&protocol::encode(&command))?;
         Ok(lock.into())
@@ -211,10 +214,13 @@ impl Attempt {
         is_name(nonce).then(|| Names::new(&self.id, nonce))
     }
 
-    /// Makes it certain that the host remembers, whatever happens to it, that this attempt was taken up, and begins
-    /// the log. What the attempt does comes after this.
+    /// Makes it certain that the host remembers, whatever happens to it, that this attempt was taken up.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        File::open(&self.attempts)?.sync_all()
+    }
+
+    /// Begins the log. It comes after [`Attempt::settle`], and what the attempt does comes after it.
     pub(crate) fn begin(&self) -> io::Result<File> {
-        File::open(&self.attempts)?.sync_all()?;
         private(&self.log())
     }
 

@@ -29,7 +29,7 @@ pub(crate) fn forget(rootdir: &str, boot: &str, pruned: &[String]) {
             .split_once('.')
             .map_or(id.as_str(), |(deployment, _)| deployment);
         let is_pruned = pruned.iter().any(|pruned| pruned == deployment);
-        if (is_pruned || is_old(&entry.path(), boot)) && has_ended(rootdir, &id, boot) {
+        if (is_pruned || is_old(&entry.path(), boot)) && is_left(rootdir, &id, boot) {
             // What stays is tried again with the next package.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -64,9 +64,15 @@ fn boot_of(attempt: &Path) -> Option<String> {
     protocol::decode(&text).ok().map(|filed: Filed| filed.boot)
 }
 
-fn has_ended(rootdir: &str, id: &str, boot: &str) -> bool {
+/// Whether nobody works on an attempt: it ended, was lost, or was announced and never asked for.
+fn is_left(rootdir: &str, id: &str, boot: &str) -> bool {
     let standing = Attempt::at(rootdir, id)
         .ok()
         .map(|attempt| attempt.standing(boot));
-    matches!(standing, Some(Ok(Standing::Ended)))
+    matches!(
+        standing,
+        Some(Ok(Standing::Ended
+            | Standing::Lost(_)
+            | Standing::Unbegun(_)))
+    )
 }

@@ -38,37 +38,46 @@ pub(crate) fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Points stdin, stdout and stderr at `/dev/null` and closes every other descriptor but `keep`, which is returned
-/// under its final number. For a child of [`fork`] that never touches the objects of its parent again.
-pub(crate) fn shed_descriptors(keep: OwnedFd) -> io::Result<OwnedFd> {
-    const KEPT: RawFd = 3;
+/// Points stdin, stdout and stderr at `/dev/null` and closes every other descriptor but those of `keep`, which are
+/// returned under their final numbers. For a child of [`fork`] that never touches the objects of its parent again.
+pub(crate) fn shed_descriptors<const N: usize>(keep: [OwnedFd; N]) -> io::Result<[OwnedFd; N]> {
+    const FIRST: RawFd = 3;
+    let end = FIRST + N as RawFd;
     let null = File::options()
         .read(true)
         .write(true)
         .open("/dev/null")?
         .into_raw_fd();
-    // Out of the way of the number that it gets, and nobody's to close twice.
-    let copy = rustix::io::fcntl_dupfd_cloexec(&keep, KEPT + 1)?.into_raw_fd();
-    drop(keep);
+    // Out of the way of the numbers that they get, and nobody's to close twice.
+    let mut copies = [null; N];
+    for (copy, kept) in copies.iter_mut().zip(keep) {
+        *copy = rustix::io::fcntl_dupfd_cloexec(&kept, end)?.into_raw_fd();
+    }
     // SAFETY: The numbers are valid descriptors. What they replace or close belongs to objects of the parent's image
     // that this process never uses again, as the caller promises.
     unsafe {
-        for standard in 0..KEPT {
+        for standard in 0..FIRST {
             if libc::dup2(null, standard) < 0 {
                 return Err(io::Error::last_os_error());
             }
         }
-        if libc::dup3(copy, KEPT, libc::O_CLOEXEC) < 0 {
-            return Err(io::Error::last_os_error());
+        for (number, copy) in (FIRST..).zip(copies) {
+            if libc::dup3(copy, number, libc::O_CLOEXEC) < 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
         // A kernel without the call leaves descriptors open that are closed on exec in any case.
         libc::syscall(
             libc::SYS_close_range,
-            KEPT as libc::c_uint + 1,
+            end as libc::c_uint,
             libc::c_uint::MAX,
             0,
         );
-        Ok(OwnedFd::from_raw_fd(KEPT))
+        let mut number = FIRST - 1;
+        Ok([(); N].map(|()| {
+            number += 1;
+            OwnedFd::from_raw_fd(number)
+        }))
     }
 }
 

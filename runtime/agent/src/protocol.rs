@@ -69,6 +69,20 @@ pub struct Run {
     pub log_from: u64,
     /// What is to be done.
     pub work: Work,
+    /// The attempt that this instance is likely to be given next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Box<Next>>,
+}
+
+/// An attempt that is announced before it is asked for. Everything up to its beginning may be done meanwhile, and
+/// nothing of it happens unless a [`Request::Run`] asks for it on the same connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Next {
+    /// As [`Run::attempt`].
+    pub attempt: String,
+    /// As [`Run::work`].
+    pub work: Work,
 }
 
 /// What an attempt does.
@@ -498,6 +512,14 @@ mod tests {
                 }],
                 env: vec![("A".to_owned(), "1\n2".to_owned())],
             }),
+            next: Some(Box::new(Next {
+                attempt: "r1-1.web-1.ValidateService.1".to_owned(),
+                work: Work::Hooks(Hooks {
+                    cache: "app-a/group-g/deploy-d".to_owned(),
+                    scripts: Vec::new(),
+                    env: Vec::new(),
+                }),
+            })),
         });
 
         let line = encode(&request);

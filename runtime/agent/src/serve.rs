@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use crate::attempt::{self, Attempt, Standing};
@@ -34,6 +35,9 @@ const RECHECK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
+
+/// How many attempts may be announced at a time.
+const MAX_ANNOUNCED: usize = 64;
 
 /// How many workers may die at birth before an attempt is refused.
 const MAX_LAUNCHES: u32 = 3;
@@ -83,6 +87,7 @@ pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
         output: Vec::new(),
         follows: BTreeMap::new(),
         workers: Vec::new(),
+        announced: BTreeMap::new(),
         dirty: BTreeSet::new(),
         recheck: BTreeSet::new(),
     };
@@ -113,6 +118,13 @@ struct Ready {
     workers: Vec<usize>,
 }
 
+/// An attempt that was announced, with a worker that is about to begin it.
+struct Announced {
+    run: Run,
+    /// Lets the worker begin. When it is closed instead, the worker ends.
+    gate: OwnedFd,
+}
+
 struct Front {
     boot: String,
     inotify: OwnedFd,
@@ -120,6 +132,7 @@ struct Front {
     output: Vec<u8>,
     follows: BTreeMap<String, Follow>,
     workers: Vec<Worker>,
+    announced: BTreeMap<String, Announced>,
     /// Attempts that must be looked at.
     dirty: BTreeSet<String>,
     /// Attempts that must be looked at after a while, because nothing will report on them.
@@ -254,12 +267,16 @@ impl Front {
         match protocol::decode(line) {
             Ok(Request::Run(run)) => {
                 let attempt = run.attempt.clone();
+                let next = next_of(&run);
                 if let Err(reason) = self.take_up(run) {
                     self.answer(&Answer::Refused {
                         attempt: Some(attempt),
                         ask: None,
                         reason,
                     });
+                }
+                if let Some(next) = next {
+                    self.announce(next);
                 }
             }
             Ok(Request::Cached(question)) => {
@@ -310,9 +327,62 @@ impl Front {
         self.output.extend_from_slice(&protocol::encode(answer));
     }
 
+    /// Has a worker ready for an attempt that is likely to come. What fails here fails again, and is told, when the
+    /// attempt is asked for.
+    fn announce(&mut self, run: Run) {
+        // An instance has one attempt after the other: what was announced for it before does not come any more.
+        self.announced
+            .retain(|id, announced| announced.run.rootdir != run.rootdir || *id == run.attempt);
+        let id = run.attempt.clone();
+        if self.announced.len() >= MAX_ANNOUNCED
+            || self.announced.contains_key(&id)
+            || self.follows.contains_key(&id)
+        {
+            return;
+        }
+        let Ok(attempt) = Attempt::at(&run.rootdir, &id) else {
+            return;
+        };
+        if let Ok(Standing::Absent) = attempt.standing(&self.boot)
+            && let Ok((passage, gate)) = pipe_with(PipeFlags::CLOEXEC)
+            && let Ok(Some(lock)) = attempt.file(&run, &self.boot)
+            && let Ok(pid) = shim::launch_behind(passage, &attempt, lock, &run)
+            && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+        {
+            self.workers.push(Worker {
+                attempt: id.clone(),
+                pid,
+                pidfd,
+                origin: Origin::Child,
+            });
+            self.announced.insert(id, Announced { run, gate });
+        }
+    }
+
+    /// Lets the worker of an announced attempt begin, if it is the attempt that was announced.
+    fn let_through(&mut self, run: &Run) -> bool {
+        self.announced
+            .remove(&run.attempt)
+            .is_some_and(|announced| {
+                let is_the_same =
+                    announced.run.rootdir == run.rootdir && announced.run.work == run.work;
+                // A worker that ended meanwhile has begun nothing; whoever buries it starts another.
+                is_the_same && rustix::io::write(&announced.gate, b"!").is_ok()
+            })
+    }
+
     /// Begins an attempt or joins the one that is there.
     fn take_up(&mut self, run: Run) -> Result<(), String> {
         let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(|error| chain(&error))?;
+        if self.announced.contains_key(&run.attempt)
+            && let Ok(watch) = self.watch(&attempt)
+            && self.let_through(&run)
+        {
+            let id = run.attempt.clone();
+            self.dirty.insert(id.clone());
+            self.follows.insert(id, Follow::new(attempt, run, watch));
+            return Ok(());
+        }
         let standing = attempt
             .standing(&self.boot)
             .map_err(|error| error.to_string())?;
@@ -324,10 +394,7 @@ impl Front {
             Standing::Ended | Standing::Held(_) | Standing::Lost(_) => None,
         };
         let id = run.attempt.clone();
-        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO;
-        let watch = inotify::add_watch(&self.inotify, attempt.dir(), events)
-            .map_err(|errno| format!("watch `{}`: {errno}", attempt.dir().display()))?;
-
+        let watch = self.watch(&attempt)?;
         self.follows
             .insert(id.clone(), Follow::new(attempt, run, watch));
         match lock {
@@ -337,6 +404,13 @@ impl Front {
                 Ok(())
             }
         }
+    }
+
+    /// Has changes of an attempt's folder reported.
+    fn watch(&self, attempt: &Attempt) -> Result<i32, String> {
+        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::MOVED_TO;
+        inotify::add_watch(&self.inotify, attempt.dir(), events)
+            .map_err(|errno| format!("watch `{}`: {errno}", attempt.dir().display()))
     }
 
     /// Starts a worker for an attempt whose lock is in hand.
@@ -404,6 +478,7 @@ impl Front {
     /// Takes note of a worker's end.
     fn bury(&mut self, index: usize) {
         let worker = self.workers.swap_remove(index);
+        self.announced.remove(&worker.attempt);
         if worker.origin == Origin::Child {
             // It has ended, so this does not wait; and nobody else waits for it, so it does not fail.
             let _ = waitpid(Some(worker.pid), WaitOptions::empty());
@@ -500,6 +575,18 @@ impl Front {
         }
         Ok(())
     }
+}
+
+/// The attempt that a request announces.
+fn next_of(run: &Run) -> Option<Run> {
+    let next = run.next.as_deref()?;
+    Some(Run {
+        attempt: next.attempt.clone(),
+        rootdir: run.rootdir.clone(),
+        log_from: 0,
+        work: next.work.clone(),
+        next: None,
+    })
 }
 
 /// Whom a line that could not be read was about, as far as can be seen.

@@ -7,8 +7,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
+use rustix::io::Errno;
 use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
 
 use crate::attempt::{self, Attempt};
@@ -20,6 +23,9 @@ use crate::hooks;
 use crate::install;
 use crate::os::{self, Forked};
 use crate::protocol::{Cause, Outcome, Run, Work};
+
+/// How long a worker waits for an attempt to be asked for that was announced.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is left to do when the outcome has been told: making durable what was done.
 pub(crate) type Afterwork = Box<dyn FnOnce()>;
@@ -58,24 +64,73 @@ impl Failure {
 pub(crate) fn launch(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<Pid> {
     match os::fork()? {
         Forked::Parent(pid) => Ok(pid),
-        Forked::Child => {
-            let worked = catch_unwind(AssertUnwindSafe(|| work(attempt, lock, run)));
-            os::exit(if matches!(worked, Ok(Ok(()))) { 0 } else { 1 })
+        Forked::Child => leave(|| {
+            setsid()?;
+            let [lock] = os::shed_descriptors([lock])?;
+            let groups = detach(attempt, &lock)?;
+            work(attempt, run, &groups, attempt.settle())
+        }),
+    }
+}
+
+/// Starts the worker of an attempt that nobody has asked for yet. It does everything that comes before the beginning,
+/// and begins when a byte comes through the gate. When none comes it ends, and leaves an attempt that has not begun.
+pub(crate) fn launch_behind(
+    gate: OwnedFd,
+    attempt: &Attempt,
+    lock: OwnedFd,
+    run: &Run,
+) -> io::Result<Pid> {
+    match os::fork()? {
+        Forked::Parent(pid) => Ok(pid),
+        Forked::Child => leave(|| {
+            setsid()?;
+            let [lock, gate] = os::shed_descriptors([lock, gate])?;
+            let groups = detach(attempt, &lock)?;
+            let settled = attempt.settle();
+            if !is_let_through(&gate) {
+                return Ok(());
+            }
+            drop(gate);
+            work(attempt, run, &groups, settled)
+        }),
+    }
+}
+
+/// Waits for the byte, for a while.
+fn is_let_through(gate: &OwnedFd) -> bool {
+    let patience = Timespec {
+        tv_sec: PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    loop {
+        match poll(&mut [PollFd::new(gate, PollFlags::IN)], Some(&patience)) {
+            Err(Errno::INTR) => {}
+            Ok(1..) => return matches!(rustix::io::read(gate, &mut [0; 1]), Ok(1)),
+            Ok(_) | Err(_) => return false,
         }
     }
 }
 
-fn work(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<()> {
-    setsid()?;
-    let lock = os::shed_descriptors(lock)?;
-    let groups = attempt.sign(&lock)?;
+/// Does what a worker is there for, and ends it.
+fn leave(work: impl FnOnce() -> io::Result<()>) -> ! {
+    let worked = catch_unwind(AssertUnwindSafe(work));
+    os::exit(if matches!(worked, Ok(Ok(()))) { 0 } else { 1 })
+}
+
+/// Makes this process the one that works on the attempt, and the reaper of what it starts.
+fn detach(attempt: &Attempt, lock: &OwnedFd) -> io::Result<Names> {
+    let groups = attempt.sign(lock)?;
     set_child_subreaper(Some(getpid()))?;
     umask(Mode::from_raw_mode(0o022));
+    Ok(groups)
+}
 
-    let (outcome, afterwork) = match attempt.begin() {
+fn work(attempt: &Attempt, run: &Run, groups: &Names, settled: io::Result<()>) -> io::Result<()> {
+    let (outcome, afterwork) = match settled.and_then(|()| attempt.begin()) {
         Ok(log) => {
             let mut log = Capture::new(log);
-            let finished = catch_unwind(AssertUnwindSafe(|| perform(run, &groups, &mut log)));
+            let finished = catch_unwind(AssertUnwindSafe(|| perform(run, groups, &mut log)));
             log.flush();
             let bug = || {
                 Err(Failure::new(

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::traffic::Goal;
-use engine::{Action, SwitchAction, Work};
+use engine::{Action, Doing, SwitchAction, Work};
 use model::{
     AttemptId, Balancer, Cause, Direction, Ending, Instance, LifecycleEvent, Package, ReleaseId,
     Router, Run, Script,
@@ -83,7 +83,7 @@ impl Performer {
             SWITCH_TRAFFIC,
             action.attempt,
         );
-        self.run_on(&target.instance, attempt, work, path, SWITCH_TRAFFIC)
+        self.run_on(&target.instance, attempt, work, path, SWITCH_TRAFFIC, None)
             .await
     }
 
@@ -137,8 +137,28 @@ impl Performer {
             action.event.name(),
             action.attempt,
         );
-        self.run_on(instance, attempt, work, path, action.event.name())
+        let next = self.next(action);
+        self.run_on(instance, attempt, work, path, action.event.name(), next)
             .await
+    }
+
+    /// The hook that comes after an action, if one does: its instance may make ready for it while the action lasts.
+    fn next(&self, action: &Action) -> Option<fleet::Next> {
+        let step = engine::planned_steps(&action.deployment, &action.target)
+            .skip_while(|step| step.event != action.event)
+            .skip(1)
+            .find(|step| !matches!(step.doing, Doing::Skip(_)))?;
+        let package = step.package.filter(|_| step.doing == Doing::Hook)?;
+        let next = Action {
+            event: step.event,
+            attempt: 1,
+            work: Work::Hook(package.clone()),
+            ..action.clone()
+        };
+        Some(fleet::Next {
+            attempt: self.attempt(&next),
+            work: self.hook_work(&next, &package),
+        })
     }
 
     /// Has an instance's agent carry an attempt out. `stage` says under which name its output is shown.
@@ -149,6 +169,7 @@ impl Performer {
         work: fleet::Work,
         log: PathBuf,
         stage: &'static str,
+        next: Option<fleet::Next>,
     ) -> Ending {
         let sink = Arc::new(Sink::new(
             log,
@@ -160,6 +181,7 @@ impl Performer {
             attempt,
             rootdir: instance.rootdir.clone(),
             work,
+            next,
         };
         let ending = self
             .conductor
@@ -195,13 +217,17 @@ impl Performer {
     }
 
     async fn hook(&self, action: &Action, package: &Package) -> Ending {
-        let scripts = package
-            .appspec
-            .hooks
-            .get(&action.event)
-            .cloned()
-            .unwrap_or_default();
-        self.scripts(action, package, scripts).await
+        let work = self.hook_work(action, package);
+        self.run(action, self.attempt(action), work).await
+    }
+
+    fn hook_work(&self, action: &Action, package: &Package) -> fleet::Work {
+        let scripts = package.appspec.hooks.get(&action.event);
+        fleet::Work::Hooks {
+            cache: cache_folder(&action.deployment, package),
+            scripts: scripts.cloned().unwrap_or_default(),
+            env: of_hook(&self.release, action, package),
+        }
     }
 
     async fn scripts(&self, action: &Action, package: &Package, scripts: Vec<Script>) -> Ending {

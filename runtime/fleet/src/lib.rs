@@ -29,6 +29,16 @@ pub struct Command {
     /// Absolute folder of the instance.
     pub rootdir: String,
     pub work: Work,
+    /// What the instance is likely to be given next, if this succeeds. Its agent may make ready for it, and does none of
+    /// it before it is given.
+    pub next: Option<Next>,
+}
+
+/// An attempt that is announced before it is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Next {
+    pub attempt: AttemptId,
+    pub work: Work,
 }
 
 /// What an attempt does. `cache` is a package folder, `app-A/group-G/deploy-D` below the instance's `rootdir`.

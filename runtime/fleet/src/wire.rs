@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent::protocol;
 use model::{Cause, Ending, Kinds, OnExisting, Run, Script};
 
-use crate::{Command, Installation, Work};
+use crate::{Command, Installation, Next, Work};
 
 /// A command that cannot be put into words.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +19,26 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         attempt,
         rootdir,
         work,
+        next,
     } = command;
-    let work = match work {
+    let next = next.map(|next| {
+        let Next { attempt, work } = next;
+        Ok(Box::new(protocol::Next {
+            attempt: attempt.as_str().to_owned(),
+            work: words(work)?,
+        }))
+    });
+    Ok(protocol::Run {
+        attempt: attempt.as_str().to_owned(),
+        rootdir,
+        log_from: 0,
+        work: words(work)?,
+        next: next.transpose()?,
+    })
+}
+
+fn words(work: Work) -> Result<protocol::Work, Unspeakable> {
+    Ok(match work {
         Work::Fetch {
             cache,
             source,
@@ -58,12 +76,6 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
             })
         }
         Work::Install(installation) => protocol::Work::Install(install(installation)),
-    };
-    Ok(protocol::Run {
-        attempt: attempt.as_str().to_owned(),
-        rootdir,
-        log_from: 0,
-        work,
     })
 }
 

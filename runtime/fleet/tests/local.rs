@@ -166,6 +166,7 @@ impl Bench {
             attempt: AttemptId::parse(attempt).unwrap(),
             rootdir,
             work,
+            next: None,
         }
     }
 
