@@ -21,7 +21,7 @@ use crate::follow::Follow;
 use crate::install;
 use crate::protocol::{self, Answer, Outcome, Request, Run};
 use crate::reason::chain;
-use crate::shim;
+use crate::shim::{self, Session};
 
 /// Nothing more is taken in while this many bytes wait to be written.
 const MAX_UNWRITTEN: usize = 1 << 20;
@@ -82,6 +82,7 @@ pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
     control_group::prepare();
     let mut front = Front {
         boot: attempt::boot(),
+        session: Session::begin(),
         inotify,
         input: Vec::new(),
         output: Vec::new(),
@@ -127,6 +128,7 @@ struct Announced {
 
 struct Front {
     boot: String,
+    session: Session,
     inotify: OwnedFd,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -346,7 +348,7 @@ impl Front {
         if let Ok(Standing::Absent) = attempt.standing(&self.boot)
             && let Ok((passage, gate)) = pipe_with(PipeFlags::CLOEXEC)
             && let Ok(Some(lock)) = attempt.file(&run, &self.boot)
-            && let Ok(pid) = shim::launch_behind(passage, &attempt, lock, &run)
+            && let Ok(pid) = shim::launch_behind(self.session, passage, &attempt, lock, &run)
             && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
         {
             self.workers.push(Worker {
@@ -422,7 +424,7 @@ impl Front {
         let started = if follow.launches > MAX_LAUNCHES {
             Err(io::Error::other("it ends before it begins"))
         } else {
-            shim::launch(&follow.attempt, lock, &follow.run)
+            shim::launch(self.session, &follow.attempt, lock, &follow.run)
         };
         let worker = started.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
         match worker {

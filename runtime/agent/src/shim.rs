@@ -1,7 +1,7 @@
 //! The worker: a detached process that does the work of one attempt, keeps its outcome and ends.
 //!
-//! It is a fork of the agent without an exec, so it starts in a fraction of a millisecond. It belongs to no terminal
-//! and no connection, and it is the reaper of everything that its scripts leave behind, so that a time-out reaches
+//! It is a fork of the agent without an exec, so it starts in a fraction of a millisecond. It belongs to no terminal,
+//! no process group but its own and no connection, and it is the reaper of everything that its scripts leave behind, so that a time-out reaches
 //! all of it. What still runs when a hook has succeeded stays: that is what hooks start services for.
 
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, getpid, set_child_subreaper, setsid, umask};
+use rustix::process::{Pid, getpid, set_child_subreaper, setpgid, setsid, umask};
 
 use crate::attempt::{self, Attempt};
 use crate::cache::Folder;
@@ -60,12 +60,48 @@ impl Failure {
     }
 }
 
+/// Where workers live: in no session that a terminal may end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Session {
+    /// In the agent's, which is of its own making. Sessions are not free: where the kernel shares processors out by
+    /// session, a fresh one waits behind all others.
+    Shared,
+    /// Each in one of its own.
+    Own,
+}
+
+impl Session {
+    /// Begins the agent's own session, if it may: a process that leads a group may not.
+    pub(crate) fn begin() -> Self {
+        match setsid() {
+            Ok(_) => Self::Shared,
+            Err(_) => Self::Own,
+        }
+    }
+
+    /// Takes a worker out of the agent's process group, and so out of reach of what is meant for the agent.
+    fn leave_group(self) -> io::Result<()> {
+        match self {
+            Self::Shared => setpgid(None, None)?,
+            Self::Own => {
+                setsid()?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Starts the worker of an attempt and hands it the attempt's lock.
-pub(crate) fn launch(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<Pid> {
+pub(crate) fn launch(
+    session: Session,
+    attempt: &Attempt,
+    lock: OwnedFd,
+    run: &Run,
+) -> io::Result<Pid> {
     match os::fork()? {
         Forked::Parent(pid) => Ok(pid),
         Forked::Child => leave(|| {
-            setsid()?;
+            session.leave_group()?;
             let [lock] = os::shed_descriptors([lock])?;
             let groups = detach(attempt, &lock)?;
             work(attempt, run, &groups, attempt.settle())
@@ -76,6 +112,7 @@ pub(crate) fn launch(attempt: &Attempt, lock: OwnedFd, run: &Run) -> io::Result<
 /// Starts the worker of an attempt that nobody has asked for yet. It does everything that comes before the beginning,
 /// and begins when a byte comes through the gate. When none comes it ends, and leaves an attempt that has not begun.
 pub(crate) fn launch_behind(
+    session: Session,
     gate: OwnedFd,
     attempt: &Attempt,
     lock: OwnedFd,
@@ -84,7 +121,7 @@ pub(crate) fn launch_behind(
     match os::fork()? {
         Forked::Parent(pid) => Ok(pid),
         Forked::Child => leave(|| {
-            setsid()?;
+            session.leave_group()?;
             let [lock, gate] = os::shed_descriptors([lock, gate])?;
             let groups = detach(attempt, &lock)?;
             let settled = attempt.settle();

@@ -380,7 +380,6 @@ impl Process {
             .ok_or_else(|| unreachable("no agent command is given".to_owned()))?;
         let mut child = Command::new(program)
             .args(arguments)
-            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -12,9 +12,9 @@ use crate::{BoxFuture, Command, Fleet, LogSink, Unreachable, wire};
 /// Orders that wait to be looked at.
 const MAX_WAITING: usize = 256;
 
-/// Reaches the instances on this machine. The agent is started with the first command, in a process group of its
-/// own, so that Ctrl-C in the terminal is for the conductor alone; it ends when the fleet is dropped, and what it
-/// began goes on.
+/// Reaches the instances on this machine. The agent is started with the first command and begins a session of its own,
+/// so that Ctrl-C in the terminal is for the conductor alone; it ends when the fleet is dropped, and what it began
+/// goes on.
 pub struct LocalFleet {
     orders: mpsc::Sender<Order>,
     starter: Starter,

@@ -128,6 +128,16 @@ impl Agent {
         Self::start_by(&mut Command::new(PROGRAM))
     }
 
+    /// Starts an agent that leads a process group, and so cannot have a session of its own.
+    pub(crate) fn start_as_leader() -> Self {
+        Self::start_by(Command::new(PROGRAM).process_group(0))
+    }
+
+    /// The agent's process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Starts an agent in a shell's process, after a command of the shell.
     pub(crate) fn start_after(setup: &str) -> Self {
         Self::start_through(setup, "")

@@ -12,6 +12,7 @@ mod instance;
 mod links;
 mod mounts;
 mod output;
+mod permissions;
 mod scripts;
 #[cfg(target_arch = "x86_64")]
 mod trace;

@@ -128,6 +128,28 @@ fn a_script_inherits_nothing_but_limits() {
 }
 
 #[test]
+fn no_script_is_in_a_session_that_the_agent_did_not_begin() {
+    let instance = Instance::new();
+    fs::create_dir_all(instance.path(CACHE)).unwrap();
+    let work = hooks(vec![command("ps -o sid=,tty= $$")]);
+    let session = |log: &str| -> (u32, String) {
+        let mut words = log.lines().nth(1).unwrap().split_whitespace();
+        (
+            words.next().unwrap().parse().unwrap(),
+            words.next().unwrap().to_owned(),
+        )
+    };
+    let mut free = Agent::start();
+    let mut leader = Agent::start_as_leader();
+
+    let (shared, tty) = session(&free.outcome(instance.run("a", work.clone())).0);
+    assert_eq!((shared, tty.as_str()), (free.pid(), "?"));
+    let (own, tty) = session(&leader.outcome(instance.run("b", work)).0);
+    assert!(own != leader.pid() && own == instance.worker("b") as u32);
+    assert_eq!(tty, "?");
+}
+
+#[test]
 fn an_agent_without_a_home_gives_scripts_that_of_its_account() {
     let instance = Instance::new();
     fs::create_dir_all(instance.path(CACHE)).unwrap();
