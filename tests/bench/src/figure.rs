@@ -118,8 +118,13 @@ impl Figure {
         self
     }
 
-    pub(crate) fn ratio_at_most(mut self, ratio: f64, most: f64) -> Self {
+    pub(crate) fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = Some(ratio);
+        self
+    }
+
+    pub(crate) fn ratio_at_most(mut self, ratio: f64, most: f64) -> Self {
+        self = self.ratio(ratio);
         self.target = Some(Target::Ratio(most));
         self.met = Some(ratio <= most);
         self
