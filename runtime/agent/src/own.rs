@@ -38,23 +38,23 @@ const OWN_FILE: &str = "/proc/self/exe";
 /// # Errors
 /// [`Error::Io`] when it cannot be read.
 pub fn digest() -> Result<String, Error> {
-    let failed = |source| Error::Io {
+    let read = File::open(OWN_FILE).and_then(|mut file| {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    let bytes = read.map_err(|source| Error::Io {
         doing: format!("read the agent's own file `{OWN_FILE}`"),
         source,
-    };
-    let mut file = File::open(OWN_FILE).map_err(failed)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => hasher.update(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    let digest = hasher.finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    })?;
+    Ok(digest_of(&bytes))
+}
+
+/// The SHA-256 of an agent's file, in hexadecimal digits.
+#[must_use]
+pub fn digest_of(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Gives the running agent's file, which is `draft`, the name of its digest in its folder, durably, and removes agents that

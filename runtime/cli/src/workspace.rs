@@ -1,12 +1,13 @@
 //! Finding the workspace and opening what belongs to it.
 
+use std::env;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conductor::{Conductor, Options, Plugins};
-use fleet::LocalFleet;
+use fleet::{LocalFleet, MixedFleet, SshFleet, SshOptions};
 use journal::Journal;
 use plugin_host::{Host, HostOptions};
 use spec::Problems;
@@ -78,7 +79,7 @@ struct Faulty {
 }
 
 fn find() -> Result<PathBuf, Failure> {
-    let here = std::env::current_dir()
+    let here = env::current_dir()
         .map_err(|error| Failure::io("find the working directory".to_owned(), error))?;
     let found = here
         .ancestors()
@@ -131,10 +132,12 @@ pub(crate) fn plugins(opened: &Opened) -> Result<Plugins, Failure> {
 /// Opens everything that a release needs.
 pub(crate) fn conductor(opened: &Opened) -> Result<Conductor, Failure> {
     let (journal, state) = state_folder(opened)?;
+    let ssh = SshFleet::new(ssh_options()?);
+    let local = LocalFleet::new(agent_command()?);
     Ok(Conductor::new(Options {
         workspace: opened.workspace.clone(),
         journal: Journal::open(&journal)?,
-        fleet: Arc::new(LocalFleet::new(agent_command()?)),
+        fleet: Arc::new(MixedFleet::new(local, ssh)),
         plugins: plugins(opened)?,
         state,
         operator: operator(),
@@ -143,16 +146,40 @@ pub(crate) fn conductor(opened: &Opened) -> Result<Conductor, Failure> {
 
 /// What serves as the agent of this machine: this program itself.
 pub(crate) fn agent_command() -> Result<Vec<OsString>, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::io("find this program's own file".to_owned(), error))?;
-    Ok(vec![program.into(), "agent".into(), "run".into()])
+    Ok(vec![own_file()?.into(), "agent".into(), "run".into()])
+}
+
+fn own_file() -> Result<PathBuf, Failure> {
+    env::current_exe()
+        .map_err(|error| Failure::io("find this program's own file".to_owned(), error))
+}
+
+/// How hosts are reached over SSH. `CUTOVER_SSH` names the program, `CUTOVER_AGENT_DIR` folders with agents to look into
+/// before those beside this program.
+fn ssh_options() -> Result<SshOptions, Failure> {
+    let named = |name| env::var_os(name).filter(|value| !value.is_empty());
+    let given = named("CUTOVER_AGENT_DIR");
+    let mut agents: Vec<PathBuf> = given
+        .iter()
+        .flat_map(|folders| env::split_paths(folders))
+        .collect();
+    if let Some(folder) = own_file()?.parent() {
+        agents.push(folder.to_owned());
+        agents.push(folder.join("agents"));
+        agents.push(folder.join("../agents"));
+        agents.push(folder.join("../share/cutover/agents"));
+    }
+    Ok(SshOptions {
+        program: named("CUTOVER_SSH").map_or_else(|| "ssh".into(), PathBuf::from),
+        agents,
+    })
 }
 
 /// Who gives the orders, `user@host`.
 pub(crate) fn operator() -> String {
     let named = ["SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
-        .filter_map(|name| std::env::var(name).ok())
+        .filter_map(|name| env::var(name).ok())
         .find(|name| !name.is_empty());
     let user = named
         .or_else(own_name)

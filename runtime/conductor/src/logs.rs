@@ -179,6 +179,13 @@ impl fleet::LogSink for Sink {
         position.offset = offset.max(position.offset) + bytes.len() as u64;
         self.observer.output(&self.instance, self.stage, bytes);
     }
+
+    fn waiting(&self, what: &str) {
+        // A switch of traffic is not a lifecycle event, and waits for nothing on an instance.
+        if let Some(event) = LifecycleEvent::from_name(self.stage) {
+            self.observer.waiting(&self.instance, event, what);
+        }
+    }
 }
 
 #[cfg(test)]

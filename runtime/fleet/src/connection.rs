@@ -1,34 +1,110 @@
 //! One agent process and everything that is in flight on its pipes.
 //!
-//! [`Connection::drive`] owns all of it in one task. An agent that dies is started again and given everything that
-//! has no ending yet; what has been given to two agents that died is reported as unreachable.
+//! [`Connection::drive`] owns all of it in one task. How an agent is started is a [`Launch`]'s to know. An agent that dies is
+//! started again and given everything that has no ending yet; what has been given to two agents that died is reported
+//! as unreachable. A link that breaks is no death: what was given is still being done at the other end.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::io;
-use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use agent::protocol::{self, Answer, Cached, Request, Run};
 use model::{Cause, Ending};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::process::{Process, read_if_open};
 use crate::{LogSink, Unreachable, wire};
+
+/// Orders that wait to be looked at.
+const MAX_WAITING: usize = 256;
 
 /// No more orders are taken while this many bytes wait to be written to the agent.
 const MAX_UNWRITTEN: usize = 1 << 20;
 
-/// How much of what a dying agent says is kept.
-const MAX_LAST_WORDS: usize = 4 << 10;
-
 /// How many agents may die over one order.
 const MAX_DEATHS: u32 = 2;
 
-/// How long an agent whose pipes are closed may take to end.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// A link that breaks sooner than this, and over which nothing was heard, counts as a death.
+const SHORT_LIVED: Duration = Duration::from_secs(10);
+
+/// Starts agents.
+pub(crate) trait Launch: Send + 'static {
+    /// What the agent is called in messages.
+    fn name(&self) -> &str;
+
+    /// Starts an agent, or gives up. What is waited for meanwhile is told.
+    fn launch(
+        &mut self,
+        tell: &(dyn Fn(&str) + Send + Sync),
+    ) -> impl Future<Output = Result<Process, Unreachable>> + Send;
+
+    /// Whether the program that ended so was only the way to an agent, which may live on.
+    fn is_broken_link(&self, status: Option<ExitStatus>) -> bool;
+}
+
+/// How others get to the host of a running agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// The agent's file on the host.
+    pub(crate) agent: String,
+    /// The socket of the connection that others share.
+    pub(crate) control: PathBuf,
+}
+
+/// Gives orders to a connection, which begins with the first one.
+pub(crate) struct Handle<L> {
+    orders: mpsc::Sender<Order>,
+    starter: Arc<Mutex<Option<Connection<L>>>>,
+}
+
+impl<L: Launch> Handle<L> {
+    pub(crate) fn new(launch: L) -> Self {
+        let (orders, waiting) = mpsc::channel(MAX_WAITING);
+        let connection = Connection {
+            launch,
+            orders: waiting,
+            flights: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            links: Vec::new(),
+            asked: 0,
+            unwritten: Vec::new(),
+        };
+        Self {
+            orders,
+            starter: Arc::new(Mutex::new(Some(connection))),
+        }
+    }
+
+    /// Sends an order and waits for its answer; none when the handle was dropped before it came.
+    pub(crate) fn order<T: Send + 'static>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<T>) -> Order,
+    ) -> impl Future<Output = Option<T>> + Send + 'static {
+        let (reply, answer) = oneshot::channel();
+        let order = order(reply);
+        let orders = self.orders.clone();
+        let starter = Arc::clone(&self.starter);
+        async move {
+            let connection = starter
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            if let Some(connection) = connection {
+                // Not joined: it ends with the last sender, and nothing depends on when it does.
+                tokio::spawn(connection.drive());
+            }
+            let sent = orders.send(order).await;
+            // A sender that is kept while waiting would keep the agent alive when the handle is dropped.
+            drop(orders);
+            sent.ok()?;
+            answer.await.ok()
+        }
+    }
+}
 
 /// What is asked of a connection.
 pub(crate) enum Order {
@@ -41,6 +117,10 @@ pub(crate) enum Order {
         rootdir: String,
         caches: Vec<String>,
         reply: oneshot::Sender<Result<Vec<String>, Unreachable>>,
+    },
+    /// Asks for the way to the agent's host, as soon as there is one.
+    Link {
+        reply: oneshot::Sender<Result<Link, Unreachable>>,
     },
 }
 
@@ -59,24 +139,15 @@ struct Question {
     deaths: u32,
 }
 
-pub(crate) struct Connection {
-    command: Vec<OsString>,
+pub(crate) struct Connection<L> {
+    launch: L,
     orders: mpsc::Receiver<Order>,
     flights: BTreeMap<String, Flight>,
     questions: BTreeMap<u64, Question>,
+    links: Vec<oneshot::Sender<Result<Link, Unreachable>>>,
     asked: u64,
     /// Lines for the agent that are not written yet.
     unwritten: Vec<u8>,
-}
-
-/// A running agent.
-struct Process {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: ChildStdout,
-    stderr: Option<ChildStderr>,
-    unread: Vec<u8>,
-    last_words: Vec<u8>,
 }
 
 /// Something that happened.
@@ -92,80 +163,124 @@ enum Input {
 /// Why a session with one agent is over.
 enum Over {
     Abandoned,
-    Died(String),
+    Died {
+        reason: String,
+        /// Whether the agent said anything before.
+        heard: bool,
+    },
 }
 
-impl Connection {
-    pub(crate) fn new(command: Vec<OsString>, orders: mpsc::Receiver<Order>) -> Self {
-        Self {
-            command,
-            orders,
-            flights: BTreeMap::new(),
-            questions: BTreeMap::new(),
-            asked: 0,
-            unwritten: Vec::new(),
-        }
-    }
-
+impl<L: Launch> Connection<L> {
     /// Serves orders until nobody can give any.
-    pub(crate) async fn drive(mut self) {
+    async fn drive(mut self) {
         loop {
-            if self.flights.is_empty() && self.questions.is_empty() {
+            if self.is_idle() {
                 match self.orders.recv().await {
                     Some(order) => self.take(order),
                     None => return,
                 }
             }
-            // What an earlier agent did not read is among what is sent again.
-            self.unwritten.clear();
-            self.send_all();
-            let mut process = match Process::start(&self.command) {
+            let launched = {
+                let Self {
+                    launch, flights, ..
+                } = &mut self;
+                let tell = |what: &str| {
+                    for flight in flights.values() {
+                        flight.log.waiting(what);
+                    }
+                };
+                launch.launch(&tell).await
+            };
+            // What was ordered meanwhile has waited for the same agent.
+            while let Ok(order) = self.orders.try_recv() {
+                self.take(order);
+            }
+            let mut process = match launched {
                 Ok(process) => process,
                 Err(error) => {
-                    self.give_up(&error.to_string(), 0);
+                    self.give_up(&error.reason, 0);
                     continue;
                 }
             };
+            for reply in self.links.drain(..) {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(Ok(process.link.clone()));
+            }
+            // What an earlier agent did not read is among what is sent again.
+            self.unwritten.clear();
+            self.send_all();
+            let begun = Instant::now();
             match self.session(&mut process).await {
                 Over::Abandoned => return process.end().await,
-                Over::Died(reason) => {
-                    let reason = format!("{reason}{}", process.obituary().await);
-                    tracing::warn!(%reason, "local agent died");
-                    self.give_up(&reason, MAX_DEATHS);
+                Over::Died { reason, heard } => {
+                    let obituary = process.obituary().await;
+                    let mut reason = reason;
+                    if let Some(status) = obituary.status {
+                        reason.push_str(&format!(" ({status})"));
+                    }
+                    if let Some(line) = obituary.last_line() {
+                        reason.push_str(&format!(": {line}"));
+                    }
+                    let name = self.launch.name();
+                    if self.launch.is_broken_link(obituary.status)
+                        && (heard || begun.elapsed() > SHORT_LIVED)
+                    {
+                        tracing::warn!(%name, %reason, "the connection to an agent broke");
+                    } else {
+                        tracing::warn!(%name, %reason, "agent died");
+                        self.give_up(&reason, MAX_DEATHS);
+                    }
                 }
             }
         }
     }
 
+    fn is_idle(&self) -> bool {
+        self.flights.is_empty() && self.questions.is_empty() && self.links.is_empty()
+    }
+
     async fn session(&mut self, process: &mut Process) -> Over {
+        let mut heard = false;
+        // What came with the agent's beginning.
+        if let Err(reason) = self.read_lines(&mut process.unread) {
+            return Over::Died { reason, heard };
+        }
         loop {
             let input = self.next_input(process).await;
-            let over = match input {
+            let died = match input {
                 Input::Ordered(order) => {
-                    let line = self.line_for(*order);
-                    self.unwritten.extend_from_slice(&line);
+                    match *order {
+                        Order::Link { reply } => {
+                            // Whoever asked may have stopped waiting.
+                            let _ = reply.send(Ok(process.link.clone()));
+                        }
+                        order => {
+                            let line = self.line_for(order);
+                            self.unwritten.extend_from_slice(&line);
+                        }
+                    }
                     None
                 }
-                Input::Abandoned => Some(Over::Abandoned),
+                Input::Abandoned => return Over::Abandoned,
                 Input::Written(Ok(length)) => {
                     self.unwritten.drain(..length);
                     None
                 }
-                Input::Written(Err(error)) => {
-                    Some(Over::Died(format!("the agent does not listen: {error}")))
+                Input::Written(Err(error)) => Some(format!("the agent does not listen: {error}")),
+                Input::Read(Ok(0)) => Some("the agent ended".to_owned()),
+                Input::Read(Ok(_)) => {
+                    let read = self.read_lines(&mut process.unread);
+                    heard |= read.is_ok();
+                    read.err()
                 }
-                Input::Read(Ok(0)) => Some(Over::Died("the agent ended".to_owned())),
-                Input::Read(Ok(_)) => self.read_lines(&mut process.unread).err().map(Over::Died),
-                Input::Read(Err(error)) => {
-                    Some(Over::Died(format!("the agent cannot be read: {error}")))
-                }
+                Input::Read(Err(error)) => Some(format!("the agent cannot be read: {error}")),
                 Input::Said(result) => {
                     process.note_last_words(result);
                     None
                 }
             };
-            if let Some(over) = over {
-                return over;
+            if let Some(reason) = died {
+                return Over::Died { reason, heard };
             }
         }
     }
@@ -230,6 +345,10 @@ impl Connection {
                 self.questions.insert(self.asked, question);
                 line
             }
+            Order::Link { reply } => {
+                self.links.push(reply);
+                Vec::new()
+            }
         }
     }
 
@@ -244,6 +363,12 @@ impl Connection {
 
     /// Counts a death over everything in flight and gives up what has seen as many as it may.
     fn give_up(&mut self, reason: &str, limit: u32) {
+        for reply in self.links.drain(..) {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(Err(Unreachable {
+                reason: reason.to_owned(),
+            }));
+        }
         let given_up = |deaths: &mut u32| {
             *deaths += 1;
             *deaths >= limit
@@ -330,11 +455,11 @@ impl Connection {
                 }
             }
             Answer::Refused { reason, .. } => {
-                tracing::warn!(%reason, "local agent refused a message");
+                tracing::warn!(%reason, "agent refused a message");
             }
             // Nothing that this side asks for is answered so.
             Answer::Installed { ask, .. } | Answer::Pong { ask } => {
-                tracing::warn!(ask, "local agent answered an unknown question");
+                tracing::warn!(ask, "agent answered an unknown question");
             }
         }
     }
@@ -369,94 +494,5 @@ impl Flight {
 impl Question {
     fn line(&self) -> Vec<u8> {
         protocol::encode(&Request::Cached(self.request.clone()))
-    }
-}
-
-impl Process {
-    fn start(command: &[OsString]) -> Result<Self, Unreachable> {
-        let unreachable = |reason: String| Unreachable { reason };
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| unreachable("no agent command is given".to_owned()))?;
-        let mut child = Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| {
-                unreachable(format!(
-                    "start the agent `{}`: {error}",
-                    program.to_string_lossy()
-                ))
-            })?;
-        match (child.stdin.take(), child.stdout.take(), child.stderr.take()) {
-            (Some(stdin), Some(stdout), stderr) => Ok(Self {
-                child,
-                stdin,
-                stdout,
-                stderr,
-                unread: Vec::new(),
-                last_words: Vec::new(),
-            }),
-            _ => Err(unreachable("the agent has no pipes".to_owned())),
-        }
-    }
-
-    fn note_last_words(&mut self, result: io::Result<usize>) {
-        if !matches!(result, Ok(1..)) {
-            self.stderr = None;
-        }
-        let surplus = self.last_words.len().saturating_sub(MAX_LAST_WORDS);
-        self.last_words.drain(..surplus);
-    }
-
-    /// Lets the agent end.
-    async fn end(self) {
-        let Self {
-            mut child,
-            stdin,
-            stdout,
-            ..
-        } = self;
-        drop((stdin, stdout));
-        // One that does not end in time is waited for by the runtime.
-        let _ = tokio::time::timeout(FAREWELL, child.wait()).await;
-    }
-
-    /// What is known of an agent's death, to be put behind what is known already.
-    async fn obituary(mut self) -> String {
-        let last_words = async {
-            while self.stderr.is_some() {
-                let result = read_if_open(&mut self.stderr, &mut self.last_words).await;
-                self.note_last_words(result);
-            }
-        };
-        // Somebody else may hold its stderr for ever.
-        let _ = tokio::time::timeout(FAREWELL, last_words).await;
-        let said = String::from_utf8_lossy(&self.last_words).into_owned();
-        let Self {
-            mut child,
-            stdin,
-            stdout,
-            ..
-        } = self;
-        drop((stdin, stdout));
-        let mut obituary = match tokio::time::timeout(FAREWELL, child.wait()).await {
-            Ok(Ok(status)) => format!(" ({status})"),
-            Ok(Err(_)) | Err(_) => String::new(),
-        };
-        if let Some(line) = said.lines().rev().find(|line| !line.trim().is_empty()) {
-            obituary.push_str(": ");
-            obituary.push_str(line.trim());
-        }
-        obituary
-    }
-}
-
-async fn read_if_open(stderr: &mut Option<ChildStderr>, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    match stderr {
-        Some(stderr) => stderr.read_buf(buffer).await,
-        None => Ok(0),
     }
 }

@@ -1,11 +1,15 @@
 //! Reaching instances: commands go out, log and ending come back.
 //!
-//! [`Fleet`] is what a conductor sees, [`LocalFleet`] the one for instances on this machine. An attempt that has been
+//! [`Fleet`] is what a conductor sees, [`MixedFleet`] the one for every kind of host, made of [`LocalFleet`] for instances
+//! on this machine and [`SshFleet`] for hosts with an SSH server. An attempt that has been
 //! sent may be sent again at any time, by this process or by its successor: the agent executes it once and answers
 //! every time. Deliberately absent: deciding what to do, plans, plugins and the journal.
 
 mod connection;
 mod local;
+mod mixed;
+mod process;
+mod ssh;
 mod wire;
 
 use std::path::PathBuf;
@@ -18,6 +22,11 @@ use model::{
 };
 
 pub use local::LocalFleet;
+pub use mixed::MixedFleet;
+pub use ssh::{SshFleet, SshOptions};
+
+/// The reason why an attempt has no ending when nobody waits for it any more.
+const DROPPED: &str = "the conductor let go of its agent before the attempt ended";
 
 /// A future that can be kept in a list.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -47,7 +56,8 @@ pub enum Work {
     /// Puts a package into the cache and prunes the cache.
     Fetch {
         cache: String,
-        /// Absolute path of the unpacked package on the instance's host.
+        /// Absolute path of the unpacked package on this machine. It is brought to the instance's host when it is needed
+        /// there.
         source: PathBuf,
         /// What `agent::tree::digest` says of it.
         digest: Digest,
@@ -97,6 +107,11 @@ pub trait LogSink: Send + Sync {
     /// Takes the bytes at a position of the log. Bytes come in order and none comes twice. It is called on the way
     /// between agents and conductor and must not wait.
     fn append(&self, offset: u64, bytes: &[u8]);
+
+    /// Takes note of what is waited for while the host does not answer. It must not wait.
+    fn waiting(&self, what: &str) {
+        let _ = what;
+    }
 }
 
 /// The instances that can be reached.

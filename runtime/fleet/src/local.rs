@@ -1,68 +1,60 @@
 //! The instances on this machine, all through one agent process.
 
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::ExitStatus;
+use std::sync::Arc;
 
-use model::{Cause, Ending, Host};
-use tokio::sync::{mpsc, oneshot};
+use model::{Ending, Host};
+use tokio::process;
 
-use crate::connection::{Connection, Order};
-use crate::{BoxFuture, Command, Fleet, LogSink, Unreachable, wire};
-
-/// Orders that wait to be looked at.
-const MAX_WAITING: usize = 256;
+use crate::connection::{Handle, Launch, Order};
+use crate::process::Process;
+use crate::{BoxFuture, Command, DROPPED, Fleet, LogSink, Unreachable, wire};
 
 /// Reaches the instances on this machine. The agent is started with the first command and begins a session of its own,
 /// so that Ctrl-C in the terminal is for the conductor alone; it ends when the fleet is dropped, and what it began
 /// goes on.
 pub struct LocalFleet {
-    orders: mpsc::Sender<Order>,
-    starter: Starter,
+    agent: Handle<Program>,
 }
-
-/// What is needed to begin, until somebody does.
-type Starter = Arc<Mutex<Option<Connection>>>;
 
 impl LocalFleet {
     /// Will start this command, a program and its arguments, as its agent.
     #[must_use]
     pub fn new(agent_command: Vec<OsString>) -> Self {
-        let (orders, waiting) = mpsc::channel(MAX_WAITING);
-        let connection = Connection::new(agent_command, waiting);
         Self {
-            orders,
-            starter: Arc::new(Mutex::new(Some(connection))),
-        }
-    }
-
-    /// Sends an order and waits for its answer; none when the fleet was dropped before it came.
-    fn order<T: Send + 'static>(
-        &self,
-        order: impl FnOnce(oneshot::Sender<T>) -> Order,
-    ) -> impl Future<Output = Option<T>> + Send + 'static {
-        let (reply, answer) = oneshot::channel();
-        let order = order(reply);
-        let orders = self.orders.clone();
-        let starter = Arc::clone(&self.starter);
-        async move {
-            if let Some(connection) = starter
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-            {
-                // Not joined: it ends with the last sender, and nothing depends on when it does.
-                tokio::spawn(connection.drive());
-            }
-            let sent = orders.send(order).await;
-            // A sender that is kept while waiting would keep the agent alive when the fleet is dropped.
-            drop(orders);
-            sent.ok()?;
-            answer.await.ok()
+            agent: Handle::new(Program {
+                command: agent_command,
+            }),
         }
     }
 }
 
-const DROPPED: &str = "the conductor let go of its agent before the attempt ended";
+/// A program of this machine.
+struct Program {
+    command: Vec<OsString>,
+}
+
+impl Launch for Program {
+    fn name(&self) -> &str {
+        "local agent"
+    }
+
+    async fn launch(&mut self, _: &(dyn Fn(&str) + Send + Sync)) -> Result<Process, Unreachable> {
+        let (program, arguments) = self.command.split_first().ok_or_else(|| Unreachable {
+            reason: "no agent command is given".to_owned(),
+        })?;
+        Process::start(process::Command::new(program).args(arguments)).map_err(|error| {
+            Unreachable {
+                reason: format!("start the agent `{}`: {error}", program.to_string_lossy()),
+            }
+        })
+    }
+
+    fn is_broken_link(&self, _: Option<ExitStatus>) -> bool {
+        false
+    }
+}
 
 impl Fleet for LocalFleet {
     fn run(
@@ -71,22 +63,15 @@ impl Fleet for LocalFleet {
         command: Command,
         log: Arc<dyn LogSink>,
     ) -> BoxFuture<'static, Ending> {
-        let Host::Local = host;
+        if let Host::Ssh(_) = host {
+            let reason = elsewhere(host).reason;
+            return Box::pin(std::future::ready(Ending::Unreachable { reason }));
+        }
         let run = match wire::request(command) {
             Ok(run) => run,
-            Err(error) => {
-                let reason = error.to_string();
-                let ending = Ending::Failed {
-                    cause: Cause::Invalid,
-                    reason,
-                    script: None,
-                    exit_code: None,
-                    log: None,
-                };
-                return Box::pin(std::future::ready(ending));
-            }
+            Err(error) => return Box::pin(std::future::ready(error.ending())),
         };
-        let ending = self.order(|reply| Order::Run { run, log, reply });
+        let ending = self.agent.order(|reply| Order::Run { run, log, reply });
         Box::pin(async move {
             ending.await.unwrap_or_else(|| Ending::Unreachable {
                 reason: DROPPED.to_owned(),
@@ -100,8 +85,10 @@ impl Fleet for LocalFleet {
         rootdir: String,
         caches: Vec<String>,
     ) -> BoxFuture<'static, Result<Vec<String>, Unreachable>> {
-        let Host::Local = host;
-        let answer = self.order(|reply| Order::Cached {
+        if let Host::Ssh(_) = host {
+            return Box::pin(std::future::ready(Err(elsewhere(host))));
+        }
+        let answer = self.agent.order(|reply| Order::Cached {
             rootdir,
             caches,
             reply,
@@ -113,5 +100,11 @@ impl Fleet for LocalFleet {
                 })
             })
         })
+    }
+}
+
+fn elsewhere(host: &Host) -> Unreachable {
+    Unreachable {
+        reason: format!("`{host}` is not this machine"),
     }
 }

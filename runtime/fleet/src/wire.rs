@@ -14,6 +14,19 @@ pub(crate) struct Unspeakable {
     path: String,
 }
 
+impl Unspeakable {
+    /// How an attempt ends that was never begun for it.
+    pub(crate) fn ending(&self) -> Ending {
+        Ending::Failed {
+            cause: Cause::Invalid,
+            reason: self.to_string(),
+            script: None,
+            exit_code: None,
+            log: None,
+        }
+    }
+}
+
 pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
     let Command {
         attempt,

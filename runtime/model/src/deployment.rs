@@ -1,12 +1,11 @@
 //! What is to be done: releases, deployments and their instances.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Amount, DeploymentId, Digest, GroupRef, InstanceId, LifecycleEvent, OnFailure, Package,
+    Amount, DeploymentId, Digest, GroupRef, Host, InstanceId, LifecycleEvent, OnFailure, Package,
     PluginName, ReleaseId, Revision, StopFailures, Strategy,
 };
 
@@ -95,21 +94,6 @@ pub struct Instance {
     pub labels: Vec<String>,
     /// The group's environment with the instance's over it.
     pub env: BTreeMap<String, String>,
-}
-
-/// How an instance is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Host {
-    /// This machine.
-    Local,
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Host::Local => f.pad("local:"),
-        }
-    }
 }
 
 /// The load balancer of a group.

@@ -7,6 +7,7 @@
 mod appspec;
 mod deployment;
 mod event;
+mod host;
 mod id;
 mod record;
 mod revision;
@@ -15,8 +16,9 @@ mod strategy;
 mod time;
 
 pub use appspec::{AppSpec, Context, FileMapping, Kinds, OnExisting, Permission, Run, Script};
-pub use deployment::{Balancer, Deployment, Direction, Host, Instance, Release, Router, Target};
+pub use deployment::{Balancer, Deployment, Direction, Instance, Release, Router, Target};
 pub use event::{LifecycleEvent, Side};
+pub use host::{Host, InvalidSshAddress, Ssh, SshAddress, SshSettings};
 pub use id::{
     ApplicationName, AttemptId, DeploymentId, GroupName, GroupRef, InstanceId, InvalidId,
     PluginName, ReleaseId,

@@ -132,6 +132,9 @@ enum Router {
 struct Target {
     id: InstanceId,
     host: String,
+    /// How a host is reached whose `host` is `ssh://…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ssh: Option<SshSettings>,
     rootdir: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<String>,
@@ -142,6 +145,17 @@ struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outgoing: Option<DeploymentId>,
     incoming: DeploymentId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SshSettings {
+    connect_timeout: Duration,
+    retries: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    sudo: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    agent_dir: Option<String>,
 }
 
 impl From<&model::Deployment> for Deployment {
@@ -331,6 +345,10 @@ impl From<&model::Target> for Target {
         Self {
             id,
             host: host.to_string(),
+            ssh: match host {
+                model::Host::Local => None,
+                model::Host::Ssh(ssh) => Some(ssh.settings.into()),
+            },
             rootdir,
             address,
             labels,
@@ -348,6 +366,7 @@ impl TryFrom<Target> for model::Target {
         let Target {
             id,
             host,
+            ssh,
             rootdir,
             address,
             labels,
@@ -355,8 +374,12 @@ impl TryFrom<Target> for model::Target {
             outgoing,
             incoming,
         } = target;
-        let host = match host.as_str() {
-            "local:" => model::Host::Local,
+        let host = match (host.as_str(), model::SshAddress::parse(&host), ssh) {
+            ("local:", _, None) => model::Host::Local,
+            (_, Ok(address), Some(settings)) => model::Host::Ssh(model::Ssh {
+                address,
+                settings: settings.into(),
+            }),
             _ => return Err(Broken::Host { text: host }),
         };
         Ok(Self {
@@ -371,5 +394,39 @@ impl TryFrom<Target> for model::Target {
             outgoing,
             incoming,
         })
+    }
+}
+
+impl From<model::SshSettings> for SshSettings {
+    fn from(settings: model::SshSettings) -> Self {
+        let model::SshSettings {
+            connect_timeout,
+            retries,
+            sudo,
+            agent_dir,
+        } = settings;
+        Self {
+            connect_timeout,
+            retries,
+            sudo,
+            agent_dir,
+        }
+    }
+}
+
+impl From<SshSettings> for model::SshSettings {
+    fn from(settings: SshSettings) -> Self {
+        let SshSettings {
+            connect_timeout,
+            retries,
+            sudo,
+            agent_dir,
+        } = settings;
+        Self {
+            connect_timeout,
+            retries,
+            sudo,
+            agent_dir,
+        }
     }
 }

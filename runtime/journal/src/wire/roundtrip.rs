@@ -8,8 +8,8 @@ use model::{
     Amount, AppSpec, Balancer, Cause, Context, Deployment, DeploymentId, Digest, Direction, Ending,
     Fact, FileMapping, GroupRef, Host, Instance, InstanceId, InstanceOutcome, Kinds,
     LifecycleEvent, OnExisting, OnFailure, Package, Permission, PluginName, Release, ReleaseId,
-    ReleaseStatus, Revision, Router, Run, Script, StopFailures, Strategy as Rollout, Target,
-    Version,
+    ReleaseStatus, Revision, Router, Run, Script, Ssh, SshAddress, SshSettings, StopFailures,
+    Strategy as Rollout, Target, Version,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -141,6 +141,30 @@ fn package() -> impl Strategy<Value = Package> {
     })
 }
 
+fn host() -> impl Strategy<Value = Host> {
+    let address = (
+        option::of("[a-z_][a-z0-9_.-]{0,8}"),
+        "[a-z0-9][a-z0-9.-]{0,12}|10\\.0\\.0\\.2|fe80::1(%eth0)?",
+        option::of(1..=u16::MAX),
+    )
+        .prop_map(|(user, host, port)| SshAddress { user, host, port });
+    let settings = (
+        any::<Duration>(),
+        any::<u32>(),
+        any::<bool>(),
+        option::of(words()),
+    )
+        .prop_map(|(connect_timeout, retries, sudo, agent_dir)| SshSettings {
+            connect_timeout,
+            retries,
+            sudo,
+            agent_dir,
+        });
+    let ssh =
+        (address, settings).prop_map(|(address, settings)| Host::Ssh(Ssh { address, settings }));
+    prop_oneof![Just(Host::Local), ssh]
+}
+
 fn target() -> impl Strategy<Value = Target> {
     let instance = (
         instance_id(),
@@ -148,10 +172,11 @@ fn target() -> impl Strategy<Value = Target> {
         option::of(words()),
         vec(words(), 0..3),
         env(),
+        host(),
     )
-        .prop_map(|(id, rootdir, address, labels, env)| Instance {
+        .prop_map(|(id, rootdir, address, labels, env, host)| Instance {
             id,
-            host: Host::Local,
+            host,
             rootdir,
             address,
             labels,

@@ -595,7 +595,7 @@ applications:
         assert_snapshot!(check_settings("strategy: {type: rolling, concurency: 2}\ncolour: red\nload_balancer: {plugn: haproxy}"), @"
         cutover.yaml:7:35: unknown key `concurency`; expected one of `type`, `concurrency`, `failure_threshold`, `on_failure`
           hint: did you mean `concurrency`?
-        cutover.yaml:8:9: unknown key `colour`; expected one of `service_id`, `rootdir`, `env`, `instances`, `strategy`, `load_balancer`, `scripts`, `appspec`, `keep_revisions`
+        cutover.yaml:8:9: unknown key `colour`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `strategy`, `load_balancer`, `scripts`, `appspec`, `keep_revisions`
         cutover.yaml:9:25: unknown key `plugn`; expected one of `plugin`, `config`, `timeout`
           hint: did you mean `plugin`?
         ");
@@ -608,9 +608,9 @@ applications:
 
     #[test]
     fn reports_all_problems_of_an_instance_at_once() {
-        assert_snapshot!(check_group("instances:\n  - {id: -x, host: local, rootdir: srv, address: web-1, labels: one, env: {1A: x}}\n  - host: ssh://deploy@web-2:22\n  - {id: c, host: 'agent:c', address: '::1:80'}\n  - {id: d, host: d.example.com, address: 'd:70000', labels: ['a,b', '']}\n  - web-5"), @"
+        assert_snapshot!(check_group("instances:\n  - {id: -x, host: local, rootdir: srv, address: web-1, labels: one, env: {1A: x}}\n  - host: ssh://deploy:x@web-2:22\n  - {id: c, host: 'agent:c', address: '::1:80'}\n  - {id: d, host: d.example.com, address: 'd:70000', labels: ['a,b', '']}\n  - web-5"), @"
         cutover.yaml:7:18: `id`: `-x` is not a valid name: use at most 64 letters, digits, `-`, `_` and `.`, not starting with `.` or `-`
-        cutover.yaml:7:28: `host`: expected `local:`, found text `local`
+        cutover.yaml:7:28: `host`: expected `local:` or `ssh://[USER@]HOST[:PORT]`, found text `local`
           hint: did you mean `local:`?
         cutover.yaml:7:44: `rootdir`: expected an absolute path, found text `srv`
           hint: begin the path with `/`, for example `/opt/srv`
@@ -620,16 +620,17 @@ applications:
         cutover.yaml:7:84: `1A` is not a name of an environment variable
           hint: use letters, digits and `_`, not starting with a digit
         cutover.yaml:8:13: missing key `id`
-        cutover.yaml:8:19: the host `ssh://deploy@web-2:22` is not supported by this version of cutover
-          hint: use `local:`, this machine
+        cutover.yaml:8:19: `host`: it holds a password
+          hint: use a key: passwords are neither kept nor asked for
         cutover.yaml:9:27: the host `agent:c` is not supported by this version of cutover
-          hint: use `local:`, this machine
+          hint: use `local:` or `ssh://[USER@]HOST[:PORT]`
         cutover.yaml:9:47: `address`: expected `HOST:PORT` such as `10.0.0.2:8081` or `[::1]:8081`, found text `::1:80`
-        cutover.yaml:10:27: `host`: expected `local:`, found text `d.example.com`
+        cutover.yaml:10:27: `host`: expected `local:` or `ssh://[USER@]HOST[:PORT]`, found text `d.example.com`
+          hint: write `ssh://d.example.com`
         cutover.yaml:10:51: `address`: expected `HOST:PORT` such as `10.0.0.2:8081` or `[::1]:8081`, found text `d:70000`
         cutover.yaml:10:71: the label `a,b` contains a comma
         cutover.yaml:10:78: `labels`: expected text, found empty text
-        cutover.yaml:11:13: `instances`: expected a mapping with the keys `id`, `host`, `rootdir`, `address`, `labels`, `env`, found text `web-5`
+        cutover.yaml:11:13: `instances`: expected a mapping with the keys `id`, `host`, `ssh`, `rootdir`, `address`, `labels`, `env`, found text `web-5`
         ");
     }
 

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use model::{
-    Amount, Balancer, GroupRef, Instance, LifecycleEvent, OnFailure, PluginName, Script, Strategy,
+    Amount, Balancer, GroupRef, Instance, LifecycleEvent, OnFailure, PluginName, Script,
+    SshSettings, Strategy,
 };
 
-use super::{instance, strategy};
+use super::{instance, ssh, strategy};
 use crate::fields::{BareNumber, Field, Shape, environment};
 use crate::hooks::{self, Notation, within_package};
 use crate::json;
@@ -20,6 +21,7 @@ pub(super) static GROUP: Shape = Shape {
         "service_id",
         "rootdir",
         "env",
+        "ssh",
         "instances",
         "strategy",
         "load_balancer",
@@ -94,6 +96,7 @@ pub(super) fn parse(
     let inherited = instance::Inherited {
         rootdir: rootdir.unwrap_or_else(|| DEFAULT_ROOTDIR.to_owned()),
         env: environment(fields.get("env"), problems),
+        ssh: ssh::parse(fields.get("ssh"), &SshSettings::default(), problems),
     };
     // A group that has `sides` has its instances there; it is refused for them alone.
     let has_sides = field_has(field, "sides");

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use model::{Host, Instance, InstanceId};
+use model::{Host, Instance, InstanceId, InvalidSshAddress, Ssh, SshAddress, SshSettings};
+
+use super::ssh;
 
 use crate::fields::{Field, Shape, environment};
 use crate::problem::{Collector, excerpt};
 
 pub(super) static INSTANCE: Shape = Shape {
     name: "instance",
-    keys: &["id", "host", "rootdir", "address", "labels", "env"],
+    keys: &["id", "host", "ssh", "rootdir", "address", "labels", "env"],
     aliases: &[],
     unsupported: &[],
 };
@@ -19,6 +21,7 @@ pub(super) static INSTANCE: Shape = Shape {
 pub(super) struct Inherited {
     pub(super) rootdir: String,
     pub(super) env: BTreeMap<String, String>,
+    pub(super) ssh: SshSettings,
 }
 
 pub(super) fn parse_all(
@@ -37,7 +40,7 @@ pub(super) fn parse_all(
         let Some(instance) = parse(item, inherited, problems) else {
             continue;
         };
-        let place = (instance.host.clone(), instance.rootdir.clone());
+        let place = (instance.host.to_string(), instance.rootdir.clone());
         if let Some(first) = lines.insert(instance.id.clone(), item.at().line) {
             let message = format!(
                 "the instance `{}` is given twice, first on line {first}",
@@ -66,6 +69,11 @@ fn parse(item: Field<'_>, inherited: &Inherited, problems: &mut Collector) -> Op
     let host = fields
         .required("host", problems)
         .and_then(|field| host(field, problems));
+    let settings = ssh::parse(fields.get("ssh"), &inherited.ssh, problems);
+    if let (Some(Where::Here), Some(field)) = (&host, fields.get("ssh")) {
+        let message = "`ssh` is for hosts that are reached over SSH, and this is `local:`";
+        problems.error(field.name_at, message);
+    }
     let own_rootdir = fields
         .get("rootdir")
         .map_or(Some(inherited.rootdir.clone()), |field| {
@@ -83,7 +91,10 @@ fn parse(item: Field<'_>, inherited: &Inherited, problems: &mut Collector) -> Op
     env.extend(environment(fields.get("env"), problems));
     Some(Instance {
         id: id?,
-        host: host?,
+        host: match host? {
+            Where::Here => Host::Local,
+            Where::Ssh(address) => Host::Ssh(Ssh { address, settings }),
+        },
         rootdir: own_rootdir?,
         address: address?,
         labels,
@@ -91,22 +102,59 @@ fn parse(item: Field<'_>, inherited: &Inherited, problems: &mut Collector) -> Op
     })
 }
 
-fn host(field: Field<'_>, problems: &mut Collector) -> Option<Host> {
+/// What `host` says.
+enum Where {
+    Here,
+    Ssh(SshAddress),
+}
+
+const HOSTS: &str = "`local:` or `ssh://[USER@]HOST[:PORT]`";
+
+fn host(field: Field<'_>, problems: &mut Collector) -> Option<Where> {
     let text = field.text(problems)?;
     if text == "local:" {
-        return Some(Host::Local);
+        return Some(Where::Here);
     }
-    if text.starts_with("ssh://") || text.starts_with("agent:") {
+    if text.starts_with("ssh:") {
+        let error = match SshAddress::parse(text) {
+            Ok(address) => return Some(Where::Ssh(address)),
+            Err(error) => error,
+        };
+        // A text with a password in it is not repeated.
+        let message = match error {
+            InvalidSshAddress::Password => format!("`host`: {error}"),
+            _ => format!("`host`: `{}` is not an address: {error}", excerpt(text)),
+        };
+        problems.error_with_hint(field.at(), message, hint(&error));
+    } else if text.starts_with("agent:") {
         let message = format!(
             "the host `{}` is not supported by this version of cutover",
             excerpt(text)
         );
-        problems.error_with_hint(field.at(), message, "use `local:`, this machine");
+        problems.error_with_hint(field.at(), message, format!("use {HOSTS}"));
     } else {
-        let message = format!("`host`: expected `local:`, found text `{}`", excerpt(text));
-        problems.error_with_suggestion(field.at(), message, text, &["local:"]);
+        let message = format!("`host`: expected {HOSTS}, found text `{}`", excerpt(text));
+        if SshAddress::parse(&format!("ssh://{text}")).is_ok() && text != "local" {
+            let hint = format!("write `ssh://{}`", excerpt(text));
+            problems.error_with_hint(field.at(), message, hint);
+        } else {
+            problems.error_with_suggestion(field.at(), message, text, &["local:"]);
+        }
     }
     None
+}
+
+fn hint(error: &InvalidSshAddress) -> String {
+    match error {
+        InvalidSshAddress::Password => {
+            "use a key: passwords are neither kept nor asked for".to_owned()
+        }
+        InvalidSshAddress::Unbracketed { host } => format!("write `ssh://[{}]`", excerpt(host)),
+        InvalidSshAddress::Rest { .. } => {
+            "leave that out; the instance's folder is its `rootdir`".to_owned()
+        }
+        _ => "write `ssh://USER@HOST:PORT`; user and port may be left out".to_owned(),
+    }
 }
 
 /// Reads an absolute folder, without the slashes at its end.

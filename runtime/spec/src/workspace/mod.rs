@@ -8,6 +8,7 @@ mod group;
 mod instance;
 mod packages;
 mod plugin;
+mod ssh;
 mod strategy;
 
 pub use file::{JournalLocation, UnknownGroup, Workspace, parse};
@@ -29,6 +30,7 @@ pub(crate) fn shapes() -> Vec<&'static crate::fields::Shape> {
         &plugin::PLUGIN,
         &plugin::GRANTS,
         &plugin::DIRECTORY,
+        &ssh::SSH,
         &strategy::STRATEGY,
         &crate::hooks::FORM_SCRIPT,
     ]

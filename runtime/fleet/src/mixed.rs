@@ -1,0 +1,47 @@
+//! Hosts of every kind.
+
+use std::sync::Arc;
+
+use model::{Ending, Host};
+
+use crate::{BoxFuture, Command, Fleet, LocalFleet, LogSink, SshFleet, Unreachable};
+
+/// Reaches every instance in the way that its host asks for.
+pub struct MixedFleet {
+    local: LocalFleet,
+    ssh: SshFleet,
+}
+
+impl MixedFleet {
+    /// Puts fleets together.
+    #[must_use]
+    pub fn new(local: LocalFleet, ssh: SshFleet) -> Self {
+        Self { local, ssh }
+    }
+}
+
+impl Fleet for MixedFleet {
+    fn run(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Ending> {
+        match host {
+            Host::Local => self.local.run(host, command, log),
+            Host::Ssh(ssh) => self.ssh.run(ssh, command, log),
+        }
+    }
+
+    fn cached(
+        &self,
+        host: &Host,
+        rootdir: String,
+        caches: Vec<String>,
+    ) -> BoxFuture<'static, Result<Vec<String>, Unreachable>> {
+        match host {
+            Host::Local => self.local.cached(host, rootdir, caches),
+            Host::Ssh(ssh) => self.ssh.cached(ssh, rootdir, caches),
+        }
+    }
+}
