@@ -1,15 +1,18 @@
 //! Running the whole program against real servers.
 //!
 //! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] a real one on loopback;
-//! [`Clients`] send requests and count every outcome. What a test starts is stopped when it is dropped.
+//! [`Hosts`] machines with an sshd each; [`Clients`] send requests and count every outcome. What a test starts is stopped
+//! when it is dropped.
 
 mod clients;
 mod haproxy;
+mod hosts;
 mod http;
 mod site;
 mod transcript;
 
 pub use clients::{Clients, Count};
 pub use haproxy::HaProxy;
+pub use hosts::{Hosts, skip};
 pub use http::WebServer;
 pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};

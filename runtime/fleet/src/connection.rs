@@ -1,7 +1,7 @@
 //! One agent process and everything that is in flight on its pipes.
 //!
 //! [`Connection::drive`] owns all of it in one task. How an agent is started is a [`Launch`]'s to know. An agent that dies is
-//! started again and given everything that has no ending yet; what has been given to two agents that died is reported
+//! started again and given everything that has no ending yet; what has been given to too many agents that died is reported
 //! as unreachable. A link that breaks is no death: what was given is still being done at the other end.
 
 use std::collections::BTreeMap;
@@ -25,9 +25,6 @@ const MAX_WAITING: usize = 256;
 /// No more orders are taken while this many bytes wait to be written to the agent.
 const MAX_UNWRITTEN: usize = 1 << 20;
 
-/// How many agents may die over one order.
-const MAX_DEATHS: u32 = 2;
-
 /// A link that breaks sooner than this, and over which nothing was heard, counts as a death.
 const SHORT_LIVED: Duration = Duration::from_secs(10);
 
@@ -41,6 +38,9 @@ pub(crate) trait Launch: Send + 'static {
         &mut self,
         tell: &(dyn Fn(&str) + Send + Sync),
     ) -> impl Future<Output = Result<Process, Unreachable>> + Send;
+
+    /// How many agents may die over one order.
+    fn max_deaths(&self) -> u32;
 
     /// Whether the program that ended so was only the way to an agent, which may live on.
     fn is_broken_link(&self, status: Option<ExitStatus>) -> bool;
@@ -228,7 +228,7 @@ impl<L: Launch> Connection<L> {
                         tracing::warn!(%name, %reason, "the connection to an agent broke");
                     } else {
                         tracing::warn!(%name, %reason, "agent died");
-                        self.give_up(&reason, MAX_DEATHS);
+                        self.give_up(&reason, self.launch.max_deaths());
                     }
                 }
             }

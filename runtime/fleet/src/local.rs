@@ -51,6 +51,10 @@ impl Launch for Program {
         })
     }
 
+    fn max_deaths(&self) -> u32 {
+        2
+    }
+
     fn is_broken_link(&self, _: Option<ExitStatus>) -> bool {
         false
     }

@@ -23,7 +23,8 @@ use super::trouble::Trouble;
 /// INVARIANT: no single quote, no backslash, no exclamation mark and no line feed, so that every login shell hands it to
 /// `sh` as it is. Names that the host chooses reach it only as values of quoted variables.
 const SCRIPT: &str = concat!(
-    r#"say() { echo "cutover: $*"; }; "#,
+    // Unquoted, so that what a program says in several lines becomes one.
+    r#"set -f; say() { echo cutover: $*; }; "#,
     r#"machine=$(uname -m); digest=; "#,
     r#"while IFS= read -r line; do case $line in "") break;; "$machine "*) set -- $line; digest=$2; bytes=$3;; esac; done; "#,
     r#"IFS= read -r dir; IFS= read -r how || exit 1; "#,
@@ -38,8 +39,8 @@ const SCRIPT: &str = concat!(
     r#"fi; "#,
     r#"if test "$how" = sudo; then "#,
     r#"error=$(sudo -n -- "$agent" version 2>&1) || { say fail sudo "$error"; exit 1; }; "#,
-    r#"say ready "$agent"; exec sudo -n -- "$agent" serve; fi; "#,
-    r#"say ready "$agent"; exec "$agent" serve"#,
+    r#"echo "cutover: ready $agent"; exec sudo -n -- "$agent" serve; fi; "#,
+    r#"echo "cutover: ready $agent"; exec "$agent" serve"#,
 );
 
 /// The command line for the host.

@@ -225,6 +225,10 @@ impl Launch for Dialer {
         }
     }
 
+    fn max_deaths(&self) -> u32 {
+        self.ssh.settings.retries.saturating_add(1).max(2)
+    }
+
     fn is_broken_link(&self, status: Option<ExitStatus>) -> bool {
         status.is_none_or(|status| status.code().is_none_or(|code| code == CLIENT_FAILED))
     }

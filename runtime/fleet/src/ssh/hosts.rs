@@ -54,7 +54,7 @@ pub(crate) struct Reached {
     pub(crate) ssh: Ssh,
     pub(crate) shared: Arc<Shared>,
     agent: Handle<Dialer>,
-    /// Packages go to a host one at a time: they share its link.
+    /// The right to bring a package to the host.
     transfers: Semaphore,
     /// The instances of this host that have a package, by its digest, the latest last.
     holders: Mutex<Vec<(String, Vec<Sibling>)>>,
@@ -132,7 +132,10 @@ impl Shared {
 
 impl Reached {
     async fn run(&self, mut command: Command, log: Arc<dyn LogSink>) -> Ending {
-        let holder = match &mut command.work {
+        // Packages go to a host one at a time, for they share its link, and the next instance of the host copies what
+        // the first one has put into its cache.
+        let mut turn = None;
+        let package = match &mut command.work {
             Work::Fetch {
                 cache,
                 source,
@@ -145,7 +148,9 @@ impl Reached {
                     digest: digest.as_str().to_owned(),
                     source: source.clone(),
                 };
-                match self.bring(&package, &*log).await {
+                // It is never closed, so there is always a permit in the end.
+                turn = self.transfers.acquire().await.ok();
+                match transfer::send(self, &package, &*log).await {
                     // The agent finds it in its cache, and does not look for a source.
                     Ok(None) => {}
                     Ok(Some(path)) => *source = path.into(),
@@ -172,17 +177,11 @@ impl Reached {
         let ending = ending.await.unwrap_or_else(|| Ending::Unreachable {
             reason: DROPPED.to_owned(),
         });
-        if let (Some(package), Ending::Succeeded { .. }) = (holder, &ending) {
+        if let (Some(package), Ending::Succeeded { .. }) = (package, &ending) {
             self.remember(package);
         }
+        drop(turn);
         ending
-    }
-
-    /// Brings a package to the host; where it is, unless it is in the instance's cache already.
-    async fn bring(&self, package: &Package, log: &dyn LogSink) -> Result<Option<String>, NotSent> {
-        // It is never closed, so there is always a permit in the end.
-        let _turn = self.transfers.acquire().await;
-        transfer::send(self, package, log).await
     }
 
     /// The way to the host, which is made when there is none.
