@@ -476,11 +476,13 @@ fn the_agent_is_put_there_once_and_again_when_it_is_damaged() {
     fleet.deploy("1.1.0").ok();
     assert_eq!(agent.metadata().unwrap().ino(), first);
 
+    // It may still be running.
+    fs::remove_file(agent).unwrap();
     fs::write(agent, "#!/bin/sh\necho no\n").unwrap();
     fs::set_permissions(agent, fs::Permissions::from_mode(0o755)).unwrap();
     fleet.deploy("1.2.0").ok();
     assert!(agent.metadata().unwrap().len() > 100_000);
-    assert_eq!(fleet.agents(1), [agent.clone()]);
+    assert_eq!(fleet.agents(1).len(), 1);
     assert_eq!(fleet.trace(1).len(), 6);
 }
 
@@ -595,4 +597,60 @@ fn instances_of_one_host_share_a_connection_and_the_transfer_of_a_package() {
     assert_eq!(fleet.trace(1).len(), 12);
     let log = fs::read_to_string(fleet.hosts.folder().join("1.log")).unwrap();
     assert_eq!(log.matches("Accepted publickey").count(), 2, "{log}");
+}
+
+#[test]
+fn the_example_runs_as_its_readme_says() {
+    // Whether this machine can have hosts at all.
+    let Some(_) = Hosts::up(1) else { return };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ssh-fleet");
+    let folder = tempfile::tempdir().unwrap();
+
+    let output = Command::new(example.join("run.sh"))
+        .arg(folder.path())
+        .env("CUTOVER", target_folder().join("cutover"))
+        .env_remove("CUTOVER_AGENT_DIR")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+
+    let answer = Answer::from(output).ok();
+    let summaries: Vec<_> = answer
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("SUCCEEDED"))
+        .map(|line| line.split(" in ").next().unwrap())
+        .collect();
+    assert_eq!(
+        summaries,
+        [
+            "SUCCEEDED  clock/web deploy 1.0.0",
+            "SUCCEEDED  clock/web deploy 1.1.0",
+            "SUCCEEDED  clock/web rollback 1.0.0"
+        ]
+    );
+    assert!(!folder.path().join("hosts").exists(), "the hosts are gone");
+}
+
+#[test]
+fn hosts_of_an_aborted_run_are_taken_away_by_the_next() {
+    let Some(_) = Hosts::up(1) else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ssh-fleet/hosts.sh");
+    let folder = tempfile::tempdir().unwrap();
+    let mut owner = Command::new("true").spawn().unwrap();
+    let status = Command::new(script)
+        .args([Path::new("up"), &folder.path().join("left"), Path::new("1")])
+        .env("OWNER", owner.id().to_string())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let pid = fs::read_to_string(folder.path().join("left/1.pid")).unwrap();
+    owner.wait().unwrap();
+
+    let Some(_next) = Hosts::up(1) else { return };
+
+    assert!(!folder.path().join("left").exists());
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{agent, demo, plugins};
+use crate::{agent, apt, demo, plugins};
 
 /// The version of cargo-deny whose verdict counts.
 const CARGO_DENY: &str = "0.20.2";
@@ -16,6 +16,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         demo::haproxy().is_some(),
         "the tests drive a real HAProxy: install it, on Debian with `apt-get install haproxy`"
     );
+    prepare_hosts();
     cargo(root, &["fmt", "--all", "--check"])?;
     plugins::build(root, plugins::Set::FirstParty)?;
     plugins::build(root, plugins::Set::Test)?;
@@ -36,6 +37,29 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     // The integration tests run the programs themselves, which `cargo test` alone does not build for them.
     cargo(root, &["build", "--locked", "--workspace"])?;
     cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"])
+}
+
+/// Finds what tests over SSH make hosts of, installing it where that needs no question. They are skipped without it,
+/// and say so.
+fn prepare_hosts() {
+    let needed = [
+        ("/usr/sbin/sshd", "openssh-server"),
+        ("/usr/bin/ssh", "openssh-client"),
+        ("/usr/bin/sudo", "sudo"),
+        ("/bin/ip", "iproute2"),
+        ("/bin/ps", "procps"),
+    ];
+    let missing = || {
+        let is_missing = |(program, _): &&(&str, &'static str)| !Path::new(program).exists();
+        let missing = needed.iter().filter(is_missing);
+        missing.map(|(_, package)| *package).collect::<Vec<_>>()
+    };
+    if !missing().is_empty() && !apt::install(&missing()) {
+        eprintln!(
+            "tests over SSH will be skipped, for they need root and {}",
+            missing().join(", ")
+        );
+    }
 }
 
 /// Checks licences, bans and sources. Advisories need the network, which tests may not use.

@@ -115,6 +115,7 @@ impl Dialer {
     async fn talk(&self, process: &mut Process, mut say: &[u8]) -> Result<Option<Word>, String> {
         let looked_in = self.shared.agents.looked_in();
         let mut noise = 0;
+        let mut last_noise = Vec::new();
         loop {
             while let Some(end) = process.unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = process.unread.drain(..=end).collect();
@@ -123,6 +124,7 @@ impl Dialer {
                     return Ok(Some(word));
                 }
                 noise += line.len();
+                last_noise = line.into_owned().into_bytes();
             }
             if noise + process.unread.len() > MAX_NOISE {
                 return Err(format!(
@@ -141,7 +143,11 @@ impl Dialer {
             tokio::select! {
                 result = stdout.read_buf(unread) => match result {
                     Ok(1..) => {}
-                    Ok(0) | Err(_) => return Ok(None),
+                    Ok(0) | Err(_) => {
+                        // A shell that is none says so on stdout.
+                        last_words.splice(..0, last_noise);
+                        return Ok(None);
+                    }
                 },
                 result = stdin.write(say), if !say.is_empty() => match result {
                     Ok(length) => say = &say[length..],

@@ -31,6 +31,12 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// How long a host may be busy with what it has, for example with copying a package from another instance.
 const MAX_SILENCE: Duration = Duration::from_secs(600);
 
+/// What comes before the first reply, and after whatever a login shell's start-up files print.
+const GREETING: &str = "cutover:receive";
+
+/// How much they may print, in bytes.
+const MAX_NOISE: usize = 64 << 10;
+
 /// A package for an instance.
 #[derive(Debug, Clone)]
 pub(crate) struct Package {
@@ -86,7 +92,10 @@ pub(crate) async fn send(
         } else {
             ""
         };
-        let line = format!("exec {sudo}{} receive", quoted(&link.agent));
+        let line = format!(
+            "echo {GREETING} && exec {sudo}{} receive",
+            quoted(&link.agent)
+        );
         let mut command = host
             .shared
             .client
@@ -144,6 +153,7 @@ async fn session(process: &mut Process, offer: &Offer, outgoing: Outgoing) -> En
         parts: None,
         sent: 0,
         source: Some(outgoing),
+        noise: Some(0),
     };
     loop {
         match sending.replies(&mut process.unread) {
@@ -190,6 +200,8 @@ struct Sending {
     /// How much of the stream was handed on.
     sent: u64,
     source: Option<Outgoing>,
+    /// How much was said that is no reply, until the greeting.
+    noise: Option<usize>,
 }
 
 impl Sending {
@@ -234,6 +246,11 @@ impl Sending {
     fn replies(&mut self, unread: &mut Vec<u8>) -> Result<Option<End>, String> {
         while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = unread.drain(..=end).collect();
+            if let Some(noise) = self.noise {
+                let is_greeting = line.trim_ascii_end().ends_with(GREETING.as_bytes());
+                self.noise = (!is_greeting).then_some(noise + line.len());
+                continue;
+            }
             let reply = protocol::decode::<Reply>(&line)
                 .map_err(|error| format!("the agent is not understood: {error}"))?;
             match reply {
@@ -246,6 +263,9 @@ impl Sending {
                 Reply::Taken { bytes } => self.window.note_taken(bytes, Instant::now()),
                 Reply::Send { position } => self.begin(position),
             }
+        }
+        if self.noise.is_some_and(|noise| noise > MAX_NOISE) {
+            return Err("the login shell prints without an end".to_owned());
         }
         if unread.len() > protocol::MAX_LINE {
             return Err("the agent writes a line without an end".to_owned());
