@@ -805,6 +805,7 @@ fn the_help_of_the_program() {
       check        Check the workspace, its plugins, or packages
       schema       Print the JSON Schema of cutover.yaml
       deploy       Deploy a package to a group
+      local        Try a package on this machine, without a workspace
       rollback     Take the latest deployment of a group back
       resume       Go on with a release that is paused, interrupted, or whose conductor died
       stop         End a release that is paused or interrupted
