@@ -1,104 +1,21 @@
 //! What an installation has to change: the difference between what is to be there and what is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, OFlags};
-use rustix::process::{Gid, getegid, geteuid};
+use rustix::fs::CWD;
 
-use super::attributes::{self, Attributes, Found};
+use super::attributes::{Attributes, Found};
 use super::copy::Stamp;
 use super::folder;
 use super::journal::{Change, Member, Thing};
-use super::place::{Resolver, is_absent};
+use super::judge::{Verdict, attributes_of, judge};
+use super::owned::{Owned, below, holds_some};
+use super::place::is_absent;
 use super::plan::{Draft, Entries, Entry, What};
-use super::record::{Adjusted, Content, Kept, Laid, Place, Shelf};
+use super::record::{Adjusted, Content, Kept, Laid, Place};
 use crate::protocol::{Install, OnExisting};
-
-/// What the group has on the instance, by where it really is.
-#[derive(Debug, Default)]
-pub(crate) struct Owned {
-    pub(crate) files: BTreeMap<PathBuf, Option<Stamp>>,
-    pub(crate) directories: BTreeSet<PathBuf>,
-    /// Foreign files that were put aside, with their names there.
-    pub(crate) kept: BTreeMap<PathBuf, String>,
-    /// Folders that got other attributes.
-    pub(crate) adjusted: BTreeMap<PathBuf, Adjusted>,
-    /// What cannot be reached.
-    pub(crate) notes: Vec<String>,
-}
-
-impl Owned {
-    /// Finds out where things are.
-    pub(crate) fn find(
-        content: Option<&Content>,
-        shelf: &Shelf,
-        resolver: &mut Resolver<'_>,
-    ) -> Self {
-        let mut owned = Self::default();
-        let Some(content) = content else {
-            return owned;
-        };
-        for laid in &content.files {
-            match resolver.file(&laid.place.0) {
-                Ok(place) => drop(owned.files.insert(place, laid.stamp)),
-                Err(problem) => owned.notes.push(format!(
-                    "`{}` of the version before stays where it is: {problem}",
-                    laid.place.0.display()
-                )),
-            }
-        }
-        for directory in &content.directories {
-            if let Ok(place) = resolver.file(&directory.0)
-                && place
-                    .symlink_metadata()
-                    .is_ok_and(|metadata| metadata.is_dir())
-            {
-                owned.directories.insert(place);
-            }
-        }
-        for adjusted in &content.adjusted {
-            if let Ok(place) = resolver.file(&adjusted.place.0) {
-                owned.adjusted.insert(place, adjusted.clone());
-            }
-        }
-        for kept in &content.kept {
-            let is_there = shelf.kept().join(&kept.name).symlink_metadata().is_ok();
-            if let (true, Ok(place)) = (is_there, resolver.file(&kept.place.0)) {
-                owned.kept.insert(place, kept.name.clone());
-            }
-        }
-        owned
-    }
-
-    /// Whether a folder, all of it on one file system, holds nothing but what would go with it.
-    pub(crate) fn is_all_of(&self, dir: &Path) -> io::Result<bool> {
-        let device = dir.symlink_metadata()?.dev();
-        let is_mounted = dir
-            .parent()
-            .is_some_and(|parent| parent.metadata().is_ok_and(|above| above.dev() != device));
-        let is_awaited = below(&self.kept, dir).any(|(place, _)| place != dir);
-        if !self.directories.contains(dir) || is_mounted || is_awaited {
-            return Ok(false);
-        }
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let path = entry.path();
-            let is_ours = if entry.file_type()?.is_dir() {
-                self.is_all_of(&path)?
-            } else {
-                self.files.contains_key(&path)
-            };
-            if !is_ours {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
 
 /// What takes the place of what was there.
 #[derive(Debug, PartialEq, Eq)]
@@ -133,16 +50,6 @@ pub(crate) struct Plan {
     /// What is installed afterwards. The stamps of what is not there yet are missing.
     pub(crate) content: Content,
     pub(crate) notes: Vec<String>,
-}
-
-enum Verdict {
-    /// It is there.
-    Same,
-    /// Something has to be done.
-    Differs(Thing),
-    /// The place keeps what it has, and is not planned for.
-    Retained,
-    Conflict(&'static str),
 }
 
 /// Compares what is to be there with what is, and says either what to do or everything that stands in the way.
@@ -311,7 +218,7 @@ impl Comparison<'_> {
         if !wants && earlier.is_none() {
             return Ok(());
         }
-        let is = attributes::look(open(place)?)?;
+        let is = attributes_of(place)?;
         let earlier = earlier.filter(|earlier| earlier.gave == is);
         let said = format!("{:?}", entry.attributes);
         let had = match earlier {
@@ -500,137 +407,6 @@ impl Comparison<'_> {
     }
 }
 
-fn judge(
-    place: &Path,
-    entry: &Entry,
-    on_existing: OnExisting,
-    owned: &Owned,
-) -> io::Result<Verdict> {
-    let metadata = match place.symlink_metadata() {
-        Ok(metadata) => metadata,
-        Err(error) if is_absent(&error) => return Ok(Verdict::Differs(Thing::Nothing)),
-        Err(error) => return Err(error),
-    };
-    if is_special(&metadata) {
-        return Ok(Verdict::Conflict("is a device, a socket or a pipe"));
-    }
-    let is_ours = owned.files.contains_key(place);
-    Ok(match entry.what {
-        What::Directory if metadata.is_dir() => Verdict::Same,
-        What::Directory if is_ours => Verdict::Differs(Thing::Leaf),
-        What::Directory if on_existing == OnExisting::Overwrite => Verdict::Differs(Thing::Leaf),
-        What::Directory => Verdict::Conflict(
-            "is to be a folder, but there is a file or link that this package did not install",
-        ),
-        What::File { .. } | What::Link { .. } if metadata.is_dir() => {
-            if owned.is_all_of(place)? {
-                Verdict::Differs(Thing::Folder)
-            } else {
-                Verdict::Conflict(
-                    "is a folder, but a file is to be there, and not all that it holds is of this package",
-                )
-            }
-        }
-        What::File { .. } | What::Link { .. } if has_content(place, &metadata, &entry.what)? => {
-            if !is_ours && on_existing == OnExisting::Retain {
-                Verdict::Retained
-            } else if has_attributes(place, entry)? {
-                Verdict::Same
-            } else {
-                Verdict::Differs(Thing::Leaf)
-            }
-        }
-        What::File { .. } | What::Link { .. } if is_ours => Verdict::Differs(Thing::Leaf),
-        What::File { .. } | What::Link { .. } => match on_existing {
-            OnExisting::Disallow => {
-                Verdict::Conflict("is there already and was not installed by this package")
-            }
-            OnExisting::Overwrite => Verdict::Differs(Thing::Leaf),
-            OnExisting::Retain => Verdict::Retained,
-        },
-    })
-}
-
-fn is_special(metadata: &Metadata) -> bool {
-    let kind = metadata.file_type();
-    kind.is_block_device() || kind.is_char_device() || kind.is_fifo() || kind.is_socket()
-}
-
-fn has_content(place: &Path, metadata: &Metadata, what: &What) -> io::Result<bool> {
-    match what {
-        What::Directory => Ok(metadata.is_dir()),
-        What::Link { target } => Ok(metadata.is_symlink() && fs::read_link(place)? == *target),
-        What::File { source, stat } => {
-            if !metadata.is_file() || metadata.len() != Stamp::of(stat).size {
-                return Ok(false);
-            }
-            have_equal_bytes(&mut open(source)?, &mut open(place)?)
-        }
-    }
-}
-
-/// Whether a file has what it would have if it were made.
-fn has_attributes(place: &Path, entry: &Entry) -> io::Result<bool> {
-    if matches!(entry.what, What::Link { .. }) {
-        return Ok(true);
-    }
-    let found = attributes::look(open(place)?)?;
-    let mut wanted = entry.wanted();
-    if geteuid().is_root() {
-        wanted.owner = wanted.owner.or(Some(geteuid()));
-        wanted.group = wanted
-            .group
-            .or_else(|| Some(group_of_what_is_made_beside(place)));
-    }
-    Ok(found.meets(&wanted) && (wanted.acl.is_some() || !has_list_of_its_own(place, &found)))
-}
-
-fn group_of_what_is_made_beside(place: &Path) -> Gid {
-    const SET_GROUP_ID: u32 = 0o2000;
-    match place.parent().and_then(|parent| parent.metadata().ok()) {
-        Some(parent) if parent.mode() & SET_GROUP_ID != 0 => Gid::from_raw(parent.gid()),
-        _ => getegid(),
-    }
-}
-
-/// Whether a file has an access control list that its folder does not explain.
-fn has_list_of_its_own(place: &Path, found: &Found) -> bool {
-    found.has_list()
-        && !place
-            .parent()
-            .and_then(|parent| attributes::look(open(parent).ok()?).ok())
-            .is_some_and(|parent| parent.has_default_list())
-}
-
-/// The attributes of a folder.
-pub(crate) fn attributes_of(place: &Path) -> io::Result<Found> {
-    attributes::look(open(place)?)
-}
-
-/// Opens what is no link, and waits for nobody who might write into a pipe that has just taken its place.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())?;
-    Ok(File::from(file))
-}
-
-fn have_equal_bytes(a: &mut File, b: &mut File) -> io::Result<bool> {
-    const CHUNK: u64 = 64 << 10;
-    let (mut in_a, mut in_b) = (Vec::new(), Vec::new());
-    loop {
-        in_a.clear();
-        in_b.clear();
-        a.take(CHUNK).read_to_end(&mut in_a)?;
-        b.take(CHUNK).read_to_end(&mut in_b)?;
-        if in_a != in_b {
-            return Ok(false);
-        }
-        if in_a.is_empty() {
-            return Ok(true);
-        }
-    }
-}
-
 fn look(path: &Path) -> io::Result<Option<Stamp>> {
     Ok(folder::look(CWD, path.as_os_str())?.map(|stat| Stamp::of(&stat)))
 }
@@ -642,17 +418,4 @@ fn what_is(path: &Path) -> io::Result<Thing> {
         Err(error) if is_absent(&error) => Ok(Thing::Nothing),
         Err(error) => Err(error),
     }
-}
-
-/// What a map of paths has at a place and below it.
-fn below<'a, T>(
-    map: &'a BTreeMap<PathBuf, T>,
-    place: &'a Path,
-) -> impl Iterator<Item = (&'a PathBuf, &'a T)> {
-    map.range::<Path, _>((std::ops::Bound::Included(place), std::ops::Bound::Unbounded))
-        .take_while(move |(path, _)| path.starts_with(place))
-}
-
-fn holds_some<T>(map: &BTreeMap<PathBuf, T>, place: &Path) -> bool {
-    below(map, place).next().is_some()
 }

@@ -8,9 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, Stat};
 
 use super::attributes::Attributes;
-use super::compare::Owned;
 use super::copy::Stamp;
 use super::folder;
+use super::owned::Owned;
 use super::permission;
 use super::place::{self, Resolver};
 use crate::protocol::Install;

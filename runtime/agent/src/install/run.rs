@@ -20,10 +20,12 @@ use std::path::Path;
 use rustix::fs::CWD;
 use sha2::{Digest, Sha256};
 
-use super::compare::{self, Owned, Plan};
+use super::compare::{self, Plan};
 use super::copy::Stamp;
 use super::folder;
 use super::journal::{Change, Journal, Phase};
+use super::judge;
+use super::owned::Owned;
 use super::place::Resolver;
 use super::plan;
 use super::preflight;
@@ -243,7 +245,7 @@ fn commit(plan: &Plan, before: &Record, shelf: &Shelf) -> Result<Record, String>
     }
     for adjusted in &mut content.adjusted {
         let place = &adjusted.place.0;
-        adjusted.gave = compare::attributes_of(place)
+        adjusted.gave = judge::attributes_of(place)
             .map_err(|error| format!("look at `{}`: {error}", place.display()))?;
     }
     let after = Record {

@@ -23,10 +23,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, fchmod, linkat, openat, renameat, unlink
 use rustix::io::Errno;
 
 use super::attributes;
-use super::compare::{Owned, Plan, Source, Step};
+use super::compare::{Plan, Source, Step};
 use super::copy::Stamp;
 use super::folder::{self, Folders, look, rename_to_free, split};
 use super::journal::{Change, Journal, Member, Thing};
+use super::owned::Owned;
 use super::stage::{self, SET, old, prepared};
 
 /// A step that failed.
