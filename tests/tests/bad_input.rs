@@ -92,10 +92,15 @@ fn what_this_version_does_not_do_is_refused_by_name() {
     cutover.yaml:5:26: strategy `canary` is not supported by this version of cutover
     cutover.yaml:5:34: `first_batch` is not supported by this version of cutover
     ");
-    assert_snapshot!(refused("\"local:\"", "\"ssh://deploy@web-1\""), @"
+    assert_snapshot!(refused("\"local:\"", "\"agent:web-1\""), @"
     error: the workspace file `cutover.yaml` has problems
-    cutover.yaml:6:31: the host `ssh://deploy@web-1` is not supported by this version of cutover
-      hint: use `local:`, this machine
+    cutover.yaml:6:31: the host `agent:web-1` is not supported by this version of cutover
+      hint: use `local:` or `ssh://[USER@]HOST[:PORT]`
+    ");
+    assert_snapshot!(refused("\"local:\"", "\"ssh://deploy@\""), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:6:31: `host`: `ssh://deploy@` is not an address: the host is missing
+      hint: write `ssh://USER@HOST:PORT`; user and port may be left out
     ");
     assert_snapshot!(refused("applications:", "journal: postgres://db/cutover\napplications:"), @"
     error: cutover.yaml:1:10: the journal `postgres://db/cutover` is not supported by this version of cutover
