@@ -11,7 +11,7 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use agent::protocol::{self, Answer, Cached, Request, Run};
+use agent::protocol::{self, Answer, Cached, Ping, Request, Run};
 use model::{Cause, Ending};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +24,10 @@ const MAX_WAITING: usize = 256;
 
 /// No more orders are taken while this many bytes wait to be written to the agent.
 const MAX_UNWRITTEN: usize = 1 << 20;
+
+/// How long an agent that has something to do may be silent before it is asked whether it is there, and how long it
+/// may take to answer that.
+pub(crate) const MAX_SILENCE: Duration = Duration::from_secs(30);
 
 /// A link that breaks sooner than this, and over which nothing was heard, counts as a death.
 const SHORT_LIVED: Duration = Duration::from_secs(10);
@@ -44,6 +48,11 @@ pub(crate) trait Launch: Send + 'static {
 
     /// Whether the program that ended so was only the way to an agent, which may live on.
     fn is_broken_link(&self, status: Option<ExitStatus>) -> bool;
+
+    /// How long an agent may be silent.
+    fn max_silence(&self) -> Duration {
+        MAX_SILENCE
+    }
 }
 
 /// How others get to the host of a running agent.
@@ -160,9 +169,44 @@ enum Input {
     Said(io::Result<usize>),
 }
 
+/// How long nothing has been heard.
+struct Silence {
+    limit: Duration,
+    until: tokio::time::Instant,
+    asked: bool,
+}
+
+impl Silence {
+    fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            until: tokio::time::Instant::now() + limit,
+            asked: false,
+        }
+    }
+
+    fn break_off(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// Begins the wait for the answer to a question.
+    fn ask(&mut self) {
+        self.break_off();
+        self.asked = true;
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked
+    }
+}
+
 /// Why a session with one agent is over.
 enum Over {
     Abandoned,
+    /// The agent is there and does not answer. It has been killed.
+    Hung {
+        reason: String,
+    },
     Died {
         reason: String,
         /// Whether the agent said anything before.
@@ -212,6 +256,12 @@ impl<L: Launch> Connection<L> {
             let begun = Instant::now();
             match self.session(&mut process).await {
                 Over::Abandoned => return process.end().await,
+                Over::Hung { reason } => {
+                    process.obituary().await;
+                    let name = self.launch.name();
+                    tracing::warn!(%name, %reason, "agent hangs");
+                    self.give_up(&reason, self.launch.max_deaths());
+                }
                 Over::Died { reason, heard } => {
                     let obituary = process.obituary().await;
                     let mut reason = reason;
@@ -245,8 +295,27 @@ impl<L: Launch> Connection<L> {
         if let Err(reason) = self.read_lines(&mut process.unread) {
             return Over::Died { reason, heard };
         }
+        let mut silence = Silence::new(self.launch.max_silence());
         loop {
-            let input = self.next_input(process).await;
+            let input = tokio::time::timeout_at(silence.until, self.next_input(process)).await;
+            let Ok(input) = input else {
+                if self.is_idle() {
+                    silence.break_off();
+                } else if silence.is_asked() {
+                    // It would hold its descriptors as long as it hangs.
+                    let _ = process.child.start_kill();
+                    let reason = format!("the agent has not answered for {:?}", silence.limit * 2);
+                    return Over::Hung { reason };
+                } else {
+                    let ping = Request::Ping(Ping { ask: 0 });
+                    self.unwritten.extend_from_slice(&protocol::encode(&ping));
+                    silence.ask();
+                }
+                continue;
+            };
+            if matches!(input, Input::Read(Ok(1..))) {
+                silence.break_off();
+            }
             let died = match input {
                 Input::Ordered(order) => {
                     match *order {
@@ -457,8 +526,10 @@ impl<L: Launch> Connection<L> {
             Answer::Refused { reason, .. } => {
                 tracing::warn!(%reason, "agent refused a message");
             }
+            // That it was heard is all that was asked for.
+            Answer::Pong { .. } => {}
             // Nothing that this side asks for is answered so.
-            Answer::Installed { ask, .. } | Answer::Pong { ask } => {
+            Answer::Installed { ask, .. } => {
                 tracing::warn!(ask, "agent answered an unknown question");
             }
         }

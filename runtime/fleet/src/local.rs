@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Ending, Host};
 use tokio::process;
 
-use crate::connection::{Handle, Launch, Order};
+use crate::connection::{Handle, Launch, MAX_SILENCE, Order};
 use crate::process::Process;
 use crate::{BoxFuture, Command, DROPPED, Fleet, LogSink, Unreachable, wire};
 
@@ -22,9 +23,17 @@ impl LocalFleet {
     /// Will start this command, a program and its arguments, as its agent.
     #[must_use]
     pub fn new(agent_command: Vec<OsString>) -> Self {
+        Self::with_max_silence(agent_command, MAX_SILENCE)
+    }
+
+    /// As [`LocalFleet::new`], with an agent that may be silent for so long before it is asked whether it is there, and as long again
+    /// before it is taken for one that hangs.
+    #[must_use]
+    pub fn with_max_silence(agent_command: Vec<OsString>, max_silence: Duration) -> Self {
         Self {
             agent: Handle::new(Program {
                 command: agent_command,
+                max_silence,
             }),
         }
     }
@@ -33,6 +42,7 @@ impl LocalFleet {
 /// A program of this machine.
 struct Program {
     command: Vec<OsString>,
+    max_silence: Duration,
 }
 
 impl Launch for Program {
@@ -57,6 +67,10 @@ impl Launch for Program {
 
     fn is_broken_link(&self, _: Option<ExitStatus>) -> bool {
         false
+    }
+
+    fn max_silence(&self) -> Duration {
+        self.max_silence
     }
 }
 

@@ -1,6 +1,7 @@
 //! A fleet with a real agent: this program itself, started again with the argument `agent`.
 #![allow(clippy::unwrap_used)]
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ const CACHE: &str = "app-shop/group-web/deploy-r1-1";
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 9] = [
+const TESTS: [Test; 10] = [
     (
         "an_attempt_brings_its_log_and_its_ending",
         an_attempt_brings_its_log_and_its_ending,
@@ -39,6 +40,10 @@ const TESTS: [Test; 9] = [
     (
         "an_agent_that_keeps_dying_is_unreachable",
         an_agent_that_keeps_dying_is_unreachable,
+    ),
+    (
+        "an_agent_that_hangs_is_unreachable_and_one_that_works_is_not",
+        an_agent_that_hangs_is_unreachable_and_one_that_works_is_not,
     ),
     (
         "an_agent_that_speaks_something_else_is_unreachable",
@@ -393,6 +398,35 @@ fn an_agent_that_keeps_dying_is_unreachable() {
     );
     assert_unreachable(&["/no/such/agent"], "start the agent `/no/such/agent`");
     assert_unreachable(&[], "no agent command");
+}
+
+fn an_agent_that_hangs_is_unreachable_and_one_that_works_is_not() {
+    let bench = Bench::new();
+    bench.script("bin/slow.sh", "sleep 4");
+    let own = std::env::current_exe().unwrap();
+    let agents: [Vec<OsString>; 2] = [
+        vec!["/bin/sleep".into(), "1000".into()],
+        vec![own.into(), "agent".into()],
+    ];
+    let endings = wait(async {
+        let mut endings = Vec::new();
+        for (number, agent) in agents.into_iter().enumerate() {
+            let fleet = LocalFleet::with_max_silence(agent, Duration::from_millis(1500));
+            let command = bench.hook(&format!("a{number}"), "bin/slow.sh");
+            let ending = fleet.run(&Host::Local, command, Arc::new(Kept::default()));
+            endings.push(ending.await);
+        }
+        endings
+    });
+
+    assert!(
+        matches!(&endings[0], Ending::Unreachable { reason } if reason.contains("has not answered for 3s")),
+        "{endings:?}"
+    );
+    assert!(
+        matches!(&endings[1], Ending::Succeeded { .. }),
+        "{endings:?}"
+    );
 }
 
 fn an_agent_that_speaks_something_else_is_unreachable() {
