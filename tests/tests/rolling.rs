@@ -503,3 +503,47 @@ fn logs_show_what_hooks_printed() {
     assert!(answer.stdout.contains("oops"), "{}", answer.stdout);
     assert!(!answer.stdout.contains("web-1"), "{}", answer.stdout);
 }
+
+#[test]
+fn a_failure_of_the_version_being_left_is_ignored_when_asked_and_the_report_says_so() {
+    let site = Site::with_instances(1, "");
+    let fails = "[ $LIFECYCLE_EVENT = ApplicationStop ] && exit 3; exit 0";
+    site.traced_package("v1", "1.0.0", fails);
+    site.traced_package("v2", "2.0.0", "");
+    site.cutover(&["deploy", "shop/web", "--package", "v1"])
+        .ok();
+
+    let refused = site.cutover(&["deploy", "shop/web", "--package", "v2"]);
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(
+        refused
+            .stderr
+            .contains("ApplicationStop of outgoing revision"),
+        "{}",
+        refused.stderr
+    );
+
+    let ignoring = [
+        "deploy",
+        "shop/web",
+        "--package",
+        "v2",
+        "--ignore-stop-failures",
+    ];
+    site.cutover(&ignoring).ok();
+    let report = site.report_of_newest();
+    let deployment = &report["deployments"][0];
+    assert_eq!(deployment["ignore_stop_failures"], true);
+    let instance = &deployment["instances"][0];
+    assert_eq!(instance["outcome"], "SUCCEEDED");
+    let stop = instance["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|step| step["event"] == "ApplicationStop")
+        .unwrap();
+    assert_eq!(
+        (&stop["status"], &stop["exit_code"]),
+        (&"FAILED".into(), &3.into())
+    );
+}

@@ -109,6 +109,14 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
     };
     line("package", &revision.source);
     line("digest", &revision.digest);
+    if deployment.ignore_stop_failures {
+        line("ignored", "failures of the version being left");
+    }
+    for switch in &deployment.switches {
+        let reason = switch.reason.as_deref().unwrap_or_default();
+        let text = format!("{} at {}  {reason}", switch.status, switch.at);
+        line("traffic", text.trim_end());
+    }
     // A release of one deployment has told its reason.
     if document.deployments.len() > 1
         && let Some(reason) = &deployment.reason
