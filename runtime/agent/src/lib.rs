@@ -34,6 +34,7 @@ mod shim;
 mod spawn;
 mod stamp;
 pub mod stream;
+pub mod succession;
 pub mod tree;
 #[cfg(feature = "unpack")]
 pub mod unpack;

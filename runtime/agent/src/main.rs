@@ -1,7 +1,7 @@
 //! The agent as a program of its own.
 //!
 //! ```text
-//! cutover-agent [serve]              answers requests on stdin until it ends
+//! cutover-agent [serve [WORD]]       answers requests on stdin until it ends, in place of the agent with the same WORD
 //! cutover-agent receive              takes a package from stdin
 //! cutover-agent digest               prints the SHA-256 of its own file
 //! cutover-agent adopt DIGEST DRAFT   gives its own file, DRAFT, the name DIGEST
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str =
-    "usage: cutover-agent [serve | receive | digest | adopt DIGEST DRAFT | version]";
+    "usage: cutover-agent [serve [WORD] | receive | digest | adopt DIGEST DRAFT | version]";
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         .collect();
     let done: Result<(), Box<dyn Error>> = match words.as_slice() {
         [] | ["serve"] => agent::serve(std::io::stdin(), std::io::stdout()).map_err(Into::into),
+        ["serve", word] => succeed(word),
         ["receive"] => {
             agent::receive::receive(std::io::stdin().lock(), std::io::stdout()).map_err(Into::into)
         }
@@ -51,6 +52,19 @@ fn main() -> ExitCode {
     // Nobody is left to tell when stderr is gone as well.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
+}
+
+/// Serves in place of the agent that came with the same word before.
+fn succeed(word: &str) -> Result<(), Box<dyn Error>> {
+    let own = std::env::current_exe()?;
+    let charge = agent::succession::succeed(own.parent().unwrap_or(Path::new("/")), word);
+    if let Err(error) = &charge {
+        // It serves all the same: the other one only makes some things wait.
+        let text = format!("cutover-agent: take over from the agent before: {error}\n");
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+    agent::serve(std::io::stdin(), std::io::stdout())?;
+    Ok(())
 }
 
 fn say(line: &str) -> Result<(), Box<dyn Error>> {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock, statvfs};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::attempt;
@@ -24,6 +24,7 @@ use crate::cache::Folder;
 use crate::protocol;
 use crate::reason::chain;
 use crate::stream::{Header, Position, read_header};
+use crate::succession::holder;
 use crate::tree::{self, Kind};
 
 /// A part of the stream after which the sender is told how much has been taken, in bytes.
@@ -516,13 +517,6 @@ fn nonsense() -> Stop {
 
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
-}
-
-fn holder(lock: &File) -> Option<Pid> {
-    let mut text = [0; 16];
-    let length = lock.read_at(&mut text, 0).ok()?;
-    let text = std::str::from_utf8(&text[..length]).ok()?;
-    Pid::from_raw(text.trim().parse().ok()?)
 }
 
 /// Removes a tree, whatever the modes of its folders are.

@@ -14,6 +14,7 @@ mod mounts;
 mod output;
 mod permissions;
 mod scripts;
+mod succession;
 #[cfg(target_arch = "x86_64")]
 mod trace;
 mod unpack;

@@ -8,6 +8,7 @@
 //! < MACHINE DIGEST BYTES           one line for each agent that there is, then an empty line
 //! < FOLDER                         where agents are kept, or an empty line
 //! < sudo                           or an empty line
+//! < WORD                           by which an agent knows the one that it succeeds
 //! > cutover: missing MACHINE       then BYTES bytes come in
 //! > cutover: ready PATH            the rest is the agent's
 //! > cutover: fail WHAT MORE        and that is the end
@@ -27,7 +28,7 @@ const SCRIPT: &str = concat!(
     r#"set -f; say() { echo cutover: $*; }; "#,
     r#"machine=$(uname -m); digest=; "#,
     r#"while IFS= read -r line; do case $line in "") break;; "$machine "*) set -- $line; digest=$2; bytes=$3;; esac; done; "#,
-    r#"IFS= read -r dir; IFS= read -r how || exit 1; "#,
+    r#"IFS= read -r dir; IFS= read -r how; IFS= read -r word || exit 1; "#,
     r#"test -n "$digest" || { say fail machine "$(uname -s) $machine"; exit 1; }; "#,
     r#"test -n "$dir" || { test -n "$HOME" || { say fail home; exit 1; }; dir=$HOME/.cutover/agent; }; "#,
     r#"agent=$dir/$digest; "#,
@@ -39,8 +40,8 @@ const SCRIPT: &str = concat!(
     r#"fi; "#,
     r#"if test "$how" = sudo; then "#,
     r#"error=$(sudo -n -- "$agent" version 2>&1) || { say fail sudo "$error"; exit 1; }; "#,
-    r#"echo "cutover: ready $agent"; exec sudo -n -- "$agent" serve; fi; "#,
-    r#"echo "cutover: ready $agent"; exec "$agent" serve"#,
+    r#"echo "cutover: ready $agent"; exec sudo -n -- "$agent" serve "$word"; fi; "#,
+    r#"echo "cutover: ready $agent"; exec "$agent" serve "$word""#,
 );
 
 /// The command line for the host.
@@ -49,7 +50,7 @@ pub(crate) fn line() -> String {
 }
 
 /// What the script wants to know.
-pub(crate) fn answers(ssh: &Ssh, agents: &[Arc<AgentFile>]) -> String {
+pub(crate) fn answers(ssh: &Ssh, agents: &[Arc<AgentFile>], word: &str) -> String {
     let mut text = String::new();
     for AgentFile {
         machine,
@@ -61,7 +62,7 @@ pub(crate) fn answers(ssh: &Ssh, agents: &[Arc<AgentFile>]) -> String {
     }
     let folder = ssh.settings.agent_dir.as_deref().unwrap_or_default();
     let how = if ssh.settings.sudo { "sudo" } else { "" };
-    text.push_str(&format!("\n{folder}\n{how}\n"));
+    text.push_str(&format!("\n{folder}\n{how}\n{word}\n"));
     text
 }
 

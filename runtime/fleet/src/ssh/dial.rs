@@ -37,6 +37,8 @@ pub(crate) struct Dialer {
     ssh: Ssh,
     name: String,
     shared: Arc<Shared>,
+    /// What the agents that it starts know each other by.
+    word: String,
     /// A host that has answered gets more patience: it may be booting.
     has_answered: bool,
 }
@@ -47,6 +49,7 @@ impl Dialer {
             name: ssh.address.to_string(),
             ssh,
             shared,
+            word: format!("{:016x}", RandomState::new().hash_one("word")),
             has_answered: false,
         }
     }
@@ -72,14 +75,16 @@ impl Dialer {
             ))
         })?;
         let limit = self.ssh.settings.connect_timeout + LOGIN;
-        let answers = bootstrap::answers(&self.ssh, agents);
-        let mut word = self.word(&mut process, answers.as_bytes(), limit).await;
+        let answers = bootstrap::answers(&self.ssh, agents, &self.word);
+        let mut word = self
+            .next_word(&mut process, answers.as_bytes(), limit)
+            .await;
         drop(permit);
         if let Ok(Some(Word::Missing { machine })) = &word {
             let agent = agents.iter().find(|agent| agent.machine == *machine);
             let agent = agent.ok_or_else(|| Trouble::lasting("the host asks for no agent"))?;
             tracing::info!(host = %self.name, machine, digest = agent.digest, "putting the agent on a host");
-            word = self.word(&mut process, &agent.bytes, UPLOAD).await;
+            word = self.next_word(&mut process, &agent.bytes, UPLOAD).await;
         }
         match word? {
             Some(Word::Ready { agent }) => {
@@ -96,7 +101,7 @@ impl Dialer {
     }
 
     /// Says something and listens to what the script says next; none when it has ended.
-    async fn word(
+    async fn next_word(
         &self,
         process: &mut Process,
         say: &[u8],
