@@ -11,7 +11,8 @@ mkdir -p "$folder"
 cp -r "$here/cutover.yaml" "$here/package" "$folder/"
 cd "$folder"
 hosts=$folder/hosts
-trap '"$here/hosts.sh" down "$hosts"' EXIT
+upgrade=
+trap '[ -z "$upgrade" ] || kill "$upgrade" 2> /dev/null || true; "$here/hosts.sh" down "$hosts"' EXIT
 trap 'exit 130' INT TERM
 OWNER=$$ "$here/hosts.sh" up "$hosts" 5
 export CUTOVER_SSH="$hosts/ssh"
@@ -45,6 +46,7 @@ sleep 4
 "$here/hosts.sh" heal "$hosts" 3
 say "web-3 is back"
 wait "$upgrade"
+upgrade=
 
 say "rolling back"
 "$cutover" rollback clock/web --yes
