@@ -70,11 +70,10 @@ fn check(program: &Path) -> Result<()> {
         length < MOST_BYTES,
         "the agent has {length} bytes; it must stay under {MOST_BYTES}"
     );
-    // The segment that names a dynamic linker holds its path.
-    let is_dynamic = bytes
-        .windows(8)
-        .any(|window| window == b"/ld-linu" || window == b"/ld-musl");
-    ensure!(!is_dynamic, "the agent is not static");
+    ensure!(
+        !asks_for_loader(&bytes).context("read the agent's program headers")?,
+        "the agent is not static"
+    );
     let resident = resident_kib(program)?;
     ensure!(
         resident < MOST_RESIDENT_KIB,
@@ -85,6 +84,19 @@ fn check(program: &Path) -> Result<()> {
         length >> 10
     );
     Ok(())
+}
+
+/// Whether a 64-bit little-endian ELF file has a segment that names a dynamic loader; none when it is no such file.
+fn asks_for_loader(file: &[u8]) -> Option<bool> {
+    const INTERPRETER: u32 = 3;
+    let is_elf = file.starts_with(b"\x7fELF\x02\x01");
+    let half = |at: usize| Some(u16::from_le_bytes(file.get(at..at + 2)?.try_into().ok()?));
+    let word = |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?));
+    let long = |at: usize| Some(u64::from_le_bytes(file.get(at..at + 8)?.try_into().ok()?));
+    let first = usize::try_from(long(0x20)?).ok()?;
+    let (size, count) = (usize::from(half(0x36)?), usize::from(half(0x38)?));
+    let mut kinds = (0..count).map(|number| word(first.checked_add(number * size)?));
+    is_elf.then(|| kinds.any(|kind| kind == Some(INTERPRETER)))
 }
 
 /// What an agent that has answered a question, and waits, has in memory.
@@ -116,4 +128,17 @@ fn resident_kib(program: &Path) -> Result<u64> {
     let _ = child.kill();
     let _ = child.wait();
     answered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_a_loader_is_told_from_what_is_no_program() {
+        let own = fs::read("/proc/self/exe").unwrap();
+
+        assert_eq!(asks_for_loader(&own), Some(true));
+        assert_eq!(asks_for_loader(b"#!/bin/sh"), None);
+    }
 }
