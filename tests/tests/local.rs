@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use cutover_tests::{Site, until};
 use serde_json::{Value, json};
@@ -395,4 +396,82 @@ fn a_run_that_was_killed_is_ended_by_the_next_one_once_its_script_has() {
             "ValidateService 2.0.0",
         ]
     );
+}
+
+#[test]
+fn an_appspec_may_have_any_name() {
+    let site = Site::new();
+    site.traced_package("v1", "1.0.0", "");
+    fs::rename(site.path("v1/appspec.yml"), site.path("v1/rules.yml")).unwrap();
+
+    check(
+        &local(&site, &["--bundle", "v1"]),
+        3,
+        &json!({"status": "REFUSED", "code": "invalid"}),
+    );
+    let named = ["--bundle", "v1", "--appspec-filename", "rules.yml"];
+    check(&local(&site, &named), 0, &json!({"status": "SUCCEEDED"}));
+}
+
+#[test]
+fn a_second_run_at_the_same_time_is_refused_with_the_first_one_named() {
+    let site = Site::new();
+    let hold = format!(
+        "while ! [ -e '{}' ]; do sleep 0.02; done",
+        site.path("go-on").display()
+    );
+    site.traced_package("v1", "1.0.0", &hold);
+    let rootdir = site.path("root").display().to_string();
+    let mut first = site.start(&["local", "--bundle", "v1", "--rootdir", &rootdir]);
+    until("the first run is under way", || !trace(&site).is_empty());
+
+    let second = local(&site, &["--bundle", "v1"]);
+    check(&second, 6, &json!({"status": "REFUSED"}));
+
+    site.write("go-on", "");
+    assert!(first.wait().unwrap().success());
+    assert_eq!(trace(&site).len(), 4);
+}
+
+/// Ctrl-C leaves the script that is running to its end; nothing after it starts.
+#[test]
+fn an_interrupted_run_says_so() {
+    let site = Site::new();
+    let hold = format!(
+        "while ! [ -e '{}' ]; do sleep 0.02; done",
+        site.path("go-on").display()
+    );
+    site.traced_package("v1", "1.0.0", &hold);
+    let rootdir = site.path("root").display().to_string();
+    let run = site
+        .command(&[
+            "local",
+            "--bundle",
+            "v1",
+            "--rootdir",
+            &rootdir,
+            "--output",
+            "json",
+        ])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("the first hook is running", || !trace(&site).is_empty());
+    let id = i32::try_from(run.id()).unwrap();
+    Command::new("kill")
+        .args(["-INT", &id.to_string()])
+        .status()
+        .unwrap();
+
+    let output = run.wait_with_output().unwrap();
+
+    assert_eq!(output.status.code(), Some(130));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&answer["status"], &answer["code"]),
+        (&"FAILED".into(), &"interrupted".into())
+    );
+    site.write("go-on", "");
+    let next = local(&site, &["--bundle", "v1"]);
+    check(&next, 0, &json!({"status": "SUCCEEDED"}));
 }
