@@ -5,6 +5,7 @@ mod commands;
 mod download;
 mod failure;
 mod progress;
+mod script_log;
 mod ui;
 mod workspace;
 

@@ -1,20 +1,17 @@
 //! `cutover local`: trying a package on this machine, without a workspace.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::Write;
+use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use conductor::{
-    Conductor, LocalRequest, Observer, Options, PlanError, Planned, Plugins, Profile, Workflow,
-};
+use conductor::{Conductor, LocalRequest, Options, PlanError, Planned, Plugins, Profile, Workflow};
 use engine::{DeploymentState, State};
 use fleet::LocalFleet;
 use journal::Journal;
 use model::{
     Amount, DeploymentId, Direction, Ending, GroupRef, Host, Instance, InstanceId, LifecycleEvent,
-    OnFailure, Record, ReleaseStatus, Strategy,
+    OnFailure, ReleaseStatus, Strategy,
 };
 use plugin_host::{Host as PluginHost, HostOptions};
 use serde::Serialize;
@@ -25,6 +22,7 @@ use crate::args::{BundleType, Local, Output};
 use crate::commands::{deploy, drive};
 use crate::failure::{Failure, Kind};
 use crate::progress::Progress;
+use crate::script_log::ScriptLog;
 use crate::ui::Ui;
 use crate::workspace;
 
@@ -483,69 +481,4 @@ fn message_of(failure: &Failure) -> String {
         cause = error.source();
     }
     text
-}
-
-/// Keeps what all scripts of one deployment print in one file, in the order in which it comes.
-struct ScriptLog {
-    path: PathBuf,
-    progress: Arc<Progress>,
-    written: Mutex<Written>,
-}
-
-#[derive(Default)]
-struct Written {
-    file: Option<File>,
-    stage: &'static str,
-}
-
-impl ScriptLog {
-    fn new(path: PathBuf, progress: Arc<Progress>) -> Self {
-        Self {
-            path,
-            progress,
-            written: Mutex::default(),
-        }
-    }
-
-    fn write(
-        &self,
-        written: &mut Written,
-        stage: &'static str,
-        bytes: &[u8],
-    ) -> std::io::Result<()> {
-        let file = match &mut written.file {
-            Some(file) => file,
-            none => {
-                if let Some(folder) = self.path.parent() {
-                    fs::create_dir_all(folder)?;
-                }
-                none.insert(File::create(&self.path)?)
-            }
-        };
-        if written.stage != stage {
-            written.stage = stage;
-            writeln!(file, "--- {stage}")?;
-        }
-        file.write_all(bytes)
-    }
-}
-
-impl Observer for ScriptLog {
-    fn records(&self, state: &State, records: &[Record]) {
-        self.progress.records(state, records);
-    }
-
-    fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str) {
-        self.progress.waiting(instance, event, what);
-    }
-
-    fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]) {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        // It is a copy: the attempt's own log is on the instance.
-        if let Err(error) = self.write(&mut written, stage, bytes) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot keep what a script printed");
-        }
-        drop(written);
-        self.progress.output(instance, stage, bytes);
-    }
 }
