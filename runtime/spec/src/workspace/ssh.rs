@@ -99,7 +99,7 @@ mod tests {
         cutover.yaml:5:15: unknown key `connect_timout`; expected one of `connect_timeout`, `retries`, `sudo`, `agent_dir`
           hint: did you mean `connect_timeout`?
         cutover.yaml:5:44: `retries`: expected a whole number from 0 to 100, found number `-1`
-        cutover.yaml:5:54: `sudo`: expected one of `true`, `false`, found text `maybe`
+        cutover.yaml:5:54: `sudo`: expected `true` or `false`, found text `maybe`
         cutover.yaml:7:65: `connect_timeout`: expected a duration such as `30s`, `5m` or `1h`, found number `10`
           hint: write `10s`
         cutover.yaml:7:80: `agent_dir`: expected an absolute path, found text `agents`
