@@ -8,7 +8,11 @@ use std::time::Duration;
 /// The time between two looks at the deadline of running code.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The engine with its ticker thread, which runs only while a call does.
+/// How many ticks without a call the clock goes on for. Waking its thread costs as much as a call, and calls come in
+/// bursts.
+const LINGER: u32 = 100;
+
+/// The engine with its ticker thread, which runs while calls do and a little longer.
 pub(crate) struct Engine {
     engine: wasmtime::Engine,
     clock: Arc<Clock>,
@@ -17,6 +21,9 @@ pub(crate) struct Engine {
 
 struct Clock {
     running_calls: AtomicUsize,
+    /// Whether the ticker waits to be woken. INVARIANT: it looks for calls after it has said so, and a call looks at it
+    /// after it has counted itself, so one of the two sees the other.
+    is_parked: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -44,6 +51,7 @@ impl Engine {
 
         let clock = Arc::new(Clock {
             running_calls: AtomicUsize::new(0),
+            is_parked: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         });
         let ticker = std::thread::Builder::new()
@@ -65,7 +73,8 @@ impl Engine {
 
     /// Starts the clock for one call.
     pub(crate) fn run(&self) -> Running<'_> {
-        if self.clock.running_calls.fetch_add(1, Ordering::AcqRel) == 0
+        self.clock.running_calls.fetch_add(1, Ordering::SeqCst);
+        if self.clock.is_parked.load(Ordering::SeqCst)
             && let Some(ticker) = &self.ticker
         {
             ticker.thread().unpark();
@@ -86,13 +95,23 @@ impl Drop for Engine {
 }
 
 fn tick(engine: &wasmtime::Engine, clock: &Clock) {
+    let mut idle = LINGER;
     while !clock.is_closed.load(Ordering::Acquire) {
-        if clock.running_calls.load(Ordering::Acquire) == 0 {
-            std::thread::park();
-        } else {
+        if idle < LINGER {
             // Parking instead of sleeping lets `drop` end the thread at once.
             std::thread::park_timeout(TICK);
             engine.increment_epoch();
+            let is_idle = clock.running_calls.load(Ordering::Acquire) == 0;
+            idle = if is_idle { idle + 1 } else { 0 };
+            continue;
         }
+        clock.is_parked.store(true, Ordering::SeqCst);
+        if clock.running_calls.load(Ordering::SeqCst) == 0
+            && !clock.is_closed.load(Ordering::Acquire)
+        {
+            std::thread::park();
+        }
+        clock.is_parked.store(false, Ordering::SeqCst);
+        idle = 0;
     }
 }
