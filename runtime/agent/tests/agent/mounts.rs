@@ -56,6 +56,16 @@ impl Mount {
         mount
     }
 
+    /// Mounts a file onto itself.
+    fn bind(path: &Path) -> Self {
+        let mount = Self {
+            path: path.to_path_buf(),
+        };
+        let source = mount.c_path();
+        mount.mount(&source, libc::MS_BIND, c"");
+        mount
+    }
+
     fn make_read_only(&self) {
         self.mount(c"tmpfs", libc::MS_REMOUNT | libc::MS_RDONLY, c"");
     }
@@ -240,6 +250,46 @@ fn a_package_that_does_not_fit_takes_the_place_of_old_ones_or_is_refused() {
             Cause::FetchFailed,
             "2.0 MiB are needed: make room there",
         );
+        drop(mount);
+    });
+}
+
+#[test]
+fn what_is_mounted_in_the_way_is_named_and_stays() {
+    in_private(|| {
+        let instance = Instance::new();
+        let files = [("a", "1"), ("conf", "1"), ("data/b", "1")];
+        let one = package(&instance, "1", &files);
+        let two = package(
+            &instance,
+            "2",
+            &[("a", "2"), ("conf", "2"), ("data/b", "1")],
+        );
+        let three = package(&instance, "3", &[("a", "3"), ("conf", "1")]);
+        assert_succeeded(&outcome(&instance, "a", &one));
+        let mount = Mount::bind(&instance.path("live/conf"));
+
+        let result = outcome(&instance, "b", &two);
+
+        assert_failed(&result, Cause::InstallFailed, "live/conf`");
+        assert_failed(
+            &result,
+            Cause::InstallFailed,
+            "; something is mounted there: ",
+        );
+        assert_failed(
+            &result,
+            Cause::InstallFailed,
+            "the files are as they were before",
+        );
+        let live = [("a", "1"), ("conf", "1"), ("data", ""), ("data/b", "1")];
+        assert_content(&instance, "live", &live);
+        drop(mount);
+
+        let mount = Mount::new(&instance.path("live/data"), c"tmpfs", c"");
+        assert_succeeded(&outcome(&instance, "c", &three));
+        let live = [("a", "3"), ("conf", "1"), ("data", "")];
+        assert_content(&instance, "live", &live);
         drop(mount);
     });
 }
