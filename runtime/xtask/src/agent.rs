@@ -110,18 +110,21 @@ fn resident_kib(program: &Path) -> Result<u64> {
         .with_context(|| format!("start `{}`", program.display()))?;
     let answered = (|| {
         let mut stdin = child.stdin.take().context("the agent's stdin")?;
+        // An agent whose answers nobody reads any more ends: this stays open until it has been looked at.
         let stdout = child.stdout.take().context("the agent's stdout")?;
+        let mut stdout = BufReader::new(stdout);
         stdin.write_all(
             b"{\"v\":1,\"type\":\"cached\",\"ask\":1,\"rootdir\":\"/\",\"caches\":[]}\n",
         )?;
         let mut answer = String::new();
-        BufReader::new(stdout).read_line(&mut answer)?;
+        stdout.read_line(&mut answer)?;
         ensure!(answer.contains("\"ask\":1"), "the agent answers `{answer}`");
         let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
         let resident = status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next())
             .context("find the agent's memory")?;
+        drop(stdout);
         Ok(resident.parse()?)
     })();
     // Its stdin is closed by here, so it ends by itself; this is for the agent that does not.
