@@ -39,8 +39,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     cargo(root, &["test", "--locked", "--workspace", "--no-fail-fast"])
 }
 
-/// Finds what tests over SSH make hosts of, installing it where that needs no question. They are skipped without it,
-/// and say so.
+/// Finds what tests over SSH make hosts of, and the programs whose work others compare with, installing it where that
+/// needs no question. What needs them is skipped without them.
 fn prepare_hosts() {
     let needed = [
         ("/usr/sbin/sshd", "openssh-server"),
@@ -48,6 +48,10 @@ fn prepare_hosts() {
         ("/usr/bin/sudo", "sudo"),
         ("/bin/ip", "iproute2"),
         ("/bin/ps", "procps"),
+        ("/usr/bin/getfacl", "acl"),
+        ("/usr/bin/zip", "zip"),
+        ("/usr/bin/zstd", "zstd"),
+        ("/usr/bin/python3", "python3"),
     ];
     let missing = || {
         let is_missing = |(program, _): &&(&str, &'static str)| !Path::new(program).exists();
@@ -56,7 +60,7 @@ fn prepare_hosts() {
     };
     if !missing().is_empty() && !apt::install(&missing()) {
         eprintln!(
-            "tests over SSH will be skipped, for they need root and {}",
+            "tests over SSH, and comparisons with other programs, will be left out where they need root and {}",
             missing().join(", ")
         );
     }
