@@ -329,6 +329,10 @@ impl Bars {
             | Fact::SwitchStarted { .. }
             | Fact::SwitchEnded { .. }
             | Fact::SwitchSkipped { .. }
+            | Fact::HoldOpened { .. }
+            | Fact::HoldClosed { .. }
+            | Fact::HealthObserved { .. }
+            | Fact::Ordered { .. }
             | Fact::StatusChanged { .. }
             | Fact::ReleaseEnded { .. } => {}
         }

@@ -64,6 +64,7 @@ fn variables(
     let (jd_operation, operation) = match deployment.direction {
         Direction::Deploy => ("UPDATE", "deploy"),
         Direction::Rollback { .. } => ("ROLLBACK", "rollback"),
+        Direction::Retire { .. } => ("UPDATE", "retire"),
     };
     let attempt = attempt.to_string();
     let own = [

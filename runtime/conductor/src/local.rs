@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::Traffic;
 use model::{
-    Amount, Balancer, Deployment, DeploymentId, GroupRef, LifecycleEvent, OnExisting, Package,
+    Balancer, Deployment, DeploymentId, GroupRef, LifecycleEvent, OnExisting, Package, Retire,
     Revision, Router, StopFailures, Strategy, Target,
 };
 
@@ -58,16 +58,18 @@ impl Profile {
             .any(|event| event.is_about_traffic());
         match deployment.strategy {
             Strategy::BlueGreen { .. } => Self::BlueGreen,
-            Strategy::Rolling { .. } if is_balanced => Self::RollingBalanced,
-            Strategy::Rolling { .. } => Self::Rolling,
+            _ if is_balanced => Self::RollingBalanced,
+            Strategy::Rolling | Strategy::Canary { .. } => Self::Rolling,
         }
     }
 
     fn strategy(self) -> Strategy {
-        let concurrency = Amount::Count(1);
         match self {
-            Self::Rolling | Self::RollingBalanced => Strategy::Rolling { concurrency },
-            Self::BlueGreen => Strategy::BlueGreen { concurrency },
+            Self::Rolling | Self::RollingBalanced => Strategy::Rolling,
+            Self::BlueGreen => Strategy::BlueGreen {
+                bake: Duration::ZERO,
+                retire: Retire::Keep,
+            },
         }
     }
 

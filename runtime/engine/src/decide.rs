@@ -513,6 +513,7 @@ impl Turn<'_> {
         if plan.router.is_none() {
             return self.record(Fact::SwitchSkipped {
                 deployment: plan.id.clone(),
+                stage: None,
                 reason: "nothing is named that switches the traffic".to_owned(),
             });
         }
@@ -523,6 +524,9 @@ impl Turn<'_> {
         self.record(Fact::SwitchStarted {
             deployment: plan.id.clone(),
             attempt,
+            stage: None,
+            from: model::Shares::default(),
+            to: model::Shares::default(),
         })?;
         self.output.switches.push(SwitchAction {
             deployment: plan,

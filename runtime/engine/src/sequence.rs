@@ -36,12 +36,13 @@ pub fn sequence(
     traffic: Traffic,
     direction: &Direction,
 ) -> Vec<LifecycleEvent> {
-    let traffic = match strategy {
-        Strategy::Rolling { .. } => traffic,
-        Strategy::BlueGreen { .. } if *direction != Direction::Deploy => {
+    let traffic = match (strategy, direction) {
+        (_, Direction::Retire { .. }) => return vec![LifecycleEvent::ApplicationStop],
+        (Strategy::Rolling | Strategy::Canary { .. }, _) => traffic,
+        (Strategy::BlueGreen { .. }, Direction::Deploy) => Traffic::Direct,
+        (Strategy::BlueGreen { .. }, Direction::Rollback { .. }) => {
             return vec![LifecycleEvent::ValidateService];
         }
-        Strategy::BlueGreen { .. } => Traffic::Direct,
     };
     LifecycleEvent::ALL
         .into_iter()

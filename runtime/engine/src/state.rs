@@ -324,6 +324,7 @@ impl State {
             Fact::SwitchStarted {
                 deployment,
                 attempt,
+                ..
             } => {
                 let deployment = self.deployment(deployment).map_err(misfit)?;
                 if deployment.current_switch().is_some() || deployment.ended_at.is_some() {
@@ -355,7 +356,9 @@ impl State {
                 switch.progress = Progress::Ended(ending.clone());
                 switch.ended_at = Some(record.at);
             }
-            Fact::SwitchSkipped { deployment, reason } => {
+            Fact::SwitchSkipped {
+                deployment, reason, ..
+            } => {
                 let deployment = self.deployment(deployment).map_err(misfit)?;
                 deployment.switches.push(SwitchState {
                     attempt: 0,
@@ -406,6 +409,10 @@ impl State {
                     instance.reason = Some("the deployment ended before its turn".to_owned());
                 }
             }
+            Fact::HoldOpened { .. }
+            | Fact::HoldClosed { .. }
+            | Fact::HealthObserved { .. }
+            | Fact::Ordered { .. } => {}
             Fact::StatusChanged { status, reason } => {
                 self.status = *status;
                 self.reason = Some(reason.clone());

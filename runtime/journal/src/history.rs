@@ -161,8 +161,8 @@ impl Journal {
             let mut sql = connection.prepare_cached(
                 "SELECT d.id, r.id, d.application, d.grp, d.version, d.kind, d.strategy, d.of, d.status, d.opened_at,
                     d.ended_at, r.operator,
-                    (SELECT b.id FROM deployments b WHERE b.of = d.id AND b.status = 'SUCCEEDED'
-                     ORDER BY b.position DESC LIMIT 1)
+                    (SELECT b.id FROM deployments b WHERE b.of = d.id AND b.status = 'SUCCEEDED' AND b.direction = 'rollback'
+                     ORDER BY b.position DESC LIMIT 1), d.direction
                  FROM deployments d JOIN releases r ON r.number = d.release
                  WHERE d.application = ?1 AND d.grp = ?2 ORDER BY d.position DESC LIMIT ?3",
             )?;
@@ -319,9 +319,10 @@ fn deployment_of(row: &Row<'_>) -> rusqlite::Result<DeploymentSummary> {
         version: version_of(row, 4)?,
         kind: row.get(5)?,
         strategy: row.get(6)?,
-        direction: match optional_id(7)? {
-            None => Direction::Deploy,
-            Some(of) => Direction::Rollback { of },
+        direction: match (optional_id(7)?, row.get_ref(13)?.as_str()?) {
+            (None, _) => Direction::Deploy,
+            (Some(of), "retire") => Direction::Retire { of },
+            (Some(of), _) => Direction::Rollback { of },
         },
         status: status_of(row, 8)?,
         opened_at: Timestamp(row.get(9)?),

@@ -135,6 +135,10 @@ pub(crate) fn apply(
         | Fact::SwitchStarted { .. }
         | Fact::SwitchEnded { .. }
         | Fact::SwitchSkipped { .. }
+        | Fact::HoldOpened { .. }
+        | Fact::HoldClosed { .. }
+        | Fact::HealthObserved { .. }
+        | Fact::Ordered { .. }
         | Fact::InstanceEnded { .. } => {}
     }
     Ok(())
@@ -171,7 +175,7 @@ fn open_deployment(
 ) -> Result<(), Fault> {
     let of = match &deployment.direction {
         Direction::Deploy => None,
-        Direction::Rollback { of } => Some(of.as_str()),
+        Direction::Rollback { of } | Direction::Retire { of } => Some(of.as_str()),
     };
     connection
         .prepare_cached(

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Amount, DeploymentId, Digest, GroupRef, Host, InstanceId, LifecycleEvent, OnFailure, Package,
-    PluginName, ReleaseId, Revision, StopFailures, Strategy,
+    Amount, Batching, DeploymentId, Digest, Gate, GroupRef, Host, InstanceId, LifecycleEvent,
+    OnFailure, Package, PluginName, ReleaseId, Revision, Sides, StopFailures, Strategy,
 };
 
 /// One execution, of one service or of a plan.
@@ -26,6 +26,11 @@ pub enum Direction {
         /// The deployment that is taken back.
         of: DeploymentId,
     },
+    /// Stops what runs on the side that lost the traffic.
+    Retire {
+        /// The deployment that took the traffic.
+        of: DeploymentId,
+    },
 }
 
 impl Direction {
@@ -35,6 +40,7 @@ impl Direction {
         match self {
             Direction::Deploy => "deploy",
             Direction::Rollback { .. } => "rollback",
+            Direction::Retire { .. } => "retire",
         }
     }
 }
@@ -54,12 +60,24 @@ pub struct Deployment {
     /// The revision that the deployment is about. In a rollback an instance may return to another one.
     pub revision: Revision,
     pub strategy: Strategy,
+    pub batching: Batching,
+    /// The pause between two batches.
+    pub wait_between: Duration,
     pub failure_threshold: Amount,
+    /// How many failed instances of one batch fail the deployment.
+    pub batch_failure_threshold: Option<Amount>,
+    /// How many instances have to be healthy at any moment.
+    pub minimum_healthy: Option<Amount>,
+    /// What the deployment has to pass, in order.
+    pub gates: Vec<Gate>,
     pub on_failure: OnFailure,
     pub stop_failures: StopFailures,
     pub balancer: Option<Balancer>,
-    /// What switches the traffic of a blue-green deployment.
+    /// What moves the traffic from side to side.
     pub router: Option<Router>,
+    pub sides: Option<Sides>,
+    /// Instances that had no traffic when the deployment was planned, each with the balancer's words.
+    pub down: BTreeMap<InstanceId, String>,
     /// The lifecycle events of each instance, in the canonical order.
     pub sequence: Vec<LifecycleEvent>,
     /// Every package that a hook or an installation of this deployment may need, by the deployment that fetched it.
@@ -113,24 +131,44 @@ pub enum Balancer {
 /// What moves traffic from one side to the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Router {
+    Plugin {
+        plugin: PluginName,
+        /// The plugin's configuration, a JSON object.
+        config: String,
+        /// The longest wait for a switch.
+        timeout: Duration,
+    },
     /// A command line on the first instance's host, given the word `switch`. It ends when that is done.
     Command { command: String, timeout: Duration },
 }
 
 impl Deployment {
-    /// The instances in the batches that `concurrency` forms, in order.
+    /// The instances in their batches, in order.
     pub fn batches(&self) -> impl Iterator<Item = &[Arc<Target>]> {
-        self.targets.chunks(self.concurrency())
+        let mut rest = self.targets.as_slice();
+        self.batching
+            .sizes(self.targets.len())
+            .into_iter()
+            .map(move |size| {
+                let (batch, others) = rest.split_at(size);
+                rest = others;
+                batch
+            })
     }
 
-    /// How many instances may be in flight.
+    /// How many instances may be in flight, at most.
     #[must_use]
     pub fn concurrency(&self) -> usize {
-        match self.strategy {
-            Strategy::Rolling { concurrency } | Strategy::BlueGreen { concurrency } => {
-                concurrency.of(self.targets.len())
-            }
-        }
+        let sizes = self.batching.sizes(self.targets.len());
+        sizes.into_iter().max().unwrap_or(1)
+    }
+
+    /// Whether each batch ends before the next begins.
+    #[must_use]
+    pub fn has_barriers(&self) -> bool {
+        !matches!(self.batching, Batching::Window(_))
+            || !self.wait_between.is_zero()
+            || !self.gates.is_empty()
     }
 
     /// How many failed instances fail the deployment.

@@ -104,6 +104,10 @@ id!(
     PluginName, 64
 );
 id!(
+    /// Names a side of a group: a colour, or one end of a canary.
+    SideName, 64
+);
+id!(
     /// Identifies a release, for example `k7m2x9qd4t`.
     ReleaseId, 64
 );

@@ -5,26 +5,36 @@
 //! pipe, HTTP, WIT) has a boundary type of its own in the crate that owns the boundary.
 
 mod appspec;
+mod batching;
 mod deployment;
 mod event;
+mod gate;
 mod host;
 mod id;
+mod order;
 mod record;
 mod revision;
 mod status;
 mod strategy;
 mod time;
+mod traffic;
 
 pub use appspec::{AppSpec, Context, FileMapping, Kinds, OnExisting, Permission, Run, Script};
+pub use batching::Batching;
 pub use deployment::{Balancer, Deployment, Direction, Instance, Release, Router, Target};
 pub use event::{LifecycleEvent, Side};
+pub use gate::{
+    Decision, Evidence, Gate, GateCheck, GatePolicy, GatePosition, Hold, Stage, Verdict,
+};
 pub use host::{Host, InvalidSshAddress, Ssh, SshAddress, SshSettings};
 pub use id::{
     ApplicationName, AttemptId, DeploymentId, GroupName, GroupRef, InstanceId, InvalidId,
-    PluginName, ReleaseId,
+    PluginName, ReleaseId, SideName,
 };
+pub use order::{Capacity, Order};
 pub use record::{Fact, Record};
 pub use revision::{Digest, InvalidDigest, InvalidVersion, Package, Revision, Version};
 pub use status::{Cause, Ending, InstanceOutcome, ReleaseStatus, StepStatus};
-pub use strategy::{Amount, OnFailure, StopFailures, Strategy};
+pub use strategy::{Amount, OnFailure, Promote, Retire, StopFailures, Strategy};
 pub use time::Timestamp;
+pub use traffic::{InvalidShares, Shares, SideGroup, Sides};

@@ -1,10 +1,11 @@
 //! Journal records: the only account of what has happened.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{
-    Deployment, DeploymentId, Ending, InstanceId, InstanceOutcome, LifecycleEvent, Release,
-    ReleaseStatus, Timestamp,
+    Decision, Deployment, DeploymentId, Ending, Hold, InstanceId, InstanceOutcome, LifecycleEvent,
+    Order, Release, ReleaseStatus, Shares, Stage, Timestamp,
 };
 
 /// One entry of a release's journal.
@@ -48,6 +49,11 @@ pub enum Fact {
         deployment: DeploymentId,
         /// Number of the attempt, from 1.
         attempt: u32,
+        /// The stage that asks for it; absent where an operator did.
+        stage: Option<Stage>,
+        /// What the traffic should be before and after. Both are empty where a command moves it, which does not say.
+        from: Shares,
+        to: Shares,
     },
     SwitchEnded {
         deployment: DeploymentId,
@@ -56,7 +62,34 @@ pub enum Fact {
     },
     SwitchSkipped {
         deployment: DeploymentId,
+        /// As of a switch that started.
+        stage: Option<Stage>,
         reason: String,
+    },
+    /// The deployment begins to wait. A gate is evaluated only when this record is durable.
+    HoldOpened {
+        deployment: DeploymentId,
+        stage: Stage,
+        hold: Hold,
+        /// When the wait is over, or given up.
+        until: Option<Timestamp>,
+    },
+    /// The wait at this stage is over. A stage whose gate did not pass may be opened again.
+    HoldClosed {
+        deployment: DeploymentId,
+        stage: Stage,
+        decision: Decision,
+    },
+    /// What the balancer says of the deployment's instances has changed: those that it gives no traffic for a cause
+    /// outside of the deployment, each with the balancer's words.
+    HealthObserved {
+        deployment: DeploymentId,
+        down: BTreeMap<InstanceId, String>,
+    },
+    /// An operator gave an order, and the engine took it.
+    Ordered {
+        order: Order,
+        operator: String,
     },
     InstanceEnded {
         deployment: DeploymentId,

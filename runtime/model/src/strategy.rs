@@ -1,6 +1,7 @@
 //! How a deployment goes over a group.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A number of instances, or a share of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +30,23 @@ impl fmt::Display for Amount {
     }
 }
 
-/// How instances follow each other. Canary joins here.
+/// What the instances of a deployment are to the traffic while they change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
-    /// A sliding window of `concurrency` instances in the order of the file.
-    Rolling { concurrency: Amount },
-    /// All instances of one side without its traffic, `concurrency` at a time, then one switch of the traffic to it.
-    BlueGreen { concurrency: Amount },
+    /// Instances change where they are.
+    Rolling,
+    /// All instances of the side without traffic change, then the traffic is switched to it once.
+    BlueGreen {
+        /// How long the side that got the traffic is watched, with the way back open. Zero for not at all.
+        bake: Duration,
+        retire: Retire,
+    },
+    /// A first batch gets a share of the traffic and waits for its promotion; then the others follow.
+    Canary {
+        /// The share in percent; absent where the fair share of the batch is meant.
+        traffic: Option<u8>,
+        promote: Promote,
+    },
 }
 
 impl Strategy {
@@ -43,10 +54,29 @@ impl Strategy {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Strategy::Rolling { .. } => "rolling",
+            Strategy::Rolling => "rolling",
             Strategy::BlueGreen { .. } => "blue-green",
+            Strategy::Canary { .. } => "canary",
         }
     }
+}
+
+/// What becomes of the side that lost the traffic.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Retire {
+    /// It runs on, ready for the way back.
+    #[default]
+    Keep,
+    /// ApplicationStop of the revision on it runs.
+    Stop,
+}
+
+/// What ends the wait of a canary.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Promote {
+    #[default]
+    Manual,
+    After(Duration),
 }
 
 /// What follows a failed deployment.

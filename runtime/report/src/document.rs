@@ -179,7 +179,7 @@ impl Document {
 
 fn deployment_head(plan: &model::Deployment, status: &'static str) -> Deployment {
     let rolls_back = match &plan.direction {
-        model::Direction::Deploy => None,
+        model::Direction::Deploy | model::Direction::Retire { .. } => None,
         model::Direction::Rollback { of } => Some(of.to_string()),
     };
     Deployment {

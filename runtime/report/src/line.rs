@@ -74,6 +74,10 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
         Fact::ReleaseOpened(_)
         | Fact::StepStarted { .. }
         | Fact::SwitchStarted { .. }
+        | Fact::HoldOpened { .. }
+        | Fact::HoldClosed { .. }
+        | Fact::HealthObserved { .. }
+        | Fact::Ordered { .. }
         | Fact::ReleaseEnded { .. } => Vec::new(),
         Fact::DeploymentOpened(plan) => vec![opened(plan)],
         Fact::StepSkipped {
@@ -86,7 +90,9 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
             vec![line(Tone::Dim, "skipped", target, reason.as_str())]
         }
         Fact::StepEnded { .. } => step_ended(state, record).into_iter().collect(),
-        Fact::SwitchSkipped { deployment, reason } => {
+        Fact::SwitchSkipped {
+            deployment, reason, ..
+        } => {
             let group = state.find(deployment).map(|state| &state.plan.group);
             let target = group.map_or_else(String::new, ToString::to_string);
             vec![line(Tone::Attention, "unswitched", target, reason.as_str())]
@@ -105,6 +111,7 @@ fn opened(plan: &Deployment) -> Line {
     let verb = match plan.direction {
         Direction::Deploy => "deploying",
         Direction::Rollback { .. } => "returning",
+        Direction::Retire { .. } => "retiring",
     };
     let many = match plan.targets.len() {
         1 => "1 instance".to_owned(),
@@ -218,6 +225,7 @@ fn deployment_ended(state: &State, record: &Record) -> Option<Line> {
     let (tone, verb) = match (status, &state.plan.direction) {
         (ReleaseStatus::Succeeded, Direction::Deploy) => (Tone::Done, "deployed"),
         (ReleaseStatus::Succeeded, Direction::Rollback { .. }) => (Tone::Done, "returned"),
+        (ReleaseStatus::Succeeded, Direction::Retire { .. }) => (Tone::Done, "retired"),
         (ReleaseStatus::Failed, _) => (Tone::Failed, "failed"),
         _ => (Tone::Attention, "ended"),
     };

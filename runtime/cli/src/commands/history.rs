@@ -67,6 +67,7 @@ pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &History) -> Result<
 fn note(deployment: &DeploymentSummary) -> String {
     match (&deployment.direction, &deployment.rolled_back_by) {
         (Direction::Rollback { of }, _) => format!("takes {of} back"),
+        (Direction::Retire { of }, _) => format!("retires what {of} replaced"),
         (Direction::Deploy, Some(by)) => format!("rolled back by {by}"),
         (Direction::Deploy, None) => String::new(),
     }
@@ -74,7 +75,7 @@ fn note(deployment: &DeploymentSummary) -> String {
 
 fn as_json(deployment: &DeploymentSummary) -> serde_json::Value {
     let rolls_back = match &deployment.direction {
-        Direction::Deploy => None,
+        Direction::Deploy | Direction::Retire { .. } => None,
         Direction::Rollback { of } => Some(of.to_string()),
     };
     json!({

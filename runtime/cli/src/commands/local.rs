@@ -4,14 +4,15 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use conductor::{Conductor, LocalRequest, Options, PlanError, Planned, Plugins, Profile, Workflow};
 use engine::{DeploymentState, State};
 use fleet::LocalFleet;
 use journal::Journal;
 use model::{
-    Amount, DeploymentId, Direction, Ending, GroupRef, Host, Instance, InstanceId, LifecycleEvent,
-    OnFailure, ReleaseStatus, Strategy,
+    Amount, Batching, DeploymentId, Direction, Ending, GroupRef, Host, Instance, InstanceId,
+    LifecycleEvent, OnFailure, ReleaseStatus, Strategy,
 };
 use plugin_host::{Host as PluginHost, HostOptions};
 use serde::Serialize;
@@ -179,9 +180,6 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
     })?;
     let state = rootdir.join(".cutover/local");
     make_private(&state)?;
-    let strategy = Strategy::Rolling {
-        concurrency: Amount::Count(1),
-    };
     let instance = Instance {
         id: InstanceId::parse(INSTANCE).map_err(|error| Failure::new(Kind::Bug, error))?,
         host: Host::Local,
@@ -199,15 +197,24 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
             reference: group.clone(),
             service_id: None,
             instances: vec![instance],
-            strategy,
+            sides: Vec::new(),
+            strategy: Strategy::Rolling,
+            batching: Batching::Window(Amount::Count(1)),
+            wait_between: Duration::ZERO,
+            spread_by: None,
             failure_threshold: Amount::Count(1),
+            batch_failure_threshold: None,
+            minimum_healthy: None,
+            gates: Vec::new(),
             on_failure: OnFailure::Stop,
             balancer: None,
+            router: None,
             form: None,
             appspec: arguments.appspec_filename.clone(),
             keep_revisions: KEEP_REVISIONS,
             at: Position::START,
             balancer_at: Position::START,
+            router_at: Position::START,
         }],
     };
     let host = PluginHost::new(HostOptions::new(state.join("compiled")))?;
@@ -424,6 +431,7 @@ fn done(deployment: &DeploymentState) -> String {
     match deployment.plan.direction {
         Direction::Deploy => format!("deployed {version}"),
         Direction::Rollback { .. } => format!("returned to {version}"),
+        Direction::Retire { .. } => format!("retired {version}"),
     }
 }
 

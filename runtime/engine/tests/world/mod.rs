@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use engine::{Action, Engine, Input, Output, SwitchAction, Traffic};
 use model::{
-    Amount, AppSpec, AttemptId, Balancer, Cause, Deployment, DeploymentId, Digest, Direction,
-    Ending, Fact, GroupRef, Host, Instance, LifecycleEvent, OnFailure, Package, Record, Release,
-    ReleaseId, Revision, Router, Run, Script, StopFailures, Strategy, Target, Timestamp, Version,
+    Amount, AppSpec, AttemptId, Balancer, Batching, Cause, Deployment, DeploymentId, Digest,
+    Direction, Ending, Fact, GroupRef, Host, Instance, LifecycleEvent, OnFailure, Package, Record,
+    Release, ReleaseId, Retire, Revision, Router, Run, Script, StopFailures, Strategy, Target,
+    Timestamp, Version,
 };
 
 pub(crate) struct Setting {
@@ -81,11 +82,13 @@ pub(crate) fn deployment(setting: &Setting) -> Deployment {
         command: "traffic".into(),
         timeout: Duration::from_secs(60),
     });
-    let concurrency = setting.concurrency;
     let strategy = if setting.is_blue_green {
-        Strategy::BlueGreen { concurrency }
+        Strategy::BlueGreen {
+            bake: Duration::ZERO,
+            retire: Retire::Keep,
+        }
     } else {
-        Strategy::Rolling { concurrency }
+        Strategy::Rolling
     };
     let traffic = if setting.with_balancer {
         Traffic::Balanced
@@ -118,12 +121,19 @@ pub(crate) fn deployment(setting: &Setting) -> Deployment {
         direction: Direction::Deploy,
         revision: package(&new, "2.0.0").revision.clone(),
         strategy,
+        batching: Batching::Window(setting.concurrency),
+        wait_between: Duration::ZERO,
         failure_threshold: setting.failure_threshold,
+        batch_failure_threshold: None,
+        minimum_healthy: None,
+        gates: vec![],
         on_failure: setting.on_failure,
         stop_failures: setting.stop_failures,
         sequence: engine::sequence(strategy, traffic, &Direction::Deploy),
         balancer,
         router,
+        sides: None,
+        down: BTreeMap::new(),
         packages: [
             (old.clone(), package(&old, "1.0.0")),
             (new.clone(), package(&new, "2.0.0")),

@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::appspec::{Package, Revision};
 use super::fact::Broken;
+use super::gate::Gate;
+use super::rollout::{self, Amount, Batching, Strategy};
+use super::traffic::Sides;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,10 +28,18 @@ pub(super) struct Deployment {
     #[serde(with = "Direction")]
     direction: model::Direction,
     revision: Revision,
-    #[serde(with = "Strategy")]
-    strategy: model::Strategy,
-    #[serde(with = "Amount")]
-    failure_threshold: model::Amount,
+    strategy: Strategy,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batching: Option<Batching>,
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    wait_between: Duration,
+    failure_threshold: Amount,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    batch_failure_threshold: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    minimum_healthy: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gates: Vec<Gate>,
     #[serde(with = "OnFailure")]
     on_failure: model::OnFailure,
     #[serde(default, skip_serializing_if = "is_default", with = "StopFailures")]
@@ -37,6 +48,10 @@ pub(super) struct Deployment {
     balancer: Option<Balancer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     router: Option<Router>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sides: Option<Sides>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    down: BTreeMap<InstanceId, String>,
     sequence: Vec<LifecycleEvent>,
     packages: BTreeMap<DeploymentId, Package>,
     targets: Vec<Target>,
@@ -54,23 +69,7 @@ pub(super) struct Deployment {
 enum Direction {
     Deploy,
     Rollback { of: DeploymentId },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(
-    remote = "model::Strategy",
-    rename_all = "kebab-case",
-    deny_unknown_fields
-)]
-enum Strategy {
-    Rolling {
-        #[serde(with = "Amount")]
-        concurrency: model::Amount,
-    },
-    BlueGreen {
-        #[serde(with = "Amount")]
-        concurrency: model::Amount,
-    },
+    Retire { of: DeploymentId },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,13 +81,6 @@ enum StopFailures {
 
 fn is_default(stop_failures: &model::StopFailures) -> bool {
     *stop_failures == model::StopFailures::default()
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "model::Amount", rename_all = "kebab-case")]
-enum Amount {
-    Count(u32),
-    Percent(u8),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,15 +116,33 @@ struct Command {
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Router {
+    Plugin(PluginBalancer),
     Command(Command),
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Target {
+pub(super) struct Instance {
     id: InstanceId,
     host: String,
     /// How a host is reached whose `host` is `ssh://…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ssh: Option<SshSettings>,
+    rootdir: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    env: BTreeMap<String, String>,
+}
+
+/// An instance with what it leaves and what it gets.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Target {
+    id: InstanceId,
+    host: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ssh: Option<SshSettings>,
     rootdir: String,
@@ -169,17 +179,25 @@ impl From<&model::Deployment> for Deployment {
             direction,
             revision,
             strategy,
+            batching,
+            wait_between,
             failure_threshold,
+            batch_failure_threshold,
+            minimum_healthy,
+            gates,
             on_failure,
             stop_failures,
             balancer,
             router,
+            sides,
+            down,
             sequence,
             packages,
             targets,
             plugins,
             keep_revisions,
         } = deployment;
+        let (strategy, batching) = rollout::encode(*strategy, batching);
         Self {
             id: id.clone(),
             application: application.clone(),
@@ -189,12 +207,19 @@ impl From<&model::Deployment> for Deployment {
             priority: *priority,
             direction: direction.clone(),
             revision: revision.into(),
-            strategy: *strategy,
-            failure_threshold: *failure_threshold,
+            strategy,
+            batching,
+            wait_between: *wait_between,
+            failure_threshold: (*failure_threshold).into(),
+            batch_failure_threshold: batch_failure_threshold.map(Amount::from),
+            minimum_healthy: minimum_healthy.map(Amount::from),
+            gates: gates.iter().cloned().map(Gate::from).collect(),
             on_failure: *on_failure,
             stop_failures: *stop_failures,
             balancer: balancer.as_ref().map(Balancer::from),
             router: router.as_ref().map(Router::from),
+            sides: sides.as_ref().map(Sides::from),
+            down: down.clone(),
             sequence: sequence.clone(),
             packages: packages
                 .iter()
@@ -227,11 +252,18 @@ impl TryFrom<Deployment> for model::Deployment {
             direction,
             revision,
             strategy,
+            batching,
+            wait_between,
             failure_threshold,
+            batch_failure_threshold,
+            minimum_healthy,
+            gates,
             on_failure,
             stop_failures,
             balancer,
             router,
+            sides,
+            down,
             sequence,
             packages,
             targets,
@@ -250,6 +282,7 @@ impl TryFrom<Deployment> for model::Deployment {
             .into_iter()
             .map(|(name, digest)| Ok((name, model::Digest::parse(&digest)?)))
             .collect::<Result<_, Broken>>()?;
+        let (strategy, batching) = rollout::decode(strategy, batching);
         Ok(Self {
             id,
             group: GroupRef { application, group },
@@ -259,11 +292,18 @@ impl TryFrom<Deployment> for model::Deployment {
             direction,
             revision: revision.try_into()?,
             strategy,
-            failure_threshold,
+            batching,
+            wait_between,
+            failure_threshold: failure_threshold.into(),
+            batch_failure_threshold: batch_failure_threshold.map(model::Amount::from),
+            minimum_healthy: minimum_healthy.map(model::Amount::from),
+            gates: gates.into_iter().map(model::Gate::from).collect(),
             on_failure,
             stop_failures,
             balancer: balancer.map(model::Balancer::from),
             router: router.map(model::Router::from),
+            sides: sides.map(model::Sides::try_from).transpose()?,
+            down,
             sequence,
             packages,
             targets,
@@ -312,6 +352,15 @@ impl From<Balancer> for model::Balancer {
 impl From<&model::Router> for Router {
     fn from(router: &model::Router) -> Self {
         match router.clone() {
+            model::Router::Plugin {
+                plugin,
+                config,
+                timeout,
+            } => Self::Plugin(PluginBalancer {
+                plugin,
+                config,
+                timeout,
+            }),
             model::Router::Command { command, timeout } => {
                 Self::Command(Command { command, timeout })
             }
@@ -322,6 +371,15 @@ impl From<&model::Router> for Router {
 impl From<Router> for model::Router {
     fn from(router: Router) -> Self {
         match router {
+            Router::Plugin(PluginBalancer {
+                plugin,
+                config,
+                timeout,
+            }) => Self::Plugin {
+                plugin,
+                config,
+                timeout,
+            },
             Router::Command(Command { command, timeout }) => Self::Command { command, timeout },
         }
     }
@@ -329,32 +387,25 @@ impl From<Router> for model::Router {
 
 impl From<&model::Target> for Target {
     fn from(target: &model::Target) -> Self {
-        let model::Target {
-            instance,
-            outgoing,
-            incoming,
-        } = target.clone();
-        let model::Instance {
+        let Instance {
             id,
             host,
+            ssh,
             rootdir,
             address,
             labels,
             env,
-        } = instance;
+        } = Instance::from(&target.instance);
         Self {
             id,
-            host: host.to_string(),
-            ssh: match host {
-                model::Host::Local => None,
-                model::Host::Ssh(ssh) => Some(ssh.settings.into()),
-            },
+            host,
+            ssh,
             rootdir,
             address,
             labels,
             env,
-            outgoing,
-            incoming,
+            outgoing: target.outgoing.clone(),
+            incoming: target.incoming.clone(),
         }
     }
 }
@@ -374,6 +425,61 @@ impl TryFrom<Target> for model::Target {
             outgoing,
             incoming,
         } = target;
+        let instance = Instance {
+            id,
+            host,
+            ssh,
+            rootdir,
+            address,
+            labels,
+            env,
+        };
+        Ok(Self {
+            instance: instance.try_into()?,
+            outgoing,
+            incoming,
+        })
+    }
+}
+
+impl From<&model::Instance> for Instance {
+    fn from(instance: &model::Instance) -> Self {
+        let model::Instance {
+            id,
+            host,
+            rootdir,
+            address,
+            labels,
+            env,
+        } = instance.clone();
+        Self {
+            id,
+            host: host.to_string(),
+            ssh: match host {
+                model::Host::Local => None,
+                model::Host::Ssh(ssh) => Some(ssh.settings.into()),
+            },
+            rootdir,
+            address,
+            labels,
+            env,
+        }
+    }
+}
+
+impl TryFrom<Instance> for model::Instance {
+    type Error = Broken;
+
+    fn try_from(instance: Instance) -> Result<Self, Broken> {
+        let Instance {
+            id,
+            host,
+            ssh,
+            rootdir,
+            address,
+            labels,
+            env,
+        } = instance;
         let host = match (host.as_str(), model::SshAddress::parse(&host), ssh) {
             ("local:", _, None) => model::Host::Local,
             (_, Ok(address), Some(settings)) => model::Host::Ssh(model::Ssh {
@@ -383,16 +489,12 @@ impl TryFrom<Target> for model::Target {
             _ => return Err(Broken::Host { text: host }),
         };
         Ok(Self {
-            instance: model::Instance {
-                id,
-                host,
-                rootdir,
-                address,
-                labels,
-                env,
-            },
-            outgoing,
-            incoming,
+            id,
+            host,
+            rootdir,
+            address,
+            labels,
+            env,
         })
     }
 }

@@ -1,15 +1,19 @@
 //! Facts on disk, and the two conversions that the rest of the crate uses.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    DeploymentId, Ending, Fact, InstanceId, InstanceOutcome, InvalidDigest, InvalidVersion,
-    LifecycleEvent, ReleaseId, ReleaseStatus,
+    DeploymentId, Ending, Fact, InstanceId, InstanceOutcome, InvalidDigest, InvalidShares,
+    InvalidVersion, LifecycleEvent, ReleaseId, ReleaseStatus, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
 use super::deployment::Deployment;
+use super::gate::{Decision, Hold, Stage, optional_stage};
+use super::order::Order;
 use super::status::{EndingBody, InstanceOutcomeName, ReleaseStatusName};
+use super::traffic::{Shares, shares, shares_of};
 
 /// A record's body that this program cannot read.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +24,8 @@ pub enum Broken {
     Version(#[from] InvalidVersion),
     #[error(transparent)]
     Digest(#[from] InvalidDigest),
+    #[error(transparent)]
+    Shares(#[from] InvalidShares),
     #[error("`{text}` is not a kind of host that this program knows")]
     Host { text: String },
 }
@@ -66,6 +72,16 @@ enum Body {
     SwitchStarted {
         deployment: DeploymentId,
         attempt: u32,
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "optional_stage"
+        )]
+        stage: Option<model::Stage>,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        from: Shares,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        to: Shares,
     },
     SwitchEnded {
         deployment: DeploymentId,
@@ -75,7 +91,38 @@ enum Body {
     },
     SwitchSkipped {
         deployment: DeploymentId,
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "optional_stage"
+        )]
+        stage: Option<model::Stage>,
         reason: String,
+    },
+    HoldOpened {
+        deployment: DeploymentId,
+        #[serde(with = "Stage")]
+        stage: model::Stage,
+        #[serde(with = "Hold")]
+        hold: model::Hold,
+        /// Milliseconds since the Unix epoch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<i64>,
+    },
+    HoldClosed {
+        deployment: DeploymentId,
+        #[serde(with = "Stage")]
+        stage: model::Stage,
+        decision: Decision,
+    },
+    HealthObserved {
+        deployment: DeploymentId,
+        down: BTreeMap<InstanceId, String>,
+    },
+    Ordered {
+        #[serde(with = "Order")]
+        order: model::Order,
+        operator: String,
     },
     InstanceEnded {
         deployment: DeploymentId,
@@ -158,9 +205,15 @@ impl From<&Fact> for Body {
             Fact::SwitchStarted {
                 deployment,
                 attempt,
+                stage,
+                from,
+                to,
             } => Body::SwitchStarted {
                 deployment,
                 attempt,
+                stage,
+                from: shares(&from),
+                to: shares(&to),
             },
             Fact::SwitchEnded {
                 deployment,
@@ -171,9 +224,37 @@ impl From<&Fact> for Body {
                 attempt,
                 ending,
             },
-            Fact::SwitchSkipped { deployment, reason } => {
-                Body::SwitchSkipped { deployment, reason }
-            }
+            Fact::SwitchSkipped {
+                deployment,
+                stage,
+                reason,
+            } => Body::SwitchSkipped {
+                deployment,
+                stage,
+                reason,
+            },
+            Fact::HoldOpened {
+                deployment,
+                stage,
+                hold,
+                until,
+            } => Body::HoldOpened {
+                deployment,
+                stage,
+                hold,
+                until: until.map(|until| until.0),
+            },
+            Fact::HoldClosed {
+                deployment,
+                stage,
+                decision,
+            } => Body::HoldClosed {
+                deployment,
+                stage,
+                decision: decision.into(),
+            },
+            Fact::HealthObserved { deployment, down } => Body::HealthObserved { deployment, down },
+            Fact::Ordered { order, operator } => Body::Ordered { order, operator },
             Fact::InstanceEnded {
                 deployment,
                 instance,
@@ -255,9 +336,15 @@ impl TryFrom<Body> for Fact {
             Body::SwitchStarted {
                 deployment,
                 attempt,
+                stage,
+                from,
+                to,
             } => Fact::SwitchStarted {
                 deployment,
                 attempt,
+                stage,
+                from: shares_of(from)?,
+                to: shares_of(to)?,
             },
             Body::SwitchEnded {
                 deployment,
@@ -268,9 +355,37 @@ impl TryFrom<Body> for Fact {
                 attempt,
                 ending,
             },
-            Body::SwitchSkipped { deployment, reason } => {
-                Fact::SwitchSkipped { deployment, reason }
-            }
+            Body::SwitchSkipped {
+                deployment,
+                stage,
+                reason,
+            } => Fact::SwitchSkipped {
+                deployment,
+                stage,
+                reason,
+            },
+            Body::HoldOpened {
+                deployment,
+                stage,
+                hold,
+                until,
+            } => Fact::HoldOpened {
+                deployment,
+                stage,
+                hold,
+                until: until.map(Timestamp),
+            },
+            Body::HoldClosed {
+                deployment,
+                stage,
+                decision,
+            } => Fact::HoldClosed {
+                deployment,
+                stage,
+                decision: decision.into(),
+            },
+            Body::HealthObserved { deployment, down } => Fact::HealthObserved { deployment, down },
+            Body::Ordered { order, operator } => Fact::Ordered { order, operator },
             Body::InstanceEnded {
                 deployment,
                 instance,

@@ -9,7 +9,11 @@
 mod appspec;
 mod deployment;
 mod fact;
+mod gate;
+mod order;
+mod rollout;
 mod status;
+mod traffic;
 
 #[cfg(test)]
 mod roundtrip;

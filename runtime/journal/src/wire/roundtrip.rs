@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{
-    Amount, AppSpec, Balancer, Cause, Context, Deployment, DeploymentId, Digest, Direction, Ending,
-    Fact, FileMapping, GroupRef, Host, Instance, InstanceId, InstanceOutcome, Kinds,
-    LifecycleEvent, OnExisting, OnFailure, Package, Permission, PluginName, Release, ReleaseId,
-    ReleaseStatus, Revision, Router, Run, Script, Ssh, SshAddress, SshSettings, StopFailures,
-    Strategy as Rollout, Target, Version,
+    Amount, AppSpec, Balancer, Batching, Capacity, Cause, Context, Decision, Deployment,
+    DeploymentId, Digest, Direction, Ending, Evidence, Fact, FileMapping, Gate, GateCheck,
+    GatePolicy, GatePosition, GroupRef, Hold, Host, Instance, InstanceId, InstanceOutcome, Kinds,
+    LifecycleEvent, OnExisting, OnFailure, Order, Package, Permission, PluginName, Promote,
+    Release, ReleaseId, ReleaseStatus, Retire, Revision, Router, Run, Script, Shares, SideGroup,
+    SideName, Sides, Ssh, SshAddress, SshSettings, Stage, StopFailures, Strategy as Rollout,
+    Target, Timestamp, Verdict, Version,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -197,11 +199,8 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         .prop_map(|(application, group)| format!("{application}/{group}").parse().unwrap());
     let direction = prop_oneof![
         Just(Direction::Deploy),
-        deployment_id().prop_map(|of| Direction::Rollback { of })
-    ];
-    let strategy = prop_oneof![
-        amount().prop_map(|concurrency| Rollout::Rolling { concurrency }),
-        amount().prop_map(|concurrency| Rollout::BlueGreen { concurrency }),
+        deployment_id().prop_map(|of| Direction::Rollback { of }),
+        deployment_id().prop_map(|of| Direction::Retire { of }),
     ];
     let on_failure = select(vec![OnFailure::Stop, OnFailure::Rollback]);
     let stop_failures = select(vec![StopFailures::Fail, StopFailures::Ignore]);
@@ -216,7 +215,24 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         }),
         command().prop_map(|(command, timeout)| Balancer::Command { command, timeout }),
     ];
-    let router = command().prop_map(|(command, timeout)| Router::Command { command, timeout });
+    let router = prop_oneof![
+        (plugin(), words(), any::<Duration>()).prop_map(|(plugin, config, timeout)| {
+            Router::Plugin {
+                plugin,
+                config,
+                timeout,
+            }
+        }),
+        command().prop_map(|(command, timeout)| Router::Command { command, timeout }),
+    ];
+    let pace = (
+        batching(),
+        any::<Duration>(),
+        option::of(amount()),
+        option::of(amount()),
+        vec(gate(), 0..3),
+        (option::of(sides()), btree_map(instance_id(), words(), 0..3)),
+    );
     let identity = (
         deployment_id(),
         group,
@@ -227,7 +243,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
     );
     let rules = (
         revision(),
-        strategy,
+        (rollout(), pace),
         amount(),
         on_failure,
         (stop_failures, option::of(balancer), option::of(router)),
@@ -242,7 +258,10 @@ fn deployment() -> impl Strategy<Value = Deployment> {
     (identity, rules, content).prop_map(|(identity, rules, content)| {
         let (id, group, service_id, kind, priority, direction): (_, GroupRef, _, _, _, _) =
             identity;
-        let (revision, strategy, failure_threshold, on_failure, traffic, sequence) = rules;
+        let (revision, (strategy, pace), failure_threshold, on_failure, traffic, sequence) = rules;
+        let (batching, wait_between, batch_failure_threshold, minimum_healthy, gates, around) =
+            pace;
+        let (sides, down) = around;
         let (stop_failures, balancer, router) = traffic;
         let (packages, targets, plugins, keep_revisions) = content;
         Deployment {
@@ -254,11 +273,18 @@ fn deployment() -> impl Strategy<Value = Deployment> {
             direction,
             revision,
             strategy,
+            batching,
+            wait_between,
             failure_threshold,
+            batch_failure_threshold,
+            minimum_healthy,
+            gates,
             on_failure,
             stop_failures,
             balancer,
             router,
+            sides,
+            down,
             sequence,
             packages,
             targets,
@@ -266,6 +292,182 @@ fn deployment() -> impl Strategy<Value = Deployment> {
             keep_revisions,
         }
     })
+}
+
+fn rollout() -> impl Strategy<Value = Rollout> {
+    let retire = select(vec![Retire::Keep, Retire::Stop]);
+    let promote = prop_oneof![
+        Just(Promote::Manual),
+        any::<Duration>().prop_map(Promote::After)
+    ];
+    prop_oneof![
+        Just(Rollout::Rolling),
+        (any::<Duration>(), retire).prop_map(|(bake, retire)| Rollout::BlueGreen { bake, retire }),
+        (option::of(any::<u8>()), promote)
+            .prop_map(|(traffic, promote)| Rollout::Canary { traffic, promote }),
+    ]
+}
+
+fn batching() -> impl Strategy<Value = Batching> {
+    prop_oneof![
+        amount().prop_map(Batching::Window),
+        any::<u32>().prop_map(Batching::Even),
+        vec(amount(), 0..3).prop_map(Batching::Growing),
+        (any::<u32>(), any::<u32>())
+            .prop_map(|(first, rest)| Batching::FirstThenEven { first, rest }),
+    ]
+}
+
+fn gate() -> impl Strategy<Value = Gate> {
+    use GatePolicy::{Continue, Pause, Rollback, Stop};
+    use GatePosition::{Each, First, Last};
+    let policy = || select(vec![Continue, Pause, Stop, Rollback]);
+    let check = prop_oneof![
+        words().prop_map(|ask| GateCheck::Approval { ask }),
+        words().prop_map(|command| GateCheck::Command { command }),
+        (id(), words()).prop_map(|(plugin, config)| GateCheck::Plugin {
+            plugin: PluginName::parse(plugin).unwrap(),
+            config
+        }),
+    ];
+    (
+        words(),
+        select(vec![First, Each, Last]),
+        check,
+        option::of(any::<Duration>()),
+        any::<Duration>(),
+        (policy(), policy()),
+    )
+        .prop_map(|(name, after, check, timeout, interval, policies)| Gate {
+            name,
+            after,
+            check,
+            timeout,
+            interval,
+            on_fail: policies.0,
+            on_inconclusive: policies.1,
+        })
+}
+
+fn side() -> impl Strategy<Value = SideName> {
+    id().prop_map(|text| SideName::parse(text).unwrap())
+}
+
+fn shares() -> impl Strategy<Value = Shares> {
+    let two = (side(), 0..=100u8, side())
+        .prop_filter("two sides", |(one, _, other)| one != other)
+        .prop_map(|(one, percent, other)| Shares::between(one, percent, other));
+    prop_oneof![
+        Just(Shares::default()),
+        side().prop_map(Shares::all_to),
+        two
+    ]
+}
+
+fn sides() -> impl Strategy<Value = Sides> {
+    let group =
+        (side(), words(), vec(target(), 0..2)).prop_map(|(name, group, targets)| SideGroup {
+            name,
+            group,
+            instances: targets.into_iter().map(|target| target.instance).collect(),
+        });
+    (vec(group, 0..3), option::of(side()), side(), shares()).prop_map(|(list, from, to, shares)| {
+        Sides {
+            list,
+            from,
+            to,
+            shares,
+        }
+    })
+}
+
+fn stage() -> impl Strategy<Value = Stage> {
+    (any::<u32>(), any::<u32>()).prop_map(|(boundary, index)| Stage { boundary, index })
+}
+
+fn hold() -> impl Strategy<Value = Hold> {
+    prop_oneof![
+        Just(Hold::Interval),
+        Just(Hold::Promotion),
+        any::<u32>().prop_map(|index| Hold::Gate { index }),
+        Just(Hold::Bake),
+        Just(Hold::Health),
+    ]
+}
+
+fn decision() -> impl Strategy<Value = Decision> {
+    let verdict = || {
+        select(vec![
+            Verdict::Passed,
+            Verdict::Failed,
+            Verdict::Inconclusive,
+        ])
+    };
+    let evidence = (words(), words(), option::of(words()), verdict()).prop_map(
+        |(name, value, threshold, verdict)| Evidence {
+            name,
+            value,
+            threshold,
+            verdict,
+        },
+    );
+    (
+        verdict(),
+        option::of(words()),
+        option::of(words()),
+        vec(evidence, 0..3),
+    )
+        .prop_map(|(verdict, by, reason, evidence)| Decision {
+            verdict,
+            by,
+            reason,
+            evidence,
+        })
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    let word = || (option::of(words()), option::of(words()));
+    prop_oneof![
+        Just(Order::Pause),
+        Just(Order::Stop),
+        Just(Order::Promote),
+        (
+            any::<u8>(),
+            select(vec![Capacity::Respect, Capacity::Exceed])
+        )
+            .prop_map(|(percent, capacity)| Order::Weight { percent, capacity }),
+        word().prop_map(|(gate, comment)| Order::Approve { gate, comment }),
+        word().prop_map(|(gate, comment)| Order::Reject { gate, comment }),
+        instance_id().prop_map(|instance| Order::Skip { instance }),
+        option::of(words()).prop_map(|reason| Order::Rollback { reason }),
+    ]
+}
+
+fn waiting() -> impl Strategy<Value = Fact> {
+    prop_oneof![
+        (
+            deployment_id(),
+            stage(),
+            hold(),
+            option::of(any::<i64>().prop_map(Timestamp))
+        )
+            .prop_map(|(deployment, stage, hold, until)| Fact::HoldOpened {
+                deployment,
+                stage,
+                hold,
+                until
+            }),
+        (deployment_id(), stage(), decision()).prop_map(|(deployment, stage, decision)| {
+            Fact::HoldClosed {
+                deployment,
+                stage,
+                decision,
+            }
+        }),
+        (deployment_id(), btree_map(instance_id(), words(), 0..3))
+            .prop_map(|(deployment, down)| Fact::HealthObserved { deployment, down }),
+        (order(), words()).prop_map(|(order, operator)| Fact::Ordered { order, operator }),
+    ]
 }
 
 fn status() -> impl Strategy<Value = ReleaseStatus> {
@@ -370,10 +572,21 @@ fn fact() -> impl Strategy<Value = Fact> {
                 reason
             }
         ),
-        (deployment_id(), any::<u32>()).prop_map(|(deployment, attempt)| Fact::SwitchStarted {
-            deployment,
-            attempt
-        }),
+        waiting(),
+        (
+            (deployment_id(), any::<u32>(), option::of(stage())),
+            shares(),
+            shares()
+        )
+            .prop_map(|((deployment, attempt, stage), from, to)| {
+                Fact::SwitchStarted {
+                    deployment,
+                    attempt,
+                    stage,
+                    from,
+                    to,
+                }
+            }),
         (deployment_id(), any::<u32>(), ending()).prop_map(|(deployment, attempt, ending)| {
             Fact::SwitchEnded {
                 deployment,
@@ -381,8 +594,13 @@ fn fact() -> impl Strategy<Value = Fact> {
                 ending,
             }
         }),
-        (deployment_id(), words())
-            .prop_map(|(deployment, reason)| Fact::SwitchSkipped { deployment, reason }),
+        (deployment_id(), option::of(stage()), words()).prop_map(|(deployment, stage, reason)| {
+            Fact::SwitchSkipped {
+                deployment,
+                stage,
+                reason,
+            }
+        }),
         (status(), words()).prop_map(|(status, reason)| Fact::StatusChanged { status, reason }),
         (status(), option::of(words()))
             .prop_map(|(status, reason)| Fact::ReleaseEnded { status, reason }),

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use journal::{Journal, Owner, Tenure};
 use model::{
-    Amount, AppSpec, Deployment, DeploymentId, Digest, Direction, Ending, Fact, GroupRef, Host,
-    Instance, InstanceId, LifecycleEvent, OnFailure, Package, Record, Release, ReleaseId,
+    Amount, AppSpec, Batching, Deployment, DeploymentId, Digest, Direction, Ending, Fact, GroupRef,
+    Host, Instance, InstanceId, LifecycleEvent, OnFailure, Package, Record, Release, ReleaseId,
     ReleaseStatus, Revision, StopFailures, Strategy, Target, Timestamp, Version,
 };
 
@@ -252,14 +253,19 @@ pub(crate) fn deployment(
         priority: 0,
         direction,
         revision: package.revision.clone(),
-        strategy: Strategy::Rolling {
-            concurrency: Amount::Count(1),
-        },
+        strategy: Strategy::Rolling,
+        batching: Batching::Window(Amount::Count(1)),
+        wait_between: Duration::ZERO,
         failure_threshold: Amount::Count(1),
+        batch_failure_threshold: None,
+        minimum_healthy: None,
+        gates: vec![],
         on_failure: OnFailure::Stop,
         stop_failures: StopFailures::Fail,
         balancer: None,
         router: None,
+        sides: None,
+        down: BTreeMap::new(),
         sequence: vec![LifecycleEvent::Install],
         packages: BTreeMap::from([(deployment_id(incoming), Arc::new(package))]),
         targets: instances.iter().map(target).collect(),

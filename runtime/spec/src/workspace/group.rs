@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use model::{
-    Amount, Balancer, GroupRef, Instance, LifecycleEvent, OnFailure, PluginName, Script,
-    SshSettings, Strategy,
+    Amount, Balancer, Batching, Gate, GroupRef, Instance, LifecycleEvent, OnFailure, PluginName,
+    Router, Script, SideGroup, SshSettings, Strategy,
 };
 
 use super::{instance, ssh, strategy};
@@ -52,12 +52,23 @@ pub struct Group {
     pub reference: GroupRef,
     /// How release plans name the group.
     pub service_id: Option<u64>,
-    /// In the order of the file.
+    /// In the order of the file; those of all sides where sides have instances of their own.
     pub instances: Vec<Instance>,
+    /// The two sides of a blue-green or canary group, in the order of the file.
+    pub sides: Vec<SideGroup>,
     pub strategy: Strategy,
+    pub batching: Batching,
+    pub wait_between: Duration,
+    /// The label by whose values the instances are interleaved.
+    pub spread_by: Option<String>,
     pub failure_threshold: Amount,
+    pub batch_failure_threshold: Option<Amount>,
+    pub minimum_healthy: Option<Amount>,
+    pub gates: Vec<Gate>,
     pub on_failure: OnFailure,
     pub balancer: Option<Balancer>,
+    /// What moves the traffic between the sides.
+    pub router: Option<Router>,
     /// The form: scripts that stand in for the hooks of the package.
     pub form: Option<BTreeMap<LifecycleEvent, Vec<Script>>>,
     /// The appspec within the package, where it is not one of the usual names.
@@ -68,6 +79,8 @@ pub struct Group {
     pub at: Position,
     /// Where its load balancer is, and its name where it has none.
     pub balancer_at: Position,
+    /// Where `traffic` is, and the group's name where it has none.
+    pub router_at: Position,
 }
 
 /// What the groups of a workspace share.
@@ -128,10 +141,18 @@ pub(super) fn parse(
         reference: reference?,
         service_id,
         instances,
+        sides: Vec::new(),
         strategy: settings.strategy,
+        batching: settings.batching,
+        wait_between: Duration::ZERO,
+        spread_by: None,
         failure_threshold: settings.failure_threshold,
+        batch_failure_threshold: None,
+        minimum_healthy: None,
+        gates: Vec::new(),
         on_failure: settings.on_failure,
         balancer,
+        router: None,
         form,
         appspec,
         keep_revisions: keep_revisions
@@ -141,6 +162,7 @@ pub(super) fn parse(
         balancer_at: fields
             .get("load_balancer")
             .map_or(field.name_at, |field| field.name_at),
+        router_at: field.name_at,
     })
 }
 

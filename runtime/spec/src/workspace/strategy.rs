@@ -1,6 +1,6 @@
 //! How a deployment goes over a group, and what a failure does to it.
 
-use model::{Amount, OnFailure, Strategy};
+use model::{Amount, Batching, OnFailure, Strategy};
 
 use crate::fields::{Field, Shape};
 use crate::problem::Collector;
@@ -28,9 +28,10 @@ pub(super) const ON_FAILURE: [(&str, OnFailure); 2] =
     [("stop", OnFailure::Stop), ("rollback", OnFailure::Rollback)];
 
 /// The content of `strategy`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) strategy: Strategy,
+    pub(super) batching: Batching,
     pub(super) failure_threshold: Amount,
     pub(super) on_failure: OnFailure,
 }
@@ -38,9 +39,8 @@ pub(super) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            strategy: Strategy::Rolling {
-                concurrency: Amount::Count(1),
-            },
+            strategy: Strategy::Rolling,
+            batching: Batching::Window(Amount::Count(1)),
             failure_threshold: Amount::Count(1),
             on_failure: OnFailure::Stop,
         }
@@ -87,13 +87,12 @@ pub(super) fn parse(field: Field<'_>, problems: &mut Collector) -> Option<Settin
         None => Some(OnFailure::default()),
     };
     let strategy = match kind? {
-        Kind::Rolling => Strategy::Rolling {
-            concurrency: concurrency?,
-        },
+        Kind::Rolling => Strategy::Rolling,
         Kind::BlueGreen | Kind::Canary => return None,
     };
     Some(Settings {
         strategy,
+        batching: Batching::Window(concurrency?),
         failure_threshold: failure_threshold?,
         on_failure: on_failure?,
     })
