@@ -33,6 +33,7 @@ pub(crate) fn of_switch(
     let SwitchAction {
         deployment,
         attempt,
+        ..
     } = action;
     variables(
         release,

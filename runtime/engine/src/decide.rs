@@ -1,11 +1,12 @@
 //! From an input to records and actions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    Deployment, DeploymentId, Direction, Ending, Fact, InstanceId, InstanceOutcome, LifecycleEvent,
-    OnFailure, Package, Record, ReleaseStatus, Side, StepStatus, StopFailures, Strategy, Target,
-    Timestamp,
+    Decision, Deployment, DeploymentId, Direction, Ending, Fact, Gate, InstanceId, InstanceOutcome,
+    LifecycleEvent, OnFailure, Order, Package, Record, ReleaseStatus, Shares, Side, SideName,
+    Stage, StepStatus, StopFailures, Strategy, Target, Timestamp,
 };
 
 use crate::rollback;
@@ -34,6 +35,22 @@ pub enum Input {
         attempt: u32,
         ending: Ending,
     },
+    /// What a deployment waited for at this stage is decided.
+    HoldEnded {
+        deployment: DeploymentId,
+        stage: Stage,
+        decision: Decision,
+    },
+    /// What the balancer says of a deployment's instances: those that it gives no traffic, each with its words.
+    /// Instances that are being changed are among them; the engine tells them apart.
+    HealthObserved {
+        deployment: DeploymentId,
+        down: BTreeMap<InstanceId, String>,
+    },
+    /// The time that [`Engine::next_wake`] named has come.
+    Tick,
+    /// An operator gives an order.
+    Order { order: Order, operator: String },
     /// An operator asks for a pause.
     Pause,
     /// An operator asks for an end.
@@ -51,6 +68,7 @@ pub struct Output {
     pub records: Vec<Record>,
     pub actions: Vec<Action>,
     pub switches: Vec<SwitchAction>,
+    pub holds: Vec<HoldAction>,
 }
 
 /// One attempt to carry out. Carrying it out twice must equal carrying it out once.
@@ -68,6 +86,28 @@ pub struct Action {
 pub struct SwitchAction {
     pub deployment: Arc<Deployment>,
     pub attempt: u32,
+    /// What the traffic is believed to be; whoever finds something else changes nothing.
+    pub from: Shares,
+    /// What it is to be. Empty where a command moves it.
+    pub to: Shares,
+    /// The instances of each side, as far as they belong to one by now.
+    pub members: BTreeMap<SideName, Vec<InstanceId>>,
+}
+
+/// A gate to evaluate until it is decided. Evaluating changes nothing, so doing it twice does no harm.
+#[derive(Debug, Clone)]
+pub struct HoldAction {
+    pub deployment: Arc<Deployment>,
+    pub stage: Stage,
+    pub gate: Gate,
+    /// When the gate was opened.
+    pub since: Timestamp,
+    /// When it is given up as undecided.
+    pub until: Option<Timestamp>,
+    /// How many batches are done, and how many there are.
+    pub batches: (u32, u32),
+    /// The instances that have the incoming revision by now.
+    pub deployed: Vec<InstanceId>,
 }
 
 /// What an action is.
@@ -93,6 +133,9 @@ pub enum Refusal {
         status: ReleaseStatus,
         verb: &'static str,
     },
+    /// An order that does not fit what the release is doing.
+    #[error("cannot {order}: {why}")]
+    Order { order: &'static str, why: String },
     #[error(transparent)]
     Misfit(#[from] Misfit),
 }
@@ -126,6 +169,18 @@ impl Engine {
         in_flight(&self.state)
     }
 
+    /// When [`Input::Tick`] is due, where something waits for a time.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Deployments whose instances' health has to be watched, for [`Input::HealthObserved`].
+    #[must_use]
+    pub fn watched(&self) -> Vec<Arc<Deployment>> {
+        Vec::new()
+    }
+
     /// Answers one input. Time enters as an argument.
     ///
     /// # Errors
@@ -137,7 +192,14 @@ impl Engine {
             output: Output::default(),
         };
         match input {
-            Input::Begin => {}
+            Input::Begin | Input::Tick => {}
+            Input::HoldEnded { .. } | Input::HealthObserved { .. } => {}
+            Input::Order { order, .. } => {
+                return Err(Refusal::Order {
+                    order: order.name(),
+                    why: "it is not carried out by this version".to_owned(),
+                });
+            }
             Input::StepEnded {
                 deployment,
                 instance,
@@ -525,12 +587,15 @@ impl Turn<'_> {
             deployment: plan.id.clone(),
             attempt,
             stage: None,
-            from: model::Shares::default(),
-            to: model::Shares::default(),
+            from: Shares::default(),
+            to: Shares::default(),
         })?;
         self.output.switches.push(SwitchAction {
             deployment: plan,
             attempt,
+            from: Shares::default(),
+            to: Shares::default(),
+            members: BTreeMap::new(),
         });
         Ok(())
     }
@@ -622,6 +687,9 @@ fn in_flight(state: &State) -> (Vec<Action>, Vec<SwitchAction>) {
         switches.extend(deployment.current_switch().map(|switch| SwitchAction {
             deployment: deployment.plan.clone(),
             attempt: switch.attempt,
+            from: Shares::default(),
+            to: Shares::default(),
+            members: BTreeMap::new(),
         }));
     }
     (actions, switches)

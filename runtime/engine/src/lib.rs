@@ -10,6 +10,6 @@ mod sequence;
 mod state;
 pub mod traffic;
 
-pub use decide::{Action, Engine, Input, Output, Refusal, SwitchAction, Work};
+pub use decide::{Action, Engine, HoldAction, Input, Output, Refusal, SwitchAction, Work};
 pub use sequence::{Doing, PlannedStep, Traffic, planned_steps, sequence};
 pub use state::{DeploymentState, InstanceState, Misfit, Progress, State, StepState, SwitchState};
