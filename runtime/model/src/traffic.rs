@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::{Instance, SideName};
+use crate::{DeploymentId, Instance, InstanceId, SideName};
 
 /// The sides of a blue-green or canary deployment, as they were when it was planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Sides {
     pub to: SideName,
     /// What the balancer said then.
     pub shares: Shares,
+    /// What the instances of a colour without the deployment had installed, as keys into the deployment's packages.
+    pub installed: BTreeMap<InstanceId, DeploymentId>,
 }
 
 /// One side: a group of a balancer with the instances that belong to it.
@@ -24,7 +26,8 @@ pub struct SideGroup {
     pub name: SideName,
     /// What names the side's group to the plugins, a JSON object that is laid over their configuration.
     pub group: String,
-    /// The instances of a colour. Empty in a canary deployment, whose instances move from side to side.
+    /// The instances of a colour. In a canary deployment, whose instances move from side to side, those on this side
+    /// that are no targets of it.
     pub instances: Vec<Instance>,
 }
 

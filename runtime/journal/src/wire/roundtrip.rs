@@ -371,14 +371,21 @@ fn sides() -> impl Strategy<Value = Sides> {
             group,
             instances: targets.into_iter().map(|target| target.instance).collect(),
         });
-    (vec(group, 0..3), option::of(side()), side(), shares()).prop_map(|(list, from, to, shares)| {
-        Sides {
+    let installed = btree_map(instance_id(), deployment_id(), 0..3);
+    (
+        vec(group, 0..3),
+        option::of(side()),
+        side(),
+        shares(),
+        installed,
+    )
+        .prop_map(|(list, from, to, shares, installed)| Sides {
             list,
             from,
             to,
             shares,
-        }
-    })
+            installed,
+        })
 }
 
 fn stage() -> impl Strategy<Value = Stage> {

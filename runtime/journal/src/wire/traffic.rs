@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::SideName;
+use model::{DeploymentId, InstanceId, SideName};
 use serde::{Deserialize, Serialize};
 
 use super::deployment::Instance;
@@ -20,6 +20,8 @@ pub(super) struct Sides {
     to: SideName,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     shares: Shares,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    installed: BTreeMap<InstanceId, DeploymentId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +56,7 @@ impl From<&model::Sides> for Sides {
             from: sides.from.clone(),
             to: sides.to.clone(),
             shares: shares(&sides.shares),
+            installed: sides.installed.clone(),
         }
     }
 }
@@ -78,6 +81,7 @@ impl TryFrom<Sides> for model::Sides {
             from: sides.from,
             to: sides.to,
             shares: shares_of(sides.shares)?,
+            installed: sides.installed,
         })
     }
 }
