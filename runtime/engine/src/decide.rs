@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    Decision, Deployment, DeploymentId, Direction, Ending, Fact, Gate, InstanceId, InstanceOutcome,
-    LifecycleEvent, OnFailure, Order, Package, Record, ReleaseStatus, Shares, Side, SideName,
-    Stage, StepStatus, StopFailures, Strategy, Target, Timestamp,
+    Balancer, Decision, Deployment, DeploymentId, Ending, Fact, Gate, GateCheck, Hold, InstanceId,
+    InstanceOutcome, LifecycleEvent, Order, Package, Record, ReleaseStatus, Router, Shares,
+    SideName, Stage, Target, Timestamp,
 };
 
-use crate::rollback;
-use crate::sequence::{Doing, planned_step};
-use crate::state::{Misfit, Progress, State, SwitchState};
+use crate::capacity::members;
+use crate::holds::wake;
+use crate::instances::action;
+use crate::state::{DeploymentState, HoldState, Misfit, State, SwitchState};
 
 /// How often a step is tried when its outcome is lost.
-const MAX_ATTEMPTS: u32 = 3;
+pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 /// Something that happened and that the engine must answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,19 +167,32 @@ impl Engine {
     /// Everything that is authorised and has no ending.
     #[must_use]
     pub fn in_flight(&self) -> (Vec<Action>, Vec<SwitchAction>) {
-        in_flight(&self.state)
+        let under_way = in_flight(&self.state);
+        (under_way.actions, under_way.switches)
     }
 
     /// When [`Input::Tick`] is due, where something waits for a time.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        None
+        let deployments = self.state.deployments.iter();
+        let waiting = deployments.filter_map(|deployment| {
+            let hold = deployment.current_hold()?;
+            wake(deployment, hold)
+        });
+        waiting
+            .min()
+            .filter(|_| self.state.status == ReleaseStatus::Running)
     }
 
     /// Deployments whose instances' health has to be watched, for [`Input::HealthObserved`].
     #[must_use]
     pub fn watched(&self) -> Vec<Arc<Deployment>> {
-        Vec::new()
+        self.state
+            .deployments
+            .iter()
+            .filter(|deployment| deployment.ended_at.is_none() && is_watched(&deployment.plan))
+            .map(|deployment| deployment.plan.clone())
+            .collect()
     }
 
     /// Answers one input. Time enters as an argument.
@@ -193,13 +207,13 @@ impl Engine {
         };
         match input {
             Input::Begin | Input::Tick => {}
-            Input::HoldEnded { .. } | Input::HealthObserved { .. } => {}
-            Input::Order { order, .. } => {
-                return Err(Refusal::Order {
-                    order: order.name(),
-                    why: "it is not carried out by this version".to_owned(),
-                });
-            }
+            Input::HoldEnded {
+                deployment,
+                stage,
+                decision,
+            } => turn.end_hold(deployment, stage, decision)?,
+            Input::HealthObserved { deployment, down } => turn.observe(&deployment, down)?,
+            Input::Order { order, operator } => turn.order(order, operator)?,
             Input::StepEnded {
                 deployment,
                 instance,
@@ -239,14 +253,14 @@ impl Engine {
 }
 
 /// The answer to one input while it is made. Every record goes through the same fold that reads it back.
-struct Turn<'a> {
-    state: &'a mut State,
-    now: Timestamp,
-    output: Output,
+pub(crate) struct Turn<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) now: Timestamp,
+    pub(crate) output: Output,
 }
 
 impl Turn<'_> {
-    fn record(&mut self, fact: Fact) -> Result<(), Misfit> {
+    pub(crate) fn record(&mut self, fact: Fact) -> Result<(), Misfit> {
         let record = Record {
             seq: self.state.next_seq,
             at: self.now,
@@ -257,7 +271,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn refuse<T>(&self, verb: &'static str) -> Result<T, Refusal> {
+    pub(crate) fn refuse<T>(&self, verb: &'static str) -> Result<T, Refusal> {
         Err(Refusal::Status {
             status: self.state.status,
             verb,
@@ -265,7 +279,11 @@ impl Turn<'_> {
     }
 
     /// Keeps new instances from starting; those in flight go on.
-    fn wind_down(&mut self, status: ReleaseStatus, verb: &'static str) -> Result<(), Refusal> {
+    pub(crate) fn wind_down(
+        &mut self,
+        status: ReleaseStatus,
+        verb: &'static str,
+    ) -> Result<(), Refusal> {
         if self.state.status != ReleaseStatus::Running {
             return self.refuse(verb);
         }
@@ -273,7 +291,7 @@ impl Turn<'_> {
         Ok(self.record(Fact::StatusChanged { status, reason })?)
     }
 
-    fn stop(&mut self) -> Result<(), Refusal> {
+    pub(crate) fn stop(&mut self) -> Result<(), Refusal> {
         match self.state.status {
             ReleaseStatus::Running => self.wind_down(ReleaseStatus::Stopping, "stop"),
             ReleaseStatus::Paused | ReleaseStatus::Interrupted => {
@@ -320,9 +338,10 @@ impl Turn<'_> {
             status: ReleaseStatus::Running,
             reason,
         })?;
-        let (actions, switches) = in_flight(self.state);
-        self.output.actions.extend(actions);
-        self.output.switches.extend(switches);
+        let under_way = in_flight(self.state);
+        self.output.actions.extend(under_way.actions);
+        self.output.switches.extend(under_way.switches);
+        self.output.holds.extend(under_way.holds);
         let mut between_steps = Vec::new();
         for deployment in &self.state.deployments {
             for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
@@ -336,478 +355,73 @@ impl Turn<'_> {
         }
         Ok(())
     }
-
-    fn end_step(
-        &mut self,
-        deployment: DeploymentId,
-        instance: InstanceId,
-        event: LifecycleEvent,
-        attempt: u32,
-        ending: Ending,
-    ) -> Result<(), Misfit> {
-        let place = (deployment.clone(), instance.clone());
-        self.record(Fact::StepEnded {
-            deployment,
-            instance,
-            event,
-            attempt,
-            ending,
-        })?;
-        // Of a release that nobody drives an ending is only kept: what follows from it is for whoever resumes it.
-        if self.state.status.is_active() {
-            self.proceed(&place.0, &place.1)?;
-        }
-        Ok(())
-    }
-
-    /// Takes an instance with nothing in flight on: to its next attempt, or to its end. It looks at the records alone,
-    /// so that it does the same after a crash between two of them.
-    fn proceed(&mut self, id: &DeploymentId, instance: &InstanceId) -> Result<(), Misfit> {
-        let (plan, index) = self.position(id, instance)?;
-        let last = self
-            .state
-            .find(id)
-            .and_then(|state| state.instances[index].steps.last());
-        let done = last.map(|step| (step.event, step.attempt, step.progress.clone()));
-        if let Some((event, attempt, Progress::Ended(ending))) = &done {
-            let (outcome, reason) = match ending {
-                Ending::Succeeded { .. } => return self.go_on(&plan, index, Some(*event)),
-                Ending::Lost { .. } if *attempt < MAX_ATTEMPTS => {
-                    return self.start_step(&plan, index, *event, attempt + 1);
-                }
-                Ending::Lost { reason } => (
-                    InstanceOutcome::Failed,
-                    format!("{event} was tried {attempt} times: {reason}"),
-                ),
-                Ending::Failed { .. }
-                    if event.takes_hooks()
-                        && event.side() == Side::Outgoing
-                        && plan.stop_failures == StopFailures::Ignore =>
-                {
-                    return self.go_on(&plan, index, Some(*event));
-                }
-                Ending::Failed { reason, .. } => (
-                    InstanceOutcome::Failed,
-                    format!("{}: {reason}", whose(&plan, &plan.targets[index], *event)),
-                ),
-                Ending::Unreachable { reason } => {
-                    (InstanceOutcome::Unreachable, format!("{event}: {reason}"))
-                }
-            };
-            return self.end_instance(&plan, index, outcome, Some(reason));
-        }
-        self.go_on(&plan, index, done.map(|(event, ..)| event))
-    }
-
-    /// Takes an instance to its next step that does something, or to its successful end.
-    fn go_on(
-        &mut self,
-        plan: &Arc<Deployment>,
-        index: usize,
-        done: Option<LifecycleEvent>,
-    ) -> Result<(), Misfit> {
-        for event in plan
-            .sequence
-            .iter()
-            .copied()
-            .filter(|event| done.is_none_or(|done| *event > done))
-        {
-            match planned_step(plan, &plan.targets[index], event).doing {
-                Doing::Hook | Doing::BuiltIn => return self.start_step(plan, index, event, 1),
-                Doing::Skip(reason) => {
-                    let instance = plan.targets[index].instance.id.clone();
-                    self.record(Fact::StepSkipped {
-                        deployment: plan.id.clone(),
-                        instance,
-                        event,
-                        reason,
-                    })?;
-                }
-            }
-        }
-        self.end_instance(plan, index, InstanceOutcome::Succeeded, None)
-    }
-
-    fn end_instance(
-        &mut self,
-        plan: &Arc<Deployment>,
-        index: usize,
-        outcome: InstanceOutcome,
-        reason: Option<String>,
-    ) -> Result<(), Misfit> {
-        let instance = plan.targets[index].instance.id.clone();
-        self.record(Fact::InstanceEnded {
-            deployment: plan.id.clone(),
-            instance,
-            outcome,
-            reason,
-        })
-    }
-
-    fn start_step(
-        &mut self,
-        plan: &Arc<Deployment>,
-        index: usize,
-        event: LifecycleEvent,
-        attempt: u32,
-    ) -> Result<(), Misfit> {
-        let instance = plan.targets[index].instance.id.clone();
-        self.record(Fact::StepStarted {
-            deployment: plan.id.clone(),
-            instance,
-            event,
-            attempt,
-        })?;
-        self.output
-            .actions
-            .extend(action(plan, &plan.targets[index], event, attempt));
-        Ok(())
-    }
-
-    fn position(
-        &self,
-        id: &DeploymentId,
-        instance: &InstanceId,
-    ) -> Result<(Arc<Deployment>, usize), Misfit> {
-        let found = self
-            .state
-            .find(id)
-            .and_then(|state| Some((state.plan.clone(), state.position(instance)?)));
-        found.ok_or_else(|| Misfit {
-            seq: self.state.next_seq,
-            why: format!("`{id}` has no instance `{instance}`"),
-        })
-    }
-
-    /// Starts whatever can start, and ends whatever is done.
-    fn advance(&mut self) -> Result<(), Misfit> {
-        while let Some(current) = self
-            .state
-            .deployments
-            .iter()
-            .position(|deployment| deployment.ended_at.is_none())
-        {
-            self.start_instances(current)?;
-            let deployment = &self.state.deployments[current];
-            if deployment.in_flight > 0 || deployment.current_switch().is_some() {
-                return Ok(());
-            }
-            if self.is_to_switch(current) && self.state.status == ReleaseStatus::Running {
-                self.switch(current)?;
-                continue;
-            }
-            match self.verdict(current) {
-                Some((status, reason)) => {
-                    let id = self.state.deployments[current].plan.id.clone();
-                    self.record(Fact::DeploymentEnded {
-                        deployment: id,
-                        status,
-                        reason,
-                    })?;
-                    if status == ReleaseStatus::Failed {
-                        self.open_rollback(current)?;
-                    }
-                }
-                None => break,
-            }
-        }
-        self.settle()
-    }
-
-    fn start_instances(&mut self, current: usize) -> Result<(), Misfit> {
-        loop {
-            let deployment = &self.state.deployments[current];
-            let plan = &deployment.plan;
-            let may_start = self.state.status == ReleaseStatus::Running
-                && deployment.failed < plan.failure_limit()
-                && deployment.in_flight < plan.concurrency();
-            let Some(target) = plan.targets.get(deployment.next).filter(|_| may_start) else {
-                return Ok(());
-            };
-            let (id, instance) = (plan.id.clone(), target.instance.id.clone());
-            self.proceed(&id, &instance)?;
-        }
-    }
-
-    /// How a deployment with nothing in flight ends, or `None` while it waits for an operator.
-    fn verdict(&self, current: usize) -> Option<(ReleaseStatus, Option<String>)> {
-        let deployment = &self.state.deployments[current];
-        if deployment.failed >= deployment.plan.failure_limit() {
-            return Some((ReleaseStatus::Failed, Some(why_failed(deployment))));
-        }
-        if let Some(reason) = why_not_switched(deployment) {
-            return Some((ReleaseStatus::Failed, Some(reason)));
-        }
-        let is_blue_green = matches!(deployment.plan.strategy, Strategy::BlueGreen { .. });
-        if deployment.failed > 0 && is_blue_green {
-            let reason = format!("{}; the traffic stays where it is", why_failed(deployment));
-            return Some((ReleaseStatus::Failed, Some(reason)));
-        }
-        if deployment.next == deployment.plan.targets.len() && !self.is_to_switch(current) {
-            let reason = (deployment.failed > 0).then(|| why_failed(deployment));
-            return Some((ReleaseStatus::Succeeded, reason));
-        }
-        match self.state.status {
-            ReleaseStatus::Stopping => Some((
-                ReleaseStatus::Stopped,
-                Some("stopped by an operator".to_owned()),
-            )),
-            _ => None,
-        }
-    }
-
-    /// Whether everything is ready for the traffic of a deployment, which is not there yet.
-    fn is_to_switch(&self, current: usize) -> bool {
-        let deployment = &self.state.deployments[current];
-        let is_lost = |switch: &SwitchState| {
-            matches!(switch.progress, Progress::Ended(Ending::Lost { .. }))
-                && switch.attempt < MAX_ATTEMPTS
-        };
-        matches!(deployment.plan.strategy, Strategy::BlueGreen { .. })
-            && deployment.next == deployment.plan.targets.len()
-            && deployment.failed == 0
-            && deployment.switches.last().is_none_or(is_lost)
-    }
-
-    fn switch(&mut self, current: usize) -> Result<(), Misfit> {
-        let deployment = &self.state.deployments[current];
-        let plan = deployment.plan.clone();
-        if plan.router.is_none() {
-            return self.record(Fact::SwitchSkipped {
-                deployment: plan.id.clone(),
-                stage: None,
-                reason: "nothing is named that switches the traffic".to_owned(),
-            });
-        }
-        let attempt = deployment
-            .switches
-            .last()
-            .map_or(1, |switch| switch.attempt + 1);
-        self.record(Fact::SwitchStarted {
-            deployment: plan.id.clone(),
-            attempt,
-            stage: None,
-            from: Shares::default(),
-            to: Shares::default(),
-        })?;
-        self.output.switches.push(SwitchAction {
-            deployment: plan,
-            attempt,
-            from: Shares::default(),
-            to: Shares::default(),
-            members: BTreeMap::new(),
-        });
-        Ok(())
-    }
-
-    fn open_rollback(&mut self, failed: usize) -> Result<(), Misfit> {
-        let deployment = &self.state.deployments[failed];
-        if deployment.plan.on_failure != OnFailure::Rollback
-            || deployment.plan.direction != Direction::Deploy
-        {
-            return Ok(());
-        }
-        let id = DeploymentId::nth(&self.state.release.id, self.state.deployments.len() + 1);
-        match rollback::of_failed(deployment, id) {
-            Some(plan) => self.record(Fact::DeploymentOpened(Arc::new(plan))),
-            None => Ok(()),
-        }
-    }
-
-    /// Moves the release on when no deployment is left running, or nothing is in flight any more.
-    fn settle(&mut self) -> Result<(), Misfit> {
-        let Some(last) = self.state.deployments.last() else {
-            return Ok(());
-        };
-        let in_flight: usize = self
-            .state
-            .deployments
-            .iter()
-            .map(|deployment| {
-                deployment.in_flight + usize::from(deployment.current_switch().is_some())
-            })
-            .sum();
-        if in_flight > 0 || self.state.status.is_terminal() {
-            return Ok(());
-        }
-        if last.ended_at.is_some() {
-            let failed = self
-                .state
-                .deployments
-                .iter()
-                .find(|state| state.status == ReleaseStatus::Failed);
-            let stopped = self
-                .state
-                .deployments
-                .iter()
-                .any(|state| state.status == ReleaseStatus::Stopped);
-            return match failed {
-                Some(failed) => {
-                    let reason = headline(failed, self.state);
-                    self.record(Fact::ReleaseEnded {
-                        status: ReleaseStatus::Failed,
-                        reason: Some(reason),
-                    })
-                }
-                None if stopped => self.record(Fact::StatusChanged {
-                    status: ReleaseStatus::Stopped,
-                    reason: "stopped by an operator".to_owned(),
-                }),
-                None => {
-                    let reason = last.reason.clone();
-                    self.record(Fact::ReleaseEnded {
-                        status: ReleaseStatus::Succeeded,
-                        reason,
-                    })
-                }
-            };
-        }
-        match self.state.status {
-            ReleaseStatus::Pausing => self.record(Fact::StatusChanged {
-                status: ReleaseStatus::Paused,
-                reason: "paused by an operator".to_owned(),
-            }),
-            _ => Ok(()),
-        }
-    }
 }
 
-/// Everything that is authorised and has no ending.
-fn in_flight(state: &State) -> (Vec<Action>, Vec<SwitchAction>) {
-    let mut actions = Vec::new();
-    let mut switches = Vec::new();
+/// Everything that is authorised and has no ending, without records.
+fn in_flight(state: &State) -> Output {
+    let mut output = Output::default();
     for deployment in &state.deployments {
         for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
-            actions.extend(
+            output.actions.extend(
                 instance
                     .current()
                     .and_then(|step| action(&deployment.plan, target, step.event, step.attempt)),
             );
         }
-        switches.extend(deployment.current_switch().map(|switch| SwitchAction {
-            deployment: deployment.plan.clone(),
-            attempt: switch.attempt,
-            from: Shares::default(),
-            to: Shares::default(),
-            members: BTreeMap::new(),
-        }));
+        let switch = deployment.current_switch();
+        output
+            .switches
+            .extend(switch.map(|switch| switch_action(deployment, switch)));
+        let hold = deployment.current_hold();
+        output
+            .holds
+            .extend(hold.and_then(|hold| hold_action(deployment, hold)));
     }
-    (actions, switches)
+    output
 }
 
-/// An event with the revision that its script belongs to: a failing script of the revision being left is mended in
-/// another place than one of the revision being put there.
-fn whose(plan: &Arc<Deployment>, target: &Target, event: LifecycleEvent) -> String {
-    let package = planned_step(plan, target, event).package;
-    match package.filter(|_| event.takes_hooks()) {
-        Some(package) => format!(
-            "{event} of {} revision {}",
-            event.side().name(),
-            package.revision.version
-        ),
-        None => event.to_string(),
+/// The action of a switch in flight.
+pub(crate) fn switch_action(deployment: &DeploymentState, switch: &SwitchState) -> SwitchAction {
+    SwitchAction {
+        deployment: deployment.plan.clone(),
+        attempt: switch.attempt,
+        from: switch.from.clone(),
+        to: switch.to.clone(),
+        members: members(deployment),
     }
 }
 
-fn why_not_switched(deployment: &crate::DeploymentState) -> Option<String> {
-    match &deployment.switches.last()?.progress {
-        Progress::Ended(
-            Ending::Failed { reason, .. }
-            | Ending::Lost { reason }
-            | Ending::Unreachable { reason },
-        ) => Some(format!("SwitchTraffic: {reason}")),
-        Progress::InFlight | Progress::Skipped(_) | Progress::Ended(Ending::Succeeded { .. }) => {
-            None
-        }
-    }
-}
-
-fn action(
-    plan: &Arc<Deployment>,
-    target: &Arc<Target>,
-    event: LifecycleEvent,
-    attempt: u32,
-) -> Option<Action> {
-    let package = planned_step(plan, target, event).package;
-    let work = match event {
-        LifecycleEvent::BlockTraffic => Work::Block,
-        LifecycleEvent::AllowTraffic => Work::Allow,
-        LifecycleEvent::DownloadBundle => Work::Download(package?),
-        LifecycleEvent::Install => Work::Install(package?),
-        _ => Work::Hook(package?),
+/// The action of a hold, where it is a gate that the conductor evaluates.
+pub(crate) fn hold_action(deployment: &DeploymentState, hold: &HoldState) -> Option<HoldAction> {
+    let plan = &deployment.plan;
+    let Hold::Gate { index } = hold.hold else {
+        return None;
     };
-    Some(Action {
-        deployment: plan.clone(),
-        target: target.clone(),
-        event,
-        attempt,
-        work,
-    })
-}
-
-/// Names the first instance that failed and the rule that stopped the rest.
-fn why_failed(deployment: &crate::DeploymentState) -> String {
-    let failed = |outcome| {
-        matches!(
-            outcome,
-            Some(InstanceOutcome::Failed | InstanceOutcome::Unreachable)
-        )
-    };
-    let first = deployment
-        .plan
+    let gate = plan.gates.get(index as usize)?;
+    if matches!(gate.check, GateCheck::Approval { .. }) {
+        return None;
+    }
+    let deployed = plan
         .targets
         .iter()
         .zip(&deployment.instances)
-        .filter(|(_, state)| failed(state.outcome))
-        .min_by_key(|(_, state)| {
-            state
-                .steps
-                .iter()
-                .rev()
-                .find(|s| s.status() != Some(StepStatus::Skipped))
-                .and_then(|s| s.ended_at)
-        });
-    let first = first.map_or_else(String::new, |(target, state)| {
-        format!(
-            "{}: {}; ",
-            target.instance.id,
-            state.reason.as_deref().unwrap_or("failed")
-        )
-    });
-    let total = deployment.instances.len();
-    let instances = if total == 1 { "instance" } else { "instances" };
-    format!(
-        "{first}{} of {total} {instances} failed, failure_threshold is {}",
-        deployment.failed, deployment.plan.failure_threshold
-    )
+        .filter(|(_, instance)| instance.outcome == Some(InstanceOutcome::Succeeded));
+    Some(HoldAction {
+        deployment: plan.clone(),
+        stage: hold.stage,
+        gate: gate.clone(),
+        since: hold.opened_at,
+        until: hold.until,
+        batches: (hold.stage.boundary, plan.barriers()),
+        deployed: deployed
+            .map(|(target, _)| target.instance.id.clone())
+            .collect(),
+    })
 }
 
-fn headline(failed: &crate::DeploymentState, state: &State) -> String {
-    let reason = failed.reason.clone().unwrap_or_default();
-    let rollback = state.deployments.iter().find(|other| {
-        other.plan.direction
-            == Direction::Rollback {
-                of: failed.plan.id.clone(),
-            }
-    });
-    match rollback {
-        Some(rollback) if rollback.status == ReleaseStatus::Succeeded => {
-            format!(
-                "{reason}; rolled back to {}",
-                rollback.plan.revision.version
-            )
-        }
-        Some(rollback) => {
-            format!(
-                "{reason}; the rollback failed too: {}",
-                rollback.reason.clone().unwrap_or_default()
-            )
-        }
-        None if failed.plan.on_failure == OnFailure::Rollback
-            && failed.plan.direction == Direction::Deploy =>
-        {
-            format!("{reason}; not rolled back: no instance that it touched has an earlier version")
-        }
-        None => reason,
-    }
+/// Whether the health of its instances matters to a deployment, and can be known.
+fn is_watched(plan: &Deployment) -> bool {
+    let can_be_known = matches!(plan.balancer, Some(Balancer::Plugin { .. }))
+        || matches!(plan.router, Some(Router::Plugin { .. }));
+    can_be_known && (plan.minimum_healthy.is_some() || plan.sides.is_some())
 }

@@ -4,12 +4,21 @@
 //! they authorise. [`State`] is the fold of the records, live and after a crash by the same function.
 //! Deliberately absent: async, clocks, randomness and I/O of any kind; the manifest cannot even link a runtime.
 
+mod capacity;
 mod decide;
+mod deployment;
+mod failure;
+mod holds;
+mod instances;
+mod orders;
 pub mod rollback;
 mod sequence;
 mod state;
+mod strategy;
 pub mod traffic;
 
 pub use decide::{Action, Engine, HoldAction, Input, Output, Refusal, SwitchAction, Work};
 pub use sequence::{Doing, PlannedStep, Traffic, planned_steps, sequence};
-pub use state::{DeploymentState, InstanceState, Misfit, Progress, State, StepState, SwitchState};
+pub use state::{
+    DeploymentState, HoldState, InstanceState, Misfit, Progress, State, StepState, SwitchState,
+};

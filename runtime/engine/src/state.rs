@@ -1,11 +1,11 @@
 //! The fold: what a release's records add up to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::{
-    Deployment, DeploymentId, Ending, Fact, InstanceId, InstanceOutcome, LifecycleEvent, Record,
-    Release, ReleaseStatus, StepStatus, Timestamp,
+    Decision, Deployment, DeploymentId, Ending, Fact, Hold, InstanceId, InstanceOutcome,
+    LifecycleEvent, Order, Record, Release, ReleaseStatus, Shares, Stage, StepStatus, Timestamp,
 };
 
 /// A record that does not fit the records before it: the journal is damaged, or a bug wrote it.
@@ -44,6 +44,14 @@ pub struct DeploymentState {
     pub instances: Vec<InstanceState>,
     /// The attempts to switch the traffic, in order.
     pub switches: Vec<SwitchState>,
+    /// What the traffic is, as far as the records say.
+    pub shares: Shares,
+    /// What the deployment waited for, in order.
+    pub holds: Vec<HoldState>,
+    /// Instances without traffic for a cause outside of the deployment, each with the balancer's words.
+    pub down: BTreeMap<InstanceId, String>,
+    /// Who wants it taken back while it goes on, and why.
+    pub aborted: Option<String>,
     /// How many instances have started and not ended.
     pub in_flight: usize,
     /// How many instances failed or could not be reached.
@@ -78,9 +86,25 @@ pub struct StepState {
 pub struct SwitchState {
     /// From 1; 0 when the switch was skipped.
     pub attempt: u32,
+    /// The stage that asked for it; absent where an operator did.
+    pub stage: Option<Stage>,
+    pub from: Shares,
+    pub to: Shares,
     pub progress: Progress,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+}
+
+/// Something that a deployment waited for, or does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldState {
+    pub stage: Stage,
+    pub hold: Hold,
+    pub opened_at: Timestamp,
+    /// When it is over, or given up.
+    pub until: Option<Timestamp>,
+    /// When and how it was decided.
+    pub closed: Option<(Timestamp, Decision)>,
 }
 
 /// How far an attempt is.
@@ -198,6 +222,31 @@ impl DeploymentState {
             .filter(|switch| switch.progress == Progress::InFlight)
     }
 
+    /// What the deployment waits for.
+    #[must_use]
+    pub fn current_hold(&self) -> Option<&HoldState> {
+        let waits = self.ended_at.is_none();
+        self.holds
+            .last()
+            .filter(|hold| waits && hold.closed.is_none())
+    }
+
+    /// The attempts in flight on instances that have ended: they are validated once more while the traffic is watched.
+    pub fn validations(&self) -> impl Iterator<Item = (usize, &StepState)> {
+        let is_baking = self.holds.iter().any(|hold| hold.hold == Hold::Bake);
+        self.instances
+            .iter()
+            .enumerate()
+            .filter(move |(_, instance)| is_baking && instance.outcome.is_some())
+            .filter_map(|(index, instance)| Some((index, instance.current()?)))
+    }
+
+    /// Whether anything is under way that will end by itself.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.in_flight > 0 || self.current_switch().is_some() || self.validations().next().is_some()
+    }
+
     /// The instance's position in the plan.
     #[must_use]
     pub fn position(&self, instance: &InstanceId) -> Option<usize> {
@@ -270,8 +319,18 @@ impl State {
                 attempt,
             } => {
                 let (deployment, index) = self.instance(deployment, instance).map_err(misfit)?;
+                let is_baking = deployment
+                    .current_hold()
+                    .is_some_and(|hold| hold.hold == Hold::Bake);
                 let state = &mut deployment.instances[index];
-                if state.current().is_some() || state.outcome.is_some() {
+                let may_start = match state.outcome {
+                    None => true,
+                    Some(InstanceOutcome::Succeeded) => {
+                        is_baking && *event == LifecycleEvent::ValidateService
+                    }
+                    Some(_) => false,
+                };
+                if state.current().is_some() || !may_start {
                     return Err(misfit(format!("`{instance}` cannot start {event}")));
                 }
                 state.steps.push(StepState {
@@ -324,7 +383,9 @@ impl State {
             Fact::SwitchStarted {
                 deployment,
                 attempt,
-                ..
+                stage,
+                from,
+                to,
             } => {
                 let deployment = self.deployment(deployment).map_err(misfit)?;
                 if deployment.current_switch().is_some() || deployment.ended_at.is_some() {
@@ -332,6 +393,9 @@ impl State {
                 }
                 deployment.switches.push(SwitchState {
                     attempt: *attempt,
+                    stage: *stage,
+                    from: from.clone(),
+                    to: to.clone(),
                     progress: Progress::InFlight,
                     started_at: record.at,
                     ended_at: None,
@@ -342,9 +406,8 @@ impl State {
                 attempt,
                 ending,
             } => {
-                let switch = self
-                    .deployment(deployment)
-                    .map_err(misfit)?
+                let deployment = self.deployment(deployment).map_err(misfit)?;
+                let switch = deployment
                     .switches
                     .last_mut()
                     .filter(|switch| {
@@ -355,13 +418,21 @@ impl State {
                     })?;
                 switch.progress = Progress::Ended(ending.clone());
                 switch.ended_at = Some(record.at);
+                if matches!(ending, Ending::Succeeded { .. }) {
+                    deployment.shares = switch.to.clone();
+                }
             }
             Fact::SwitchSkipped {
-                deployment, reason, ..
+                deployment,
+                stage,
+                reason,
             } => {
                 let deployment = self.deployment(deployment).map_err(misfit)?;
                 deployment.switches.push(SwitchState {
                     attempt: 0,
+                    stage: *stage,
+                    from: deployment.shares.clone(),
+                    to: deployment.shares.clone(),
                     progress: Progress::Skipped(reason.clone()),
                     started_at: record.at,
                     ended_at: Some(record.at),
@@ -383,6 +454,14 @@ impl State {
                 state.reason.clone_from(reason);
                 if was_in_flight {
                     deployment.in_flight -= 1;
+                }
+                // An instance may end without having started: an operator left it out.
+                while deployment
+                    .instances
+                    .get(deployment.next)
+                    .is_some_and(|next| next.outcome.is_some())
+                {
+                    deployment.next += 1;
                 }
                 if matches!(
                     outcome,
@@ -409,10 +488,53 @@ impl State {
                     instance.reason = Some("the deployment ended before its turn".to_owned());
                 }
             }
-            Fact::HoldOpened { .. }
-            | Fact::HoldClosed { .. }
-            | Fact::HealthObserved { .. }
-            | Fact::Ordered { .. } => {}
+            Fact::HoldOpened {
+                deployment,
+                stage,
+                hold,
+                until,
+            } => {
+                let deployment = self.deployment(deployment).map_err(misfit)?;
+                if deployment.current_hold().is_some() || deployment.ended_at.is_some() {
+                    return Err(misfit("the deployment cannot wait twice".to_owned()));
+                }
+                deployment.holds.push(HoldState {
+                    stage: *stage,
+                    hold: hold.clone(),
+                    opened_at: record.at,
+                    until: *until,
+                    closed: None,
+                });
+            }
+            Fact::HoldClosed {
+                deployment,
+                stage,
+                decision,
+            } => {
+                let deployment = self.deployment(deployment).map_err(misfit)?;
+                let hold = deployment
+                    .holds
+                    .last_mut()
+                    .filter(|hold| hold.closed.is_none() && hold.stage == *stage)
+                    .ok_or_else(|| misfit("the deployment does not wait there".to_owned()))?;
+                hold.closed = Some((record.at, decision.clone()));
+            }
+            Fact::HealthObserved { deployment, down } => {
+                self.deployment(deployment).map_err(misfit)?.down = down.clone();
+            }
+            Fact::Ordered { order, operator } => {
+                let current = self
+                    .deployments
+                    .iter_mut()
+                    .find(|deployment| deployment.ended_at.is_none());
+                if let (Order::Rollback { reason }, Some(current)) = (order, current) {
+                    let reason = reason.as_ref().map(|reason| format!(": {reason}"));
+                    current.aborted = Some(format!(
+                        "taken back by {operator}{}",
+                        reason.unwrap_or_default()
+                    ));
+                }
+            }
             Fact::StatusChanged { status, reason } => {
                 self.status = *status;
                 self.reason = Some(reason.clone());
@@ -471,6 +593,14 @@ impl DeploymentState {
             ended_at: None,
             instances: vec![InstanceState::default(); plan.targets.len()],
             switches: Vec::new(),
+            shares: plan
+                .sides
+                .as_ref()
+                .map(|sides| sides.shares.clone())
+                .unwrap_or_default(),
+            holds: Vec::new(),
+            down: plan.down.clone(),
+            aborted: None,
             in_flight: 0,
             failed: 0,
             next: 0,
@@ -485,5 +615,13 @@ impl DeploymentState {
             self.in_flight += 1;
         }
         self.next = self.next.max(index + 1);
+        // As at the end of an instance: the next may have been left out.
+        while self
+            .instances
+            .get(self.next)
+            .is_some_and(|next| next.outcome.is_some())
+        {
+            self.next += 1;
+        }
     }
 }

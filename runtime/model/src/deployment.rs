@@ -171,6 +171,17 @@ impl Deployment {
             || !self.gates.is_empty()
     }
 
+    /// The number of batches that end before the next begins.
+    #[must_use]
+    pub fn barriers(&self) -> u32 {
+        let batches = if self.has_barriers() {
+            self.batching.sizes(self.targets.len()).len()
+        } else {
+            1
+        };
+        u32::try_from(batches).unwrap_or(u32::MAX)
+    }
+
     /// How many failed instances fail the deployment.
     #[must_use]
     pub fn failure_limit(&self) -> usize {
