@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use model::{
-    Cause, DeploymentId, Direction, Ending, Fact, Hold, OnFailure, ReleaseStatus, Retire, Shares,
-    Stage, Strategy,
+    Cause, Deployment, DeploymentId, Direction, Ending, Fact, Hold, OnFailure, ReleaseStatus,
+    Retire, Shares, Stage, Strategy,
 };
 
 use crate::capacity::{self, shortage};
@@ -35,12 +35,44 @@ enum Flow {
 impl Turn<'_> {
     /// Starts whatever can start, and ends whatever is done.
     pub(crate) fn advance(&mut self) -> Result<(), Misfit> {
-        while let Some(current) = self.current() {
-            if self.advance_deployment(current)? == Flow::Waits {
-                break;
+        loop {
+            match self.current() {
+                Some(current) if self.advance_deployment(current)? == Flow::Waits => break,
+                Some(_) => {}
+                None => match self.follower() {
+                    Some(plan) => self.record(Fact::DeploymentOpened(Arc::new(plan)))?,
+                    None => break,
+                },
             }
         }
         self.settle()
+    }
+
+    /// The deployment that follows from how the last one ended, where one does: it is taken back, or the colour that
+    /// it relieved is stopped.
+    fn follower(&self) -> Option<Deployment> {
+        let last = self.state.deployments.last()?;
+        let plan = &last.plan;
+        let id = DeploymentId::nth(&self.state.release.id, self.state.deployments.len() + 1);
+        let is_open = self.state.status.is_active() && plan.direction == Direction::Deploy;
+        match last.status {
+            ReleaseStatus::Failed if is_open => {
+                let is_wanted = plan.on_failure == OnFailure::Rollback
+                    || failure(last).is_some_and(|failure| failure.asks_for_rollback);
+                is_wanted.then(|| rollback::of_failed(last, id)).flatten()
+            }
+            ReleaseStatus::Succeeded if is_open => {
+                let retires = matches!(
+                    plan.strategy,
+                    Strategy::BlueGreen {
+                        retire: Retire::Stop,
+                        ..
+                    }
+                );
+                retires.then(|| rollback::retirement(plan, id)).flatten()
+            }
+            _ => None,
+        }
     }
 
     /// Index of the deployment that goes on.
@@ -214,24 +246,11 @@ impl Turn<'_> {
     fn succeed(&mut self, current: usize) -> Result<(), Misfit> {
         let deployment = &self.state.deployments[current];
         let reason = (deployment.failed > 0).then(|| crate::failure::why_failed(deployment));
-        let plan = deployment.plan.clone();
         self.record(Fact::DeploymentEnded {
-            deployment: plan.id.clone(),
+            deployment: deployment.plan.id.clone(),
             status: ReleaseStatus::Succeeded,
             reason,
-        })?;
-        let retires = matches!(
-            plan.strategy,
-            Strategy::BlueGreen {
-                retire: Retire::Stop,
-                ..
-            }
-        );
-        let id = self.next_id();
-        match rollback::retirement(&plan, id).filter(|_| retires) {
-            Some(plan) => self.record(Fact::DeploymentOpened(Arc::new(plan))),
-            None => Ok(()),
-        }
+        })
     }
 
     /// Ends a deployment as failed, once its traffic is back where it was. Answers whether it has ended.
@@ -269,25 +288,7 @@ impl Turn<'_> {
             status: ReleaseStatus::Failed,
             reason: Some(reason),
         })?;
-        self.open_rollback(current, failure)?;
         Ok(true)
-    }
-
-    fn open_rollback(&mut self, failed: usize, failure: &Failure) -> Result<(), Misfit> {
-        let deployment = &self.state.deployments[failed];
-        let is_wanted =
-            deployment.plan.on_failure == OnFailure::Rollback || failure.asks_for_rollback;
-        if !is_wanted || deployment.plan.direction != Direction::Deploy {
-            return Ok(());
-        }
-        match rollback::of_failed(deployment, self.next_id()) {
-            Some(plan) => self.record(Fact::DeploymentOpened(Arc::new(plan))),
-            None => Ok(()),
-        }
-    }
-
-    fn next_id(&self) -> DeploymentId {
-        DeploymentId::nth(&self.state.release.id, self.state.deployments.len() + 1)
     }
 
     /// Moves the release on when no deployment is left running, or nothing is in flight any more.

@@ -1,16 +1,18 @@
 //! A simulated fleet for the engine: it carries out actions at once, deduplicates attempts as the agent does, and
 //! keeps what happened.
 
+pub(crate) mod site;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Action, Engine, Input, Output, SwitchAction, Traffic};
+use engine::{Action, Engine, HoldAction, Input, Output, SwitchAction, Traffic};
 use model::{
-    Amount, AppSpec, AttemptId, Balancer, Batching, Cause, Deployment, DeploymentId, Digest,
-    Direction, Ending, Fact, GroupRef, Host, Instance, LifecycleEvent, OnFailure, Package, Record,
-    Release, ReleaseId, Retire, Revision, Router, Run, Script, StopFailures, Strategy, Target,
-    Timestamp, Version,
+    Amount, AppSpec, AttemptId, Balancer, Batching, Cause, Decision, Deployment, DeploymentId,
+    Digest, Direction, Ending, Fact, GroupRef, Host, Instance, LifecycleEvent, OnFailure, Package,
+    Record, Release, ReleaseId, Retire, Revision, Router, Run, Script, StopFailures, Strategy,
+    Target, Timestamp, Verdict, Version,
 };
 
 pub(crate) struct Setting {
@@ -195,18 +197,26 @@ pub(crate) struct World {
     pub(crate) trace: Vec<String>,
     /// What becomes of the attempts to switch the traffic; those beyond them succeed.
     pub(crate) switch_endings: VecDeque<Ending>,
+    /// The instances of each side at each switch, in order.
+    pub(crate) members: Vec<BTreeMap<String, Vec<String>>>,
+    /// `GATE after DONE of ALL` of everything that was evaluated, in order.
+    pub(crate) gates: Vec<String>,
+    /// What becomes of gates; those beyond them pass.
+    pub(crate) decisions: VecDeque<Decision>,
 }
 
 /// Something that the engine wants done.
 pub(crate) enum Job {
     Step(Action),
     Switch(SwitchAction),
+    Gate(HoldAction),
 }
 
 pub(crate) fn jobs(output: Output) -> (Vec<Record>, Vec<Job>) {
     let steps = output.actions.into_iter().map(Job::Step);
     let switches = output.switches.into_iter().map(Job::Switch);
-    (output.records, steps.chain(switches).collect())
+    let gates = output.holds.into_iter().map(Job::Gate);
+    (output.records, steps.chain(switches).chain(gates).collect())
 }
 
 impl World {
@@ -219,7 +229,24 @@ impl World {
                 attempt: switch.attempt,
                 ending: self.switch(switch),
             },
+            Job::Gate(hold) => Input::HoldEnded {
+                deployment: hold.deployment.id.clone(),
+                stage: hold.stage,
+                decision: self.evaluate(hold),
+            },
         }
+    }
+
+    fn evaluate(&mut self, hold: &HoldAction) -> Decision {
+        let (done, of) = hold.batches;
+        self.gates
+            .push(format!("{} after {done} of {of}", hold.gate.name));
+        self.decisions.pop_front().unwrap_or(Decision {
+            verdict: Verdict::Passed,
+            by: None,
+            reason: None,
+            evidence: vec![],
+        })
     }
 
     fn switch(&mut self, switch: &SwitchAction) -> Ending {
@@ -227,10 +254,19 @@ impl World {
         if let Some(outcome) = self.outcomes.get(&attempt) {
             return outcome.clone();
         }
-        self.trace.push(format!(
-            "SwitchTraffic {}",
-            switch.deployment.revision.version
-        ));
+        let to = if switch.to.is_empty() {
+            switch.deployment.revision.version.to_string()
+        } else {
+            switch.to.to_string()
+        };
+        self.trace.push(format!("SwitchTraffic {to}"));
+        let names = |ids: &Vec<model::InstanceId>| ids.iter().map(ToString::to_string).collect();
+        let members = switch.members.iter();
+        self.members.push(
+            members
+                .map(|(side, ids)| (side.to_string(), names(ids)))
+                .collect(),
+        );
         let outcome = self
             .switch_endings
             .pop_front()

@@ -1,13 +1,9 @@
 //! Rolling deployments: order, whose revision, thresholds, rollback, and a crash after every record.
 
-#![allow(clippy::unwrap_used)]
-
-mod world;
-
+use crate::world::{Setting, World, drive, ended, fail, jobs, opening, run, succeed};
 use engine::{Engine, Input, State};
 use model::{Amount, Ending, InstanceOutcome, OnFailure, ReleaseStatus, Timestamp};
 use proptest::prelude::*;
-use world::{Setting, World, drive, ended, fail, jobs, opening, run, succeed};
 
 fn trace_of(setting: &Setting) -> String {
     run(setting, &succeed).2.trace.join("\n")

@@ -1,7 +1,5 @@
 //! Block and allow: what is called next on each answer of the plugin.
 
-#![allow(clippy::unwrap_used)]
-
 use std::time::Duration;
 
 use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};

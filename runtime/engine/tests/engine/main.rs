@@ -1,0 +1,8 @@
+//! The engine, over a simulated fleet.
+
+#![allow(clippy::unwrap_used)]
+
+mod rolling;
+mod strategies;
+mod traffic;
+mod world;
