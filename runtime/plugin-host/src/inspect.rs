@@ -32,6 +32,8 @@ pub struct Provides {
     pub limits: bool,
     /// `cutover:load-balancer/weights`
     pub weights: bool,
+    /// `cutover:traffic/router`
+    pub router: bool,
     /// `cutover:package-source/source`
     pub package_source: bool,
     /// `cutover:package-source/streaming`
@@ -128,8 +130,8 @@ fn list(names: &[String]) -> String {
         .join(", ")
 }
 
-const KNOWN_EXPORTS: &str =
-    "`cutover:load-balancer/pool`, `cutover:package-source/source`, `cutover:deployment-kind/kind`";
+const KNOWN_EXPORTS: &str = "`cutover:load-balancer/pool`, `cutover:traffic/router`, \
+    `cutover:package-source/source`, `cutover:deployment-kind/kind`";
 const GUEST: &str = "cutover:plugin/guest";
 
 /// The interfaces that wasmtime-wasi links, all of version 0.2.
@@ -340,6 +342,7 @@ fn provides(exports: &[Interface]) -> Result<Provides, Error> {
             "cutover:load-balancer/pool" => &mut provides.load_balancer,
             "cutover:load-balancer/limits" => &mut provides.limits,
             "cutover:load-balancer/weights" => &mut provides.weights,
+            "cutover:traffic/router" => &mut provides.router,
             "cutover:package-source/source" => &mut provides.package_source,
             "cutover:package-source/streaming" => &mut provides.streaming,
             "cutover:deployment-kind/kind" => &mut provides.deployment_kind,
@@ -360,7 +363,11 @@ fn provides(exports: &[Interface]) -> Result<Provides, Error> {
         }
         *field = true;
     }
-    if !(provides.load_balancer || provides.package_source || provides.deployment_kind) {
+    if !(provides.load_balancer
+        || provides.router
+        || provides.package_source
+        || provides.deployment_kind)
+    {
         return Err(Error::ImplementsNothing {
             exports: exports.iter().map(|export| export.name.clone()).collect(),
         });

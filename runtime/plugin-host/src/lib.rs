@@ -28,6 +28,7 @@ mod pattern;
 mod plugin;
 mod secret;
 mod text;
+pub mod traffic;
 
 pub use call::OpContext;
 pub use capabilities::cancel::{Cancellation, Canceller};

@@ -21,6 +21,7 @@ use crate::load_balancer;
 use crate::manifest::Manifest;
 use crate::package_source;
 use crate::secret::Secrets;
+use crate::traffic;
 
 /// A component that is compiled, linked and ready to be called. Every call has an instance of its own.
 pub struct Plugin {
@@ -53,6 +54,7 @@ pub(crate) struct Directory {
 pub(crate) struct Exports {
     pub(crate) guest: guest::GuestIndices,
     pub(crate) load_balancer: load_balancer::Exports,
+    pub(crate) traffic: traffic::Exports,
     pub(crate) package_source: package_source::Exports,
     pub(crate) deployment_kind: deployment_kind::Exports,
 }
@@ -62,6 +64,7 @@ impl Exports {
         Ok(Self {
             guest: guest::GuestIndices::new(pre)?,
             load_balancer: load_balancer::Exports::of(pre, provides)?,
+            traffic: traffic::Exports::of(pre, provides)?,
             package_source: package_source::Exports::of(pre, provides)?,
             deployment_kind: deployment_kind::Exports::of(pre, provides)?,
         })
@@ -168,12 +171,14 @@ impl Plugin {
                 let Exports {
                     guest,
                     load_balancer,
+                    traffic,
                     package_source,
                     deployment_kind,
                 } = &self.exports;
                 let fits = guest
                     .load(&mut *store, instance)
                     .and_then(|_| load_balancer.try_load(store, instance))
+                    .and_then(|()| traffic.try_load(store, instance))
                     .and_then(|()| package_source.try_load(store, instance))
                     .and_then(|()| deployment_kind.try_load(store, instance));
                 Ok(Ok(fits))

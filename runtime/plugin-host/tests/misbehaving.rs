@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plugin_host::load_balancer::{Member, Pool};
+use plugin_host::traffic::{Purpose, Share, Side, Split};
 use plugin_host::{
     Failure, FailureClass, Grants, Host, HostOptions, OpContext, Plugin, Secrets, code,
 };
@@ -138,5 +139,149 @@ async fn a_lie_is_found_out() {
     assert!(
         failure.message.contains("which was not asked"),
         "{failure:?}"
+    );
+}
+
+fn blue_and_green() -> Vec<Side> {
+    ["blue", "green"]
+        .map(|name| Side {
+            name: name.to_owned(),
+            group: format!(r#"{{"backend":"shop-{name}"}}"#),
+            ..Side::default()
+        })
+        .to_vec()
+}
+
+/// What the host makes of a router's answer: the shares, or the failure's message.
+async fn told(loaded: &Loaded, config: &str) -> Result<Split, String> {
+    let sides = blue_and_green();
+    let split = loaded
+        .plugin
+        .split(&OpContext::default(), config, &sides)
+        .await;
+    split.map_err(|error| {
+        let failure = error.failure().unwrap();
+        assert_eq!(
+            (failure.class, failure.code.as_str()),
+            (FailureClass::Permanent, code::PROTOCOL)
+        );
+        failure.message.clone()
+    })
+}
+
+#[tokio::test]
+async fn a_split_that_is_none_is_refused_with_plugin_and_call() {
+    let plugin = load("misrouting").await;
+
+    for (shares, problem) in [
+        (r#"["blue", 90]"#, "its shares sum to 90, not to 100"),
+        (
+            r#"["blue", 200], ["green", 56]"#,
+            "its shares sum to 256, not to 100",
+        ),
+        (
+            r#"["blue", 50], ["red", 50]"#,
+            "it told of side `red`, which was not asked about",
+        ),
+        (
+            r#"["blue", 50], ["blue", 50]"#,
+            "it told of side `blue` twice",
+        ),
+    ] {
+        let message = told(&plugin, &format!(r#"{{"shares": [{shares}]}}"#)).await;
+
+        let expected = format!("plugin `misrouting` answered `traffic.get` wrongly: {problem}");
+        assert_eq!(message, Err(expected));
+    }
+    let revision = format!(r#"{{"revision": "{}"}}"#, "x".repeat(9000));
+    assert!(
+        told(&plugin, &revision)
+            .await
+            .is_err_and(|message| message.contains("its revision has 9000 bytes"))
+    );
+}
+
+#[tokio::test]
+async fn a_split_has_a_share_for_each_side_or_none_at_all() {
+    let plugin = load("misrouting").await;
+
+    let green = told(
+        &plugin,
+        r#"{"shares": [["green", 100]], "revision": "live: green"}"#,
+    )
+    .await
+    .unwrap();
+    let nobody = told(&plugin, "{}").await.unwrap();
+
+    let percents: Vec<_> = green
+        .shares
+        .iter()
+        .map(|share| (share.side.as_str(), share.percent))
+        .collect();
+    assert_eq!(percents, [("blue", 0), ("green", 100)]);
+    assert_eq!(
+        (green.live(), green.percent("green"), green.percent("blue")),
+        (Some("green"), 100, 0)
+    );
+    assert_eq!(green.revision.as_deref(), Some("live: green"));
+    assert!(green.observed_at > model::Timestamp(0));
+    assert!(nobody.shares.is_empty() && nobody.live().is_none());
+}
+
+#[tokio::test]
+async fn a_router_gets_groups_purposes_and_revisions_as_they_are() {
+    let plugin = load("misrouting").await;
+    let (ctx, sides) = (OpContext::default(), blue_and_green());
+    let half = ["blue", "green"].map(|side| Share {
+        side: side.to_owned(),
+        percent: 50,
+    });
+
+    let findings = plugin
+        .plugin
+        .check_split(&ctx, "{}", &sides, Purpose::Weighted)
+        .await
+        .unwrap();
+    let conflict = plugin
+        .plugin
+        .set_split(&ctx, "{}", &sides, Some("live: blue"), &half)
+        .await
+        .unwrap_err();
+    let unsupported = plugin
+        .plugin
+        .poll_split(&ctx, "{}", "token")
+        .await
+        .unwrap_err();
+
+    assert_eq!(findings[1].path, "/sides/green");
+    assert_eq!(
+        findings[1].message,
+        r#"Purpose::Weighted with {"backend":"shop-green"}"#
+    );
+    let conflict = conflict.failure().unwrap();
+    assert_eq!(conflict.class, FailureClass::Conflict);
+    assert_eq!(
+        conflict.message,
+        r#"expected Some("live: blue") and 2 shares"#
+    );
+    assert_eq!(
+        unsupported.failure().unwrap().class,
+        FailureClass::Unsupported
+    );
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_no_router_says_so() {
+    let plugin = load("lying").await;
+
+    let error = plugin
+        .plugin
+        .split(&OpContext::default(), "{}", &[])
+        .await
+        .unwrap_err();
+
+    assert!(
+        error.to_string().contains("cutover:traffic/router"),
+        "{error}"
     );
 }

@@ -127,6 +127,21 @@ pub mod streaming {
     });
 }
 
+/// `cutover:traffic/router`.
+pub mod router {
+    wit_bindgen::generate!({
+        path: ["../../wit/plugin", "../../wit/traffic"],
+        inline: "package cutover:sdk-router; world router { export cutover:traffic/router@0.1.0; }",
+        with: {
+            "cutover:plugin/types@0.1.0": crate::bindings::host::cutover::plugin::types,
+            "cutover:traffic/router@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_router",
+        additional_derives: [PartialEq],
+    });
+}
+
 /// `cutover:deployment-kind/kind`.
 pub mod kind {
     wit_bindgen::generate!({

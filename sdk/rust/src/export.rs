@@ -2,8 +2,8 @@
 
 /// Exports a type as a component, with the interfaces named.
 ///
-/// The names are those of the traits: `LoadBalancer`, `Weights`, `Limits`, `PackageSource`, `Streaming`,
-/// `DeploymentKind`. [`Plugin`](crate::Plugin) is exported by itself. Use it once in a crate. Natively it only checks
+/// The names are those of the traits: `LoadBalancer`, `Weights`, `Limits`, `Router`, `PackageSource`,
+/// `Streaming`, `DeploymentKind`. [`Plugin`](crate::Plugin) is exported by itself. Use it once in a crate. Natively it only checks
 /// that the type implements the traits.
 ///
 /// ```
@@ -69,6 +69,11 @@ macro_rules! __export_interface {
     (Plugin, $plugin:ident) => {
         $crate::__export_guarded! {
             $crate::bindings::guest::export_guest!($plugin with_types_in $crate::bindings::guest);
+        }
+    };
+    (Router, $plugin:ident) => {
+        $crate::__export_guarded! {
+            $crate::bindings::router::export_router!($plugin with_types_in $crate::bindings::router);
         }
     };
     (PackageSource, $plugin:ident) => {

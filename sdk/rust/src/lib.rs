@@ -70,6 +70,7 @@ mod package_source;
 mod panic_message;
 mod plugin;
 mod sockets;
+mod traffic;
 
 pub use bindings::host::cutover::plugin::types::{
     Attribute, Diagnostic, Failure, FailureClass, OpContext, Outcome, Pending, Severity,
@@ -92,3 +93,4 @@ pub use package_source::{
 };
 pub use plugin::Plugin;
 pub use sockets::{Connection, ask};
+pub use traffic::{Purpose, Router, Share, Side, SideMember, Split, percent_of};

@@ -146,6 +146,7 @@ pub(crate) fn encode_with(module: &str, packages: &[&str], world: &str) -> Vec<u
         "load-balancer",
         "package-source",
         "deployment-kind",
+        "traffic",
     ] {
         resolve.push_path(wit.join(package)).unwrap();
     }

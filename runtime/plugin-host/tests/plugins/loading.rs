@@ -71,8 +71,8 @@ async fn a_component_that_implements_nothing_is_told_what_is_known() {
     let empty = wat::parse_str("(component)").unwrap();
     assert_eq!(
         refusal(&empty).await,
-        "the component implements none of `cutover:load-balancer/pool`, `cutover:package-source/source`, \
-         `cutover:deployment-kind/kind`; it exports nothing"
+        "the component implements none of `cutover:load-balancer/pool`, `cutover:traffic/router`, \
+         `cutover:package-source/source`, `cutover:deployment-kind/kind`; it exports nothing"
     );
 
     let other = wat::parse_str(
