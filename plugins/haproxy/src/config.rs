@@ -21,6 +21,50 @@ pub(crate) struct Config {
     pub(crate) drain: Drain,
     #[serde(default)]
     pub(crate) health: Health,
+    /// The entry that names the live backend: a switch.
+    pub(crate) map: Option<Entry>,
+    /// The entry that holds the percentage of one of two backends: a switch and every split.
+    pub(crate) percent_map: Option<PercentEntry>,
+}
+
+/// One entry of a map that HAProxy looks up for each request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Entry {
+    /// The map as HAProxy's configuration names it.
+    pub(crate) file: String,
+    pub(crate) key: String,
+    /// The granted directory that holds the file, so that a change outlives a reload of HAProxy.
+    pub(crate) directory: Option<String>,
+}
+
+/// An entry whose value is a percentage.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PercentEntry {
+    file: String,
+    key: String,
+    directory: Option<String>,
+    /// The backend that gets the percentage; the other side's gets the rest.
+    pub(crate) backend: String,
+}
+
+impl PercentEntry {
+    pub(crate) fn entry(&self) -> Entry {
+        Entry {
+            file: self.file.clone(),
+            key: self.key.clone(),
+            directory: self.directory.clone(),
+        }
+    }
+}
+
+/// What a side says of itself; it stands over the configuration.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Group {
+    #[serde(default)]
+    pub(crate) backend: String,
 }
 
 /// What happens to open sessions when a server leaves traffic.
@@ -72,6 +116,21 @@ impl Config {
         if !self.backend.is_empty() && !is_name(&self.backend) {
             findings.push(Diagnostic::error("/backend", &not_a_name(&self.backend)));
         }
+        if let Some(entry) = &self.map {
+            entry.check("/map", &mut findings);
+        }
+        if let Some(percent) = &self.percent_map {
+            percent.entry().check("/percent_map", &mut findings);
+            if !is_name(&percent.backend) {
+                let message = not_a_name(&percent.backend);
+                findings.push(Diagnostic::error("/percent_map/backend", &message));
+            }
+        }
+        if self.map.is_some() && self.percent_map.is_some() {
+            let message = "name `map` or `percent_map`: a split that two places decide cannot be changed at once; \
+                           `percent_map` can switch as well";
+            findings.push(Diagnostic::error("/map", message));
+        }
         for (target, server) in &self.servers {
             if !is_name(server) {
                 findings.push(Diagnostic::error(
@@ -81,6 +140,36 @@ impl Config {
             }
         }
         findings
+    }
+}
+
+impl Entry {
+    /// The file in its granted directory.
+    pub(crate) fn file_name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or_default()
+    }
+
+    fn check(&self, pointer: &str, findings: &mut Vec<Diagnostic>) {
+        let is_word = |text: &str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_graphic() && !b";\\\"'#,".contains(&b))
+        };
+        if !is_word(&self.file) || self.file_name().is_empty() {
+            let message = format!(
+                "`{}` is no map's file: write it as HAProxy's configuration does, without spaces, quotes, `#`, `;`, `,` and `\\`",
+                self.file
+            );
+            findings.push(Diagnostic::error(&format!("{pointer}/file"), &message));
+        }
+        if !is_word(&self.key) {
+            let message = format!(
+                "`{}` is no key: write one word without quotes, `#`, `;`, `,` and `\\`",
+                self.key
+            );
+            findings.push(Diagnostic::error(&format!("{pointer}/key"), &message));
+        }
     }
 }
 
@@ -153,6 +242,37 @@ mod tests {
             r#"{"socket": "unix:admin.sock", "backend": "a b", "servers": {"web-1": "x;y"}}"#,
             &["/socket", "/backend", "/servers/web-1"],
         );
+    }
+
+    #[test]
+    fn one_place_decides_how_traffic_is_split() {
+        let map = r#""map": {"file": "/etc/haproxy/live.map", "key": "live", "directory": "maps"}"#;
+        let percent =
+            r#""percent_map": {"file": "split.map", "key": "green", "backend": "shop-green"}"#;
+        check(&format!(r#"{{"socket": "unix:/x", {map}}}"#), &[]);
+        check(&format!(r#"{{"socket": "unix:/x", {percent}}}"#), &[]);
+        check(
+            &format!(r#"{{"socket": "unix:/x", {map}, {percent}}}"#),
+            &["/map"],
+        );
+    }
+
+    #[test]
+    fn what_could_carry_a_second_command_is_no_entry() {
+        for (file, key, path) in [
+            ("a;b", "live", "/map/file"),
+            ("#1", "live", "/map/file"),
+            ("/etc/haproxy/", "live", "/map/file"),
+            ("live.map", "a b", "/map/key"),
+            ("live.map", "a\nb", "/map/key"),
+        ] {
+            let file = file.replace('\n', "\\n");
+            let key = key.replace('\n', "\\n");
+            check(
+                &format!(r#"{{"socket": "unix:/x", "map": {{"file": "{file}", "key": "{key}"}}}}"#),
+                &[path],
+            );
+        }
     }
 
     #[test]

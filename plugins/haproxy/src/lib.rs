@@ -1,21 +1,27 @@
 //! HAProxy as a load balancer, through its runtime API.
 //!
 //! A pool is a backend, a member is one of its servers, found by its name or by its address. Out of traffic means
-//! drained and then in maintenance; into traffic means ready, and up by a health check that ran since. Deliberately
-//! absent: adding and removing servers, and the configuration file, both of which are the operator's.
+//! drained and then in maintenance; into traffic means ready, and up by a health check that ran since. Between sides
+//! traffic is split by an entry of a map, or by weights. Deliberately absent: adding and removing servers, and the
+//! configuration file, both of which are the operator's.
 
 mod backend;
 mod config;
+mod map;
 mod runtime_api;
+mod split;
 mod traffic;
+mod weights;
 
 use cutover_plugin_sdk::{
     Diagnostic, Failure, LoadBalancer, Member, MemberResult, MemberStatus, OpContext, Outcome,
-    Plugin, PoolRef, Weight, Weights, export, per_member,
+    Plugin, PoolRef, Purpose, Router, Share, Side, Split, Weight, Weights, directories, export,
+    per_member,
 };
 
 use backend::Backend;
 use config::Config;
+use map::Files;
 use runtime_api::Socket;
 use traffic::Traffic;
 
@@ -84,6 +90,49 @@ impl Weights for Haproxy {
     }
 }
 
+/// The directories that the operator granted.
+struct Granted;
+
+impl Files for Granted {
+    fn read(&self, directory: &str, file: &str) -> Result<Option<String>, Failure> {
+        directories::read_text(directory, file)
+    }
+
+    fn write(&self, directory: &str, file: &str, text: &str) -> Result<(), Failure> {
+        directories::write_text(directory, file, text)
+    }
+}
+
+impl Router for Haproxy {
+    fn check(
+        _ctx: &OpContext,
+        sides: &[Side],
+        purpose: Purpose,
+    ) -> Result<Vec<Diagnostic>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        split::check(&Socket::of(&config), &Granted, &config, sides, purpose)
+    }
+
+    fn get(_ctx: &OpContext, sides: &[Side]) -> Result<Split, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        split::Router::new(&Socket::of(&config), &Granted, &config, sides)?.get()
+    }
+
+    fn set(
+        ctx: &OpContext,
+        sides: &[Side],
+        expected_revision: Option<&str>,
+        shares: &[Share],
+    ) -> Result<Outcome, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        split::Router::new(&Socket::of(&config), &Granted, &config, sides)?.set(
+            expected_revision,
+            shares,
+            ctx.dry_run,
+        )
+    }
+}
+
 fn each(
     ctx: &OpContext,
     pool: &PoolRef,
@@ -100,4 +149,4 @@ fn each(
     Ok(members.iter().map(result).collect())
 }
 
-export!(Haproxy: LoadBalancer, Weights);
+export!(Haproxy: LoadBalancer, Weights, Router);

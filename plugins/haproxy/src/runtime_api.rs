@@ -44,7 +44,7 @@ impl Control for Socket<'_> {
 
 /// An order that was sent may have been carried out, whatever happened to its answer.
 fn after_sending(command: &str, mut failure: Failure) -> Failure {
-    if command.starts_with("set ") && failure.class == FailureClass::Transient {
+    if !command.starts_with("show ") && failure.class == FailureClass::Transient {
         failure.class = FailureClass::UnknownOutcome;
     }
     failure
@@ -66,6 +66,9 @@ pub(crate) fn refused(command: &str, answer: &str) -> Failure {
     let message = format!("HAProxy refused `{command}`: {words}");
     if words.starts_with("No such backend") || words.starts_with("Can't find backend") {
         Failure::not_found("haproxy.backend", message)
+    } else if words.starts_with("Unknown map identifier") {
+        Failure::not_found("haproxy.map", message)
+            .hint("name the map's file as HAProxy's configuration does; `show map` lists them")
     } else if words.starts_with("No such server") {
         Failure::not_found("haproxy.server", message)
     } else if words.starts_with("Permission denied") {
@@ -97,6 +100,10 @@ mod tests {
         check("No such server.\n\n", FailureClass::NotFound);
         check("No such backend.\n\n", FailureClass::NotFound);
         check("Can't find backend.\n\n", FailureClass::NotFound);
+        check(
+            "Unknown map identifier. Please use #<id> or <file>.\n\n",
+            FailureClass::NotFound,
+        );
         check("Permission denied\n\n", FailureClass::Denied);
         check(
             "Absolute weight can only be between 0 and 256 inclusive.\n\n",

@@ -11,7 +11,7 @@ use crate::config::{Config, Drain, Health, checked_name};
 use crate::runtime_api::{Control, order};
 
 /// The largest weight that HAProxy knows.
-const LARGEST_WEIGHT: u32 = 256;
+pub(crate) const LARGEST_WEIGHT: u32 = 256;
 
 /// Between two looks at a server that drains. A session of a few milliseconds costs one short wait, many sessions are
 /// not asked after often.
@@ -255,7 +255,7 @@ fn known_address<'a>(pool: &'a PoolRef, target_id: &str) -> Option<(&'a str, u16
 
 /// The server of a member: the one that the config names, else the one of the same name, else the only one at its
 /// address.
-fn find<'b>(
+pub(crate) fn find<'b>(
     backend: &'b Backend,
     config: &Config,
     target_id: &str,

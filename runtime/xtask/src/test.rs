@@ -17,6 +17,12 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         "the tests drive a real HAProxy: install it, on Debian with `apt-get install haproxy`"
     );
     prepare_hosts();
+    for (program, package) in [("/usr/sbin/nginx", "nginx-light"), ("/usr/bin/wrk", "wrk")] {
+        ensure!(
+            Path::new(program).exists(),
+            "the tests split traffic on a real nginx under the load of wrk: install them, on Debian with `apt-get install {package}`"
+        );
+    }
     cargo(root, &["fmt", "--all", "--check"])?;
     plugins::build(root, plugins::Set::FirstParty)?;
     plugins::build(root, plugins::Set::Test)?;
@@ -52,6 +58,8 @@ fn prepare_hosts() {
         ("/usr/bin/zip", "zip"),
         ("/usr/bin/zstd", "zstd"),
         ("/usr/bin/python3", "python3"),
+        ("/usr/sbin/nginx", "nginx-light"),
+        ("/usr/bin/wrk", "wrk"),
     ];
     let missing = || {
         let is_missing = |(program, _): &&(&str, &'static str)| !Path::new(program).exists();
