@@ -353,12 +353,17 @@ impl Bars {
 
 /// Sets a bar to the batch that is under way when so many instances have ended.
 fn show_batch(bar: &ProgressBar, plan: &model::Deployment, ended: u64) {
-    let size = plan.concurrency() as u64;
-    let total = plan.targets.len() as u64;
-    // After the last instance the last batch stays, full.
-    let batch = (ended / size).min(total.saturating_sub(1) / size);
-    let first = batch * size;
-    bar.set_prefix(format!("batch {}/{}", batch + 1, total.div_ceil(size)));
-    bar.set_length(size.min(total - first));
-    bar.set_position(ended - first);
+    let sizes = plan.batching.sizes(plan.targets.len());
+    let mut first = 0;
+    for (number, size) in (1..).zip(&sizes) {
+        let size = *size as u64;
+        // After the last instance the last batch stays, full.
+        if ended < first + size || number == sizes.len() {
+            bar.set_prefix(format!("batch {number}/{}", sizes.len()));
+            bar.set_length(size);
+            bar.set_position(ended - first);
+            return;
+        }
+        first += size;
+    }
 }

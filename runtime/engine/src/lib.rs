@@ -11,6 +11,7 @@ mod failure;
 mod holds;
 mod instances;
 mod orders;
+mod rehearsal;
 pub mod rollback;
 mod sequence;
 mod state;
@@ -18,6 +19,7 @@ mod strategy;
 pub mod traffic;
 
 pub use decide::{Action, Engine, HoldAction, Input, Output, Refusal, SwitchAction, Work};
+pub use rehearsal::rehearse;
 pub use sequence::{Doing, PlannedStep, Traffic, planned_steps, sequence};
 pub use state::{
     DeploymentState, HoldState, InstanceState, Misfit, Progress, State, StepState, SwitchState,

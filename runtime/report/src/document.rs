@@ -1,10 +1,18 @@
 //! The JSON of `report`, `show` and `--dry-run` (DESIGN.md §6). Fields may be added, never renamed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use engine::{DeploymentState, Doing, InstanceState, State, StepState, SwitchState, planned_steps};
-use model::{LifecycleEvent, Package, ReleaseStatus, Side, Target, Timestamp};
+use engine::{
+    DeploymentState, Doing, HoldState, InstanceState, State, StepState, SwitchState, planned_steps,
+};
+use model::{
+    Gate, GateCheck, Hold as Wait, LifecycleEvent, Package, Promote, ReleaseStatus, Shares, Side,
+    Strategy, Target, Timestamp,
+};
 use serde::Serialize;
+
+use crate::line::duration;
 
 /// A release as people and programs read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -53,7 +61,17 @@ pub struct Deployment {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub grants: BTreeMap<String, Vec<String>>,
     pub instances: Vec<Instance>,
+    /// The side that the deployment goes to, where the group has sides.
+    pub side: Option<String>,
+    /// The percentage of the traffic that each side gets by now.
+    pub shares: BTreeMap<String, u32>,
     pub switches: Vec<Switch>,
+    /// What the deployment waited for between its batches.
+    pub holds: Vec<Hold>,
+    /// How many instances have to be healthy at any moment.
+    pub minimum_healthy: Option<String>,
+    /// Instances without traffic for a cause outside of the deployment, with the balancer's words.
+    pub down: BTreeMap<String, String>,
 }
 
 /// A revision.
@@ -96,14 +114,45 @@ pub struct Step {
 /// One attempt to switch traffic between sides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Switch {
-    /// When it ended, or began where it has not ended.
-    pub at: String,
+    /// When it ended, or began where it has not ended; absent in a dry run.
+    pub at: Option<String>,
+    /// How many batches are done before it; absent where an operator asked for it.
+    pub after_batch: Option<u32>,
     /// As a step's.
     pub status: &'static str,
     pub reason: Option<String>,
     pub attempt: u32,
     pub from: BTreeMap<String, u32>,
     pub to: BTreeMap<String, u32>,
+}
+
+/// A wait of a deployment, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hold {
+    /// `interval`, `promotion`, `gate`, `bake` or `health`.
+    pub kind: &'static str,
+    /// The gate's name.
+    pub name: Option<String>,
+    pub after_batch: u32,
+    /// `PASSED`, `FAILED`, `INCONCLUSIVE`, `WAITING`, or `PLANNED` in a dry run.
+    pub status: &'static str,
+    pub opened_at: Option<String>,
+    /// When it is over, or given up.
+    pub until: Option<String>,
+    pub closed_at: Option<String>,
+    /// The operator who decided.
+    pub by: Option<String>,
+    pub reason: Option<String>,
+    pub evidence: Vec<Evidence>,
+}
+
+/// What a verdict rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Evidence {
+    pub name: String,
+    pub value: String,
+    pub threshold: Option<String>,
+    pub verdict: &'static str,
 }
 
 /// An instant as RFC 3339 in UTC, with milliseconds.
@@ -151,13 +200,18 @@ impl Document {
         deployment: &model::Deployment,
         grants: BTreeMap<String, Vec<String>>,
     ) -> Self {
-        let instances = deployment.targets.iter().map(|target| Instance {
-            steps: planned_steps(deployment, target)
-                .map(|step| planned_step(deployment, target, &step))
-                .collect(),
-            ..instance_head(deployment, target)
-        });
-        Self {
+        let rehearsed = engine::rehearse(release, &Arc::new(deployment.clone()));
+        let (deployments, reason) = match &rehearsed {
+            Ok(state) => (
+                state.deployments.iter().map(planned_deployment).collect(),
+                state
+                    .reason
+                    .clone()
+                    .filter(|_| state.status != ReleaseStatus::Succeeded),
+            ),
+            Err(refusal) => (Vec::new(), Some(refusal.to_string())),
+        };
+        let mut document = Self {
             v: 1,
             id: release.id.to_string(),
             status: "PLANNED",
@@ -167,13 +221,87 @@ impl Document {
             started_at: None,
             ended_at: None,
             waiting_for: None,
-            reason: None,
-            deployments: vec![Deployment {
-                instances: instances.collect(),
-                grants,
-                ..deployment_head(deployment, "PLANNED")
-            }],
+            reason,
+            deployments,
+        };
+        if let Some(first) = document.deployments.first_mut() {
+            first.grants = grants;
         }
+        document
+    }
+}
+
+/// A deployment as it would go, given how it went when it was rehearsed.
+fn planned_deployment(rehearsed: &DeploymentState) -> Deployment {
+    let plan = &rehearsed.plan;
+    let instances = plan.targets.iter().map(|target| Instance {
+        steps: planned_steps(plan, target)
+            .map(|step| planned_step(plan, target, &step))
+            .collect(),
+        ..instance_head(plan, target)
+    });
+    Deployment {
+        instances: instances.collect(),
+        shares: plan
+            .sides
+            .as_ref()
+            .map(|sides| shares(&sides.shares))
+            .unwrap_or_default(),
+        switches: rehearsed
+            .switches
+            .iter()
+            .map(|switch| {
+                let is_skipped = matches!(switch.progress, engine::Progress::Skipped(_));
+                Switch {
+                    at: None,
+                    status: if is_skipped { "SKIPPED" } else { "PLANNED" },
+                    ..switch_of(switch)
+                }
+            })
+            .collect(),
+        holds: rehearsed
+            .holds
+            .iter()
+            .map(|hold| Hold {
+                status: "PLANNED",
+                opened_at: None,
+                until: None,
+                closed_at: None,
+                by: None,
+                reason: planned_wait(plan, hold),
+                evidence: Vec::new(),
+                ..hold_of(plan, hold)
+            })
+            .collect(),
+        ..deployment_head(plan, "PLANNED")
+    }
+}
+
+/// How long a wait takes, or who ends it.
+fn planned_wait(plan: &model::Deployment, hold: &HoldState) -> Option<String> {
+    let time = hold
+        .until
+        .map(|until| duration(until.since(hold.opened_at)));
+    match (&hold.hold, time) {
+        (Wait::Gate { index }, time) => {
+            let gate = plan.gates.get(*index as usize)?;
+            let at_most = time.map(|time| format!(", for at most {time}"));
+            Some(format!(
+                "{}{}",
+                decided_by(gate),
+                at_most.unwrap_or_default()
+            ))
+        }
+        (_, Some(time)) => Some(format!("for {time}")),
+        (_, None) => Some("until an operator ends it".to_owned()),
+    }
+}
+
+fn decided_by(gate: &Gate) -> String {
+    match &gate.check {
+        GateCheck::Approval { ask } => format!("an operator is asked: {ask}"),
+        GateCheck::Command { command } => format!("decided by `{command}`"),
+        GateCheck::Plugin { plugin, .. } => format!("decided by plugin `{plugin}`"),
     }
 }
 
@@ -218,8 +346,26 @@ fn deployment_head(plan: &model::Deployment, status: &'static str) -> Deployment
             .collect(),
         grants: BTreeMap::new(),
         instances: Vec::new(),
+        side: plan.sides.as_ref().map(|sides| sides.to.to_string()),
+        shares: BTreeMap::new(),
         switches: Vec::new(),
+        holds: Vec::new(),
+        minimum_healthy: plan.minimum_healthy.map(|amount| amount.to_string()),
+        down: texts(&plan.down),
     }
+}
+
+fn texts<K: ToString>(map: &BTreeMap<K, String>) -> BTreeMap<String, String> {
+    map.iter()
+        .map(|(key, text)| (key.to_string(), text.clone()))
+        .collect()
+}
+
+fn shares(shares: &Shares) -> BTreeMap<String, u32> {
+    shares
+        .iter()
+        .map(|(side, share)| (side.to_string(), u32::from(share)))
+        .collect()
 }
 
 fn deployment_of(state: &DeploymentState, seen_as: ReleaseStatus) -> Deployment {
@@ -236,14 +382,25 @@ fn deployment_of(state: &DeploymentState, seen_as: ReleaseStatus) -> Deployment 
         instances: instances
             .map(|(target, instance)| instance_of(&state.plan, target, instance))
             .collect(),
+        shares: shares(&state.shares),
         switches: state.switches.iter().map(switch_of).collect(),
+        holds: state
+            .holds
+            .iter()
+            .map(|hold| hold_of(&state.plan, hold))
+            .collect(),
+        down: texts(&state.down),
         ..deployment_head(&state.plan, status.name())
     }
 }
 
 fn switch_of(switch: &SwitchState) -> Switch {
     Switch {
-        at: rfc3339(switch.ended_at.unwrap_or(switch.started_at)),
+        at: Some(rfc3339(switch.ended_at.unwrap_or(switch.started_at))),
+        after_batch: switch
+            .stage
+            .map(|stage| stage.boundary)
+            .filter(|boundary| *boundary != u32::MAX),
         status: switch
             .progress
             .status()
@@ -251,8 +408,50 @@ fn switch_of(switch: &SwitchState) -> Switch {
         reason: switch.progress.reason().map(str::to_owned),
         attempt: switch.attempt,
         // A command does not say what it moves between.
-        from: BTreeMap::new(),
-        to: BTreeMap::new(),
+        from: shares(&switch.from),
+        to: shares(&switch.to),
+    }
+}
+
+fn hold_of(plan: &model::Deployment, hold: &HoldState) -> Hold {
+    let decision = hold.closed.as_ref().map(|(_, decision)| decision);
+    let evidence = decision.map_or(&[][..], |decision| &decision.evidence);
+    Hold {
+        kind: kind_of(&hold.hold),
+        name: gate_of(plan, &hold.hold).map(|gate| gate.name.clone()),
+        after_batch: hold.stage.boundary,
+        status: decision.map_or("WAITING", |decision| decision.verdict.name()),
+        opened_at: Some(rfc3339(hold.opened_at)),
+        until: hold.until.map(rfc3339),
+        closed_at: hold.closed.as_ref().map(|(at, _)| rfc3339(*at)),
+        by: decision.and_then(|decision| decision.by.clone()),
+        reason: decision.and_then(|decision| decision.reason.clone()),
+        evidence: evidence
+            .iter()
+            .map(|evidence| Evidence {
+                name: evidence.name.clone(),
+                value: evidence.value.clone(),
+                threshold: evidence.threshold.clone(),
+                verdict: evidence.verdict.name(),
+            })
+            .collect(),
+    }
+}
+
+fn kind_of(hold: &Wait) -> &'static str {
+    match hold {
+        Wait::Interval => "interval",
+        Wait::Promotion => "promotion",
+        Wait::Gate { .. } => "gate",
+        Wait::Bake => "bake",
+        Wait::Health => "health",
+    }
+}
+
+fn gate_of<'p>(plan: &'p model::Deployment, hold: &Wait) -> Option<&'p Gate> {
+    match hold {
+        Wait::Gate { index } => plan.gates.get(*index as usize),
+        Wait::Interval | Wait::Promotion | Wait::Bake | Wait::Health => None,
     }
 }
 
@@ -353,16 +552,81 @@ fn waiting_for(state: &State, seen_as: ReleaseStatus, now: Timestamp) -> Option<
                 .flat_map(|deployment| deployment.plan.targets.iter().zip(&deployment.instances))
                 .filter_map(|(target, instance)| Some((target, instance.current()?)))
                 .collect();
+            if current.is_empty() {
+                return waiting_between_batches(state, now);
+            }
             let first = current.iter().min_by_key(|(_, step)| step.started_at)?;
             let others = match current.len() {
                 1 => String::new(),
                 many => format!(" and {} more", many - 1),
             };
-            let since = crate::line::duration(now.since(first.1.started_at));
+            let since = duration(now.since(first.1.started_at));
             Some(format!(
                 "{} on {} for {since}{others}",
                 first.1.event, first.0.instance.id
             ))
         }
     }
+}
+
+/// What a release waits for while none of its instances is being changed.
+fn waiting_between_batches(state: &State, now: Timestamp) -> Option<String> {
+    let deployment = state
+        .deployments
+        .iter()
+        .find(|deployment| deployment.ended_at.is_none())?;
+    if let Some(switch) = deployment.current_switch() {
+        let since = duration(now.since(switch.started_at));
+        return Some(match switch.to.is_empty() {
+            true => format!("SwitchTraffic for {since}"),
+            false => format!("SwitchTraffic to {} for {since}", switch.to),
+        });
+    }
+    let hold = deployment.current_hold()?;
+    let plan = &deployment.plan;
+    let id = &state.release.id;
+    let since = duration(now.since(hold.opened_at));
+    let left = hold
+        .until
+        .map(|until| format!(", {} left", duration(until.since(now))));
+    let left = left.unwrap_or_default();
+    let done = hold.stage.boundary;
+    Some(match &hold.hold {
+        Wait::Interval => format!("the time between batches {done} and {}{left}", done + 1),
+        Wait::Promotion => {
+            let share = plan.sides.as_ref().map(|sides| {
+                format!(
+                    ", {} gets {}% of the traffic",
+                    sides.to,
+                    deployment.shares.of(&sides.to)
+                )
+            });
+            let who = match plan.strategy {
+                Strategy::Canary {
+                    promote: Promote::After(_),
+                    ..
+                } => format!("the canary's promotion by itself{left}"),
+                _ => format!("an operator, for {since}: `cutover promote {id}`"),
+            };
+            format!("{who}{}", share.unwrap_or_default())
+        }
+        Wait::Gate { index } => {
+            let gate = plan.gates.get(*index as usize)?;
+            let name = &gate.name;
+            match &gate.check {
+                GateCheck::Approval { ask } => format!(
+                    "an operator, for {since}: gate `{name}` asks: {ask} `cutover approve {id}` or `cutover reject {id}`{left}"
+                ),
+                GateCheck::Command { .. } | GateCheck::Plugin { .. } => {
+                    format!("gate `{name}`, {}, for {since}{left}", decided_by(gate))
+                }
+            }
+        }
+        Wait::Bake => format!("problems to show on the side that got the traffic{left}"),
+        Wait::Health => {
+            let down = deployment.down.iter().take(3);
+            let down: Vec<_> = down.map(|(id, words)| format!("{id} is {words}")).collect();
+            format!("instances to be healthy: {}{left}", down.join(", "))
+        }
+    })
 }

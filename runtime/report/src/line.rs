@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use engine::State;
-use model::{Deployment, Direction, Ending, Fact, InstanceOutcome, Record, ReleaseStatus};
+use model::{
+    Decision, Deployment, DeploymentId, Direction, Ending, Fact, GateCheck, Hold, InstanceOutcome,
+    Record, ReleaseStatus, Verdict,
+};
 
 /// A progress line, without its colours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,12 +77,49 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
         Fact::ReleaseOpened(_)
         | Fact::StepStarted { .. }
         | Fact::SwitchStarted { .. }
-        | Fact::HoldOpened { .. }
-        | Fact::HoldClosed { .. }
-        | Fact::HealthObserved { .. }
-        | Fact::Ordered { .. }
         | Fact::ReleaseEnded { .. } => Vec::new(),
         Fact::DeploymentOpened(plan) => vec![opened(plan)],
+        Fact::HoldOpened {
+            deployment,
+            hold,
+            until,
+            ..
+        } => hold_opened(
+            state,
+            deployment,
+            hold,
+            until.map(|until| until.since(record.at)),
+        )
+        .into_iter()
+        .collect(),
+        Fact::HoldClosed {
+            deployment,
+            decision,
+            ..
+        } => hold_closed(state, deployment, decision)
+            .into_iter()
+            .collect(),
+        Fact::HealthObserved { deployment, down } => {
+            let group = state.find(deployment).map(|state| &state.plan.group);
+            let target = group.map_or_else(String::new, ToString::to_string);
+            let words: Vec<_> = down
+                .iter()
+                .map(|(id, words)| format!("{id} is {words}"))
+                .collect();
+            match words.as_slice() {
+                [] => vec![line(
+                    Tone::Done,
+                    "healthy",
+                    target,
+                    "all instances have their traffic",
+                )],
+                words => vec![line(Tone::Attention, "unhealthy", target, words.join(", "))],
+            }
+        }
+        Fact::Ordered { order, operator } => {
+            let detail = format!("{} by {operator}", order.name());
+            vec![line(Tone::Attention, "ordered", &state.release.id, detail)]
+        }
         Fact::StepSkipped {
             instance,
             event,
@@ -107,6 +147,77 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
     }
 }
 
+fn hold_opened(
+    state: &State,
+    deployment: &DeploymentId,
+    hold: &Hold,
+    time: Option<Duration>,
+) -> Option<Line> {
+    let plan = &state.find(deployment)?.plan;
+    let id = &state.release.id;
+    let time = time.map(duration);
+    let detail = match (hold, time) {
+        (Hold::Interval, time) => format!("{} between batches", time.unwrap_or_default()),
+        (Hold::Promotion, Some(time)) => format!("{time} for the canary, then it is promoted"),
+        (Hold::Promotion, None) => format!("for an operator: cutover promote {id}"),
+        (Hold::Gate { index }, _) => {
+            let gate = plan.gates.get(*index as usize)?;
+            match &gate.check {
+                GateCheck::Approval { ask } => {
+                    format!("for gate `{}`: {ask} cutover approve {id}", gate.name)
+                }
+                GateCheck::Command { .. } | GateCheck::Plugin { .. } => {
+                    format!("for gate `{}`", gate.name)
+                }
+            }
+        }
+        (Hold::Bake, time) => format!(
+            "{} while the side with the traffic is watched",
+            time.unwrap_or_default()
+        ),
+        (Hold::Health, _) => "for instances to be healthy".to_owned(),
+    };
+    Some(line(Tone::Attention, "waiting", &plan.group, detail))
+}
+
+fn hold_closed(state: &State, deployment: &DeploymentId, decision: &Decision) -> Option<Line> {
+    let deployment = state.find(deployment)?;
+    let plan = &deployment.plan;
+    let what = match &deployment.holds.last()?.hold {
+        // Time has passed, and what comes next tells it.
+        Hold::Interval => return None,
+        Hold::Promotion => "the canary is promoted".to_owned(),
+        Hold::Gate { index } => format!("gate `{}`", plan.gates.get(*index as usize)?.name),
+        Hold::Bake => "no problem has shown".to_owned(),
+        Hold::Health => "enough instances are healthy".to_owned(),
+    };
+    let by = decision.by.as_ref().map(|by| format!(" by {by}"));
+    let reason = decision.reason.as_ref().map(|reason| format!(": {reason}"));
+    let evidence: Vec<_> = decision
+        .evidence
+        .iter()
+        .map(|one| match &one.threshold {
+            Some(threshold) => format!("{} = {} ({threshold})", one.name, one.value),
+            None => format!("{} = {}", one.name, one.value),
+        })
+        .collect();
+    let evidence = match evidence.as_slice() {
+        [] => String::new(),
+        evidence => format!("  {}", evidence.join(", ")),
+    };
+    let (tone, verb) = match decision.verdict {
+        Verdict::Passed => (Tone::Done, "passed"),
+        Verdict::Failed => (Tone::Failed, "failed"),
+        Verdict::Inconclusive => (Tone::Attention, "undecided"),
+    };
+    let detail = format!(
+        "{what}{}{}{evidence}",
+        by.unwrap_or_default(),
+        reason.unwrap_or_default()
+    );
+    Some(line(tone, verb, &plan.group, detail))
+}
+
 fn opened(plan: &Deployment) -> Line {
     let verb = match plan.direction {
         Direction::Deploy => "deploying",
@@ -115,6 +226,11 @@ fn opened(plan: &Deployment) -> Line {
     };
     let many = match plan.targets.len() {
         1 => "1 instance".to_owned(),
+        many if plan.has_barriers() => {
+            let sizes = plan.batches().map(|batch| batch.len().to_string());
+            let sizes: Vec<_> = sizes.collect();
+            format!("{many} instances in batches of {}", sizes.join(", "))
+        }
         many => format!("{many} instances, {} at a time", plan.concurrency()),
     };
     let detail = format!("{} to {many}  ({})", plan.revision.version, plan.id);
@@ -167,8 +283,11 @@ fn switch_ended(state: &State, record: &Record) -> Option<Line> {
     let switch = state.switches.last()?;
     let line = match ending {
         Ending::Succeeded { .. } => {
-            let version = state.plan.revision.version.as_str();
-            line(Tone::Done, "switched", target, version)
+            let detail = match switch.to.is_empty() {
+                true => state.plan.revision.version.to_string(),
+                false => format!("{} -> {}", switch.from, switch.to),
+            };
+            line(Tone::Done, "switched", target, detail)
         }
         Ending::Failed { reason, .. } => line(Tone::Failed, "failed", target, reason.as_str()),
         Ending::Lost { reason } => line(Tone::Attention, "lost", target, reason.as_str()),

@@ -1,5 +1,6 @@
 //! A document as text, for `show` and `report`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::document::{Deployment, Document, Instance, Step};
@@ -112,10 +113,21 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
     if deployment.ignore_stop_failures {
         line("ignored", "failures of the version being left");
     }
-    for switch in &deployment.switches {
-        let reason = switch.reason.as_deref().unwrap_or_default();
-        let text = format!("{} at {}  {reason}", switch.status, switch.at);
-        line("traffic", text.trim_end());
+    if let Some(amount) = &deployment.minimum_healthy {
+        line("healthy", &format!("at least {amount}"));
+    }
+    if let Some(side) = &deployment.side {
+        let split = match split(&deployment.shares) {
+            split if split.is_empty() => "no side is live".to_owned(),
+            split => split,
+        };
+        line("side", &format!("{side}  ({split})"));
+    }
+    for (instance, words) in &deployment.down {
+        line("down", &format!("{instance}: {words}"));
+    }
+    for stop in stops(deployment) {
+        line(stop.0, &stop.1);
     }
     // A release of one deployment has told its reason.
     if document.deployments.len() > 1
@@ -137,6 +149,65 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
         line("granted", &format!("{plugin}: {granted}"));
     }
     text
+}
+
+fn split(shares: &BTreeMap<String, u32>) -> String {
+    let shares = shares
+        .iter()
+        .map(|(side, share)| format!("{side} {share}%"));
+    shares.collect::<Vec<_>>().join(", ")
+}
+
+/// The switches and waits of a deployment in the order in which they came, or would.
+fn stops(deployment: &Deployment) -> Vec<(&'static str, String)> {
+    let switches = deployment.switches.iter().map(|switch| {
+        let to = match split(&switch.to) {
+            to if to.is_empty() => String::new(),
+            to => format!(" to {to}"),
+        };
+        let at = match (&switch.at, switch.after_batch) {
+            (Some(at), _) => format!(" at {at}"),
+            (None, Some(done)) => after(done, deployment),
+            (None, None) => String::new(),
+        };
+        let reason = switch.reason.as_deref().unwrap_or_default();
+        let text = format!("{}{to}{at}  {reason}", switch.status);
+        let place = (switch.after_batch, switch.at.clone());
+        (place, ("traffic", text.trim_end().to_owned()))
+    });
+    let holds = deployment.holds.iter().map(|hold| {
+        let name = hold.name.as_ref().map(|name| format!(" {name}"));
+        let name = name.unwrap_or_default();
+        let at = match &hold.opened_at {
+            Some(at) => format!(" since {at}"),
+            None => after(hold.after_batch, deployment),
+        };
+        let by = hold.by.as_ref().map(|by| format!("  by {by}"));
+        let reason = hold.reason.as_deref().unwrap_or_default();
+        let text = format!(
+            "{}{name} {}{at}{}  {reason}",
+            hold.kind,
+            hold.status,
+            by.unwrap_or_default()
+        );
+        let place = (Some(hold.after_batch), hold.opened_at.clone());
+        (place, ("wait", text.trim_end().to_owned()))
+    });
+    let mut all: Vec<_> = switches.chain(holds).collect();
+    // What has happened is sorted by its time, what would happen by the batches before it.
+    all.sort_by(|(one, _), (other, _)| match (&one.1, &other.1) {
+        (Some(one), Some(other)) => one.cmp(other),
+        _ => one.0.cmp(&other.0),
+    });
+    all.into_iter().map(|(_, text)| text).collect()
+}
+
+fn after(done: u32, deployment: &Deployment) -> String {
+    match done {
+        0 => " before the first batch".to_owned(),
+        done if done as usize >= deployment.batches.len() => " after the last batch".to_owned(),
+        done => format!(" after batch {done}"),
+    }
 }
 
 fn instance_steps(instance: &Instance) -> String {
