@@ -14,6 +14,7 @@ mod orders;
 mod rehearsal;
 pub mod rollback;
 mod sequence;
+pub mod split;
 mod state;
 mod strategy;
 pub mod traffic;

@@ -1,0 +1,527 @@
+//! A switch: what is called next on each answer, and what must never happen whatever is answered.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use engine::split::{Answer, Call, Means, Members, Next, Operation, Switch};
+use engine::traffic::Class;
+use model::{InstanceId, Shares, SideName, Timestamp};
+use proptest::prelude::*;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+fn side(name: &str) -> SideName {
+    SideName::parse(name).unwrap()
+}
+
+/// So many percent to green, the rest to blue.
+fn green(percent: u8) -> Shares {
+    Shares::between(side("green"), percent, side("blue"))
+}
+
+fn from_blue_to_green() -> Switch {
+    Switch {
+        from: green(0),
+        to: green(100),
+        means: Means::Groups,
+        whole: Some(side("green")),
+    }
+}
+
+fn by_weights(percent: u8) -> Switch {
+    Switch {
+        to: green(percent),
+        means: Means::Weights,
+        ..from_blue_to_green()
+    }
+}
+
+/// Feeds answers in order and tells every decision; time moves by the waits.
+fn check(switch: Switch, answers: Vec<Answer>) -> String {
+    let mut now = Timestamp(0);
+    let (mut operation, mut call) = Operation::new(switch, now, TIMEOUT);
+    let mut lines = vec![format!("{call:?}")];
+    for answer in answers {
+        match operation.answer(now, &call, answer) {
+            Next::Call { after, call: next } => {
+                now = later(now, after);
+                lines.push(format!("{next:?} after {} ms", after.as_millis()));
+                call = next;
+            }
+            Next::Done { note } => lines.push(format!("done: {}", note.unwrap_or_default())),
+            Next::Failed { reason } => lines.push(format!("failed: {reason}")),
+        }
+    }
+    lines.join("\n")
+}
+
+fn last(switch: Switch, answers: Vec<Answer>) -> String {
+    check(switch, answers).lines().last().unwrap().to_owned()
+}
+
+fn later(now: Timestamp, after: Duration) -> Timestamp {
+    Timestamp(now.0 + i64::try_from(after.as_millis()).unwrap())
+}
+
+fn split(percent: u8) -> Answer {
+    Answer::Split {
+        shares: green(percent),
+        revision: Some(format!("r{percent}")),
+        settled: true,
+    }
+}
+
+fn unsettled(percent: u8) -> Answer {
+    Answer::Split {
+        shares: green(percent),
+        revision: None,
+        settled: false,
+    }
+}
+
+fn healthy(name: &str) -> Answer {
+    members(name, 2, &[])
+}
+
+fn members(name: &str, healthy: usize, down: &[&str]) -> Answer {
+    let down = down.iter().map(|id| {
+        let words = "registering, L4CON: connection refused".to_owned();
+        (InstanceId::parse(id).unwrap(), words)
+    });
+    let members = Members {
+        healthy,
+        down: down.collect(),
+    };
+    Answer::Health(BTreeMap::from([(side(name), members)]))
+}
+
+fn failure(class: Class) -> Answer {
+    Answer::Failure {
+        class,
+        message: "no answer".into(),
+        retry_after: None,
+    }
+}
+
+#[test]
+fn a_switch_asks_for_health_reads_writes_what_it_read_and_reads_back() {
+    let answers = vec![
+        split(0),
+        healthy("green"),
+        split(0),
+        Answer::Changed,
+        split(100),
+    ];
+    insta::assert_snapshot!(check(from_blue_to_green(), answers), @r#"
+    Read
+    Health { sides: ["green"] } after 0 ms
+    Read after 0 ms
+    Write { revision: Some("r0") } after 0 ms
+    Read after 0 ms
+    done:
+    "#);
+}
+
+#[test]
+fn traffic_that_is_there_already_is_left_alone() {
+    insta::assert_snapshot!(check(from_blue_to_green(), vec![split(100)]), @r"
+    Read
+    done: it was green 100% already
+    ");
+}
+
+#[test]
+fn traffic_that_somebody_else_moved_is_left_where_it_is() {
+    insta::assert_snapshot!(check(from_blue_to_green(), vec![split(30)]), @r"
+    Read
+    failed: the traffic is at blue 70%, green 30% and was at blue 100%: somebody else moved it, so it is left where it is
+    ");
+}
+
+#[test]
+fn traffic_that_somebody_else_moved_while_health_was_awaited_is_left_where_it_is() {
+    let answers = vec![split(0), healthy("green"), split(30)];
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: the traffic is at blue 70%, green 30% and was at blue 100%: somebody else moved it, so it is left where it is");
+}
+
+#[test]
+fn traffic_that_somebody_else_moved_after_the_write_is_told() {
+    let answers = vec![
+        split(0),
+        healthy("green"),
+        split(0),
+        Answer::Changed,
+        split(30),
+    ];
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: the traffic was brought to green 100% and is at blue 70%, green 30%: somebody else moved it meanwhile");
+}
+
+#[test]
+fn whatever_is_found_is_replaced_where_nothing_is_believed() {
+    let switch = Switch {
+        from: Shares::default(),
+        ..from_blue_to_green()
+    };
+    let none = Answer::Split {
+        shares: Shares::default(),
+        revision: Some(String::new()),
+        settled: true,
+    };
+    let answers = vec![
+        none.clone(),
+        healthy("green"),
+        none.clone(),
+        Answer::Changed,
+        none,
+        split(100),
+    ];
+    insta::assert_snapshot!(check(switch, answers), @r#"
+    Read
+    Health { sides: ["green"] } after 0 ms
+    Read after 0 ms
+    Write { revision: Some("") } after 0 ms
+    Read after 0 ms
+    Read after 20 ms
+    done:
+    "#);
+}
+
+#[test]
+fn the_new_side_gains_only_when_all_its_members_are_healthy() {
+    let answers = vec![
+        split(0),
+        members("green", 1, &["green-2"]),
+        members("green", 2, &[]),
+    ];
+    insta::assert_snapshot!(check(from_blue_to_green(), answers), @r#"
+    Read
+    Health { sides: ["green"] } after 0 ms
+    Health { sides: ["green"] } after 20 ms
+    Read after 0 ms
+    "#);
+}
+
+#[test]
+fn one_healthy_member_is_enough_for_the_way_back() {
+    let back = Switch {
+        from: green(100),
+        to: green(0),
+        whole: None,
+        ..from_blue_to_green()
+    };
+    let answers = vec![split(100), members("blue", 1, &["blue-2"])];
+    insta::assert_snapshot!(last(back.clone(), answers), @"Read after 0 ms");
+    let answers = vec![split(100), members("blue", 0, &["blue-2"])];
+    insta::assert_snapshot!(last(back, answers), @r#"Health { sides: ["blue"] } after 20 ms"#);
+}
+
+#[test]
+fn a_side_without_members_gets_nothing() {
+    let answers = std::iter::once(split(0))
+        .chain(std::iter::repeat_n(members("green", 0, &[]), 40))
+        .collect();
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: not healthy in time, so the traffic stays where it is; the balancer says: green has no instance");
+}
+
+#[test]
+fn the_deadline_names_the_members_that_are_not_healthy() {
+    let answers = std::iter::once(split(0))
+        .chain(std::iter::repeat_n(
+            members("green", 1, &["green-2", "green-3"]),
+            40,
+        ))
+        .collect();
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: not healthy in time, so the traffic stays where it is; the balancer says: green: green-2 registering, L4CON: connection refused, green-3 registering, L4CON: connection refused");
+}
+
+#[test]
+fn a_switch_goes_on_where_nothing_knows_of_health() {
+    let answers = vec![split(0), Answer::HealthUnknown, split(0)];
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @r#"Write { revision: Some("r0") } after 0 ms"#);
+}
+
+#[test]
+fn a_split_counts_only_when_it_is_settled() {
+    let answers = vec![unsettled(100), unsettled(100), split(100)];
+    insta::assert_snapshot!(check(from_blue_to_green(), answers), @r"
+    Read
+    Read after 20 ms
+    Read after 40 ms
+    done: it was green 100% already
+    ");
+}
+
+#[test]
+fn a_pending_write_is_polled_and_then_read_back() {
+    let pending = Answer::Pending {
+        token: "t".into(),
+        after: Duration::from_millis(150),
+        message: "reloading".into(),
+    };
+    let answers = vec![
+        split(0),
+        healthy("green"),
+        split(0),
+        pending,
+        Answer::Changed,
+        split(100),
+    ];
+    insta::assert_snapshot!(check(from_blue_to_green(), answers), @r#"
+    Read
+    Health { sides: ["green"] } after 0 ms
+    Read after 0 ms
+    Write { revision: Some("r0") } after 0 ms
+    Poll { token: "t" } after 150 ms
+    Read after 0 ms
+    done:
+    "#);
+}
+
+#[test]
+fn an_unknown_outcome_is_read_back_before_the_write_is_repeated() {
+    let answers = vec![
+        split(0),
+        healthy("green"),
+        split(0),
+        failure(Class::UnknownOutcome),
+        split(0),
+        Answer::Changed,
+        split(100),
+    ];
+    insta::assert_snapshot!(check(from_blue_to_green(), answers), @r#"
+    Read
+    Health { sides: ["green"] } after 0 ms
+    Read after 0 ms
+    Write { revision: Some("r0") } after 0 ms
+    Read after 40 ms
+    Write { revision: Some("r0") } after 0 ms
+    Read after 0 ms
+    done:
+    "#);
+}
+
+#[test]
+fn a_write_that_left_the_places_apart_is_repeated_under_its_guard() {
+    let answers = vec![
+        split(0),
+        healthy("green"),
+        split(0),
+        failure(Class::UnknownOutcome),
+        failure(Class::Conflict),
+        Answer::Changed,
+        split(100),
+    ];
+    insta::assert_snapshot!(check(from_blue_to_green(), answers), @r#"
+    Read
+    Health { sides: ["green"] } after 0 ms
+    Read after 0 ms
+    Write { revision: Some("r0") } after 0 ms
+    Read after 40 ms
+    Write { revision: Some("r0") } after 80 ms
+    Read after 0 ms
+    done:
+    "#);
+}
+
+#[test]
+fn places_that_disagree_before_anything_was_written_are_told() {
+    let answers = vec![failure(Class::Conflict); 7];
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: no answer (tried 7 times)");
+}
+
+#[test]
+fn a_conflict_is_read_again_and_judged_by_what_is_found() {
+    let until_written = vec![split(0), healthy("green"), split(0)];
+    let with = |found: u8| {
+        let mut answers = until_written.clone();
+        answers.extend([failure(Class::Conflict), split(found)]);
+        last(from_blue_to_green(), answers)
+    };
+    insta::assert_snapshot!(with(100), @"done:");
+    insta::assert_snapshot!(with(0), @r#"Write { revision: Some("r0") } after 0 ms"#);
+    insta::assert_snapshot!(with(30), @"failed: the traffic was brought to green 100% and is at blue 70%, green 30%: somebody else moved it meanwhile");
+}
+
+#[test]
+fn a_component_that_always_traps_is_given_up() {
+    let round = [failure(Class::UnknownOutcome), split(0)];
+    let answers: Vec<_> = [split(0), healthy("green"), split(0)]
+        .into_iter()
+        .chain(std::iter::repeat_n(round, 7).flatten())
+        .take(16)
+        .collect();
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: no answer (tried 7 times)");
+}
+
+#[test]
+fn a_final_failure_is_not_retried() {
+    insta::assert_snapshot!(last(from_blue_to_green(), vec![failure(Class::Permanent)]), @"failed: no answer");
+}
+
+#[test]
+fn the_deadline_ends_the_wait_with_the_routers_last_word() {
+    let answers = [split(0), healthy("green"), split(0), Answer::Changed]
+        .into_iter()
+        .chain(std::iter::repeat_n(unsettled(0), 40))
+        .collect();
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: the traffic is not at green 100% in time; the router says: blue 100%, not settled yet");
+}
+
+#[test]
+fn weights_need_only_come_near_but_nothing_is_nothing() {
+    let answers = |found| {
+        vec![
+            split(55),
+            healthy("green"),
+            split(55),
+            Answer::Changed,
+            split(found),
+        ]
+    };
+    insta::assert_snapshot!(last(by_weights(33), answers(35)), @"done: the weights make it blue 65%, green 35%");
+    insta::assert_snapshot!(last(by_weights(33), answers(36)), @"Read after 20 ms");
+    insta::assert_snapshot!(last(by_weights(100), answers(99)), @"Read after 20 ms");
+}
+
+/// What a router and a balancer may do to a switch.
+#[derive(Debug, Clone)]
+enum Event {
+    /// The call is carried out and answered.
+    Answered,
+    /// The call is carried out, and its answer is lost.
+    Swallowed,
+    /// The call is not carried out.
+    Broken(Class),
+    /// A change is begun, and a poll ends it.
+    Delayed(u64),
+    /// Somebody else moves the traffic before the call.
+    Moved(u8),
+    /// A read tells of a state that is still being applied.
+    Unsettled,
+    /// The new side is not healthy.
+    Sick,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let class = prop_oneof![
+        Just(Class::Transient),
+        Just(Class::Throttled),
+        Just(Class::UnknownOutcome),
+        Just(Class::Conflict),
+    ];
+    prop_oneof![
+        12 => Just(Event::Answered),
+        2 => Just(Event::Swallowed),
+        2 => class.prop_map(Event::Broken),
+        1 => (0..5000u64).prop_map(Event::Delayed),
+        1 => prop_oneof![Just(0u8), Just(100), 0..=100u8].prop_map(Event::Moved),
+        2 => Just(Event::Unsettled),
+        2 => Just(Event::Sick),
+    ]
+}
+
+fn switch() -> impl Strategy<Value = Switch> {
+    let means = prop_oneof![Just(Means::Groups), Just(Means::Weights)];
+    let from = prop_oneof![Just(None), (0..=100u8).prop_map(Some)];
+    (from, 0..=100u8, means).prop_map(|(from, to, means)| Switch {
+        from: from.map(green).unwrap_or_default(),
+        to: green(to),
+        means,
+        whole: Some(side("green")),
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn whatever_happens_a_switch_ends_in_time_writes_over_nobody_and_is_done_only_when_it_was_read(
+        switch in switch(),
+        start in 0..=100u8,
+        events in proptest::collection::vec(event(), 0..60),
+    ) {
+        let deadline = later(Timestamp(0), TIMEOUT);
+        let mut now = Timestamp(0);
+        let (mut operation, mut call) = Operation::new(switch.clone(), now, TIMEOUT);
+        let mut split = green(start);
+        let mut version = 0_u32;
+        let mut before: Option<Shares> = None;
+        let mut guard: Option<String> = None;
+        let mut events = events.into_iter().cycle();
+        for turn in 0.. {
+            prop_assert!(turn < 5000, "it never ends");
+            let event = events.next().unwrap_or(Event::Answered);
+            if let Event::Moved(percent) = event {
+                split = green(percent);
+                version += 1;
+            }
+            let revision = Some(version.to_string());
+            if let Call::Write { revision: expected } = &call {
+                // The guard: a plugin writes over nothing but what was read.
+                if *expected == revision && matches!(event, Event::Answered | Event::Swallowed | Event::Delayed(_)) {
+                    split = switch.to.clone();
+                    version += 1;
+                }
+            }
+            let answer = match (&call, event) {
+                (_, Event::Broken(class)) => failure(class),
+                (_, Event::Swallowed) => failure(Class::UnknownOutcome),
+                (Call::Read, event) => Answer::Split {
+                    shares: split.clone(),
+                    revision,
+                    settled: !matches!(event, Event::Unsettled),
+                },
+                (Call::Health { sides }, Event::Sick) => members(sides[0].as_str(), 0, &["sick"]),
+                (Call::Health { sides }, _) => {
+                    let sides = sides.iter().map(|side| (side.clone(), Members { healthy: 1, ..Members::default() }));
+                    Answer::Health(sides.collect())
+                }
+                (Call::Write { .. }, Event::Delayed(ms)) => Answer::Pending {
+                    token: "t".into(),
+                    after: Duration::from_millis(ms),
+                    message: "reloading".into(),
+                },
+                (Call::Write { revision: expected }, _) if split != switch.to || *expected == revision => {
+                    failure(Class::Conflict)
+                }
+                (Call::Write { .. } | Call::Poll { .. }, _) => Answer::Changed,
+            };
+            // What the call read, if it was a read that was answered.
+            let read = match &answer {
+                Answer::Split { shares, settled, .. } => Some((shares.clone(), *settled)),
+                _ => None,
+            };
+            match operation.answer(now, &call, answer) {
+                Next::Call { after, call: next } => {
+                    now = later(now, after);
+                    prop_assert!(now <= deadline, "it waits beyond its deadline");
+                    match (&next, &read) {
+                        (Call::Write { revision }, None) => {
+                            // The write before it, or one that found the places apart after it.
+                            prop_assert!(before.is_some() && *revision == guard, "it writes without having read");
+                        }
+                        (Call::Write { revision }, Some((found, settled))) => {
+                        prop_assert!(settled, "it writes over a change that is under way");
+                        let is_believed = switch.from.is_empty() || *found == switch.from || before.as_ref() == Some(found);
+                        prop_assert!(switch.means == Means::Weights || is_believed, "it writes over {found}");
+                        prop_assert!(*found != switch.to, "it writes what is there");
+                        before = Some(found.clone());
+                        guard.clone_from(revision);
+                        }
+                        _ => {}
+                    }
+                    call = next;
+                }
+                Next::Done { .. } => {
+                    let (found, settled) = read.unwrap();
+                    prop_assert!(settled);
+                    prop_assert!(switch.means == Means::Weights || found == switch.to);
+                    return Ok(());
+                }
+                Next::Failed { .. } => return Ok(()),
+            }
+        }
+    }
+}
