@@ -13,6 +13,7 @@ mod journal;
 mod owner;
 mod projection;
 mod promise;
+mod room;
 mod schema;
 mod tenure;
 mod wire;

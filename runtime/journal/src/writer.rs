@@ -12,6 +12,7 @@ use rusqlite::Connection;
 
 use crate::journal::{Error, Fault, Stats};
 use crate::promise::{Awaited, Promise, promise};
+use crate::room::Log;
 
 /// Writes that may wait, and so the most that share a transaction. A caller beyond that blocks until there is room.
 const QUEUE: usize = 1024;
@@ -155,6 +156,7 @@ where
 }
 
 fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, path: &Path, counters: &Counters) {
+    let log = Log::of(path);
     while let Ok(first) = jobs.recv() {
         let mut waiting = VecDeque::from([first]);
         while waiting.len() < QUEUE
@@ -163,7 +165,7 @@ fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, path: &Path, co
             waiting.push_back(job);
         }
         while !waiting.is_empty() {
-            commit(connection, &mut waiting, path, counters);
+            commit(connection, &log, &mut waiting, path, counters);
         }
     }
 }
@@ -171,6 +173,7 @@ fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, path: &Path, co
 /// Takes jobs in order into one transaction: all of them, or as many as the transaction survives.
 fn commit(
     connection: &Connection,
+    log: &Log,
     waiting: &mut VecDeque<Box<dyn Job>>,
     path: &Path,
     counters: &Counters,
@@ -182,6 +185,8 @@ fn commit(
             .for_each(|job| job.finish(Err(&error), path));
         return;
     }
+    // A disk that has none left says so to the commit, where it counts.
+    let _ = log.make_room();
     let mut done = Vec::with_capacity(waiting.len());
     let mut committed = Ok(());
     while let Some(mut job) = waiting.pop_front() {

@@ -1,8 +1,9 @@
 //! A conductor that is killed at any moment.
 
 use std::env;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use journal::Journal;
@@ -88,4 +89,51 @@ fn append_until_killed(path: &Path) -> ! {
         }
     }
     unreachable!("the parent kills this process first")
+}
+
+/// The log beside the journal, which commits are written to.
+fn log(workspace: &Workspace) -> PathBuf {
+    workspace.path().with_file_name("journal.db-wal")
+}
+
+#[test]
+fn commits_go_where_the_log_has_room_and_make_it_no_longer() {
+    let workspace = Workspace::new();
+    let mut driver = workspace.open("r1", &[]);
+    let length = || fs::metadata(log(&workspace)).unwrap().len();
+    let before = length();
+
+    for seq in 1..=10 {
+        driver.append(remark(seq).fact);
+    }
+
+    assert!(before > 0);
+    assert_eq!(length(), before);
+}
+
+#[test]
+fn a_machine_that_goes_down_leaves_a_journal_that_is_read_whole_and_goes_on() {
+    let workspace = Workspace::new();
+    let mut driver = workspace.open("r1", &[]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let path = elsewhere.path().join("journal.db");
+
+    // Over the end of several rooms.
+    for seq in 1..=200 {
+        driver.append(remark(seq).fact);
+    }
+    fs::copy(workspace.path(), &path).unwrap();
+    fs::copy(log(&workspace), path.with_file_name("journal.db-wal")).unwrap();
+
+    let journal = Journal::open(&path).unwrap();
+    let release = release_id("r1");
+    let later = Timestamp(1_000_000_000_000_000);
+    let tenure = journal.take_over(&release, &me(), later).unwrap();
+    journal.append(&tenure, vec![remark(201)]).wait().unwrap();
+    let records = journal.records(&release, 0).unwrap();
+    let expected: Vec<_> = [opened("r1")]
+        .into_iter()
+        .chain((1..=201).map(remark))
+        .collect();
+    assert_eq!(records, expected);
 }
