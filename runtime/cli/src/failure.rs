@@ -283,12 +283,14 @@ fn kind_of_journal(error: &journal::Error) -> Kind {
         | Error::Record { .. }
         | Error::Missing { .. }
         | Error::UnknownRelease { .. }
+        | Error::UnknownOrder { .. }
         | Error::Ended { .. } => Kind::Invalid,
         // Another process has it.
         Error::Owned { .. } | Error::Fenced { .. } => Kind::Busy,
         Error::Headless
         | Error::Misordered { .. }
         | Error::Inconsistent { .. }
+        | Error::Order { .. }
         | Error::NotHeld { .. }
         | Error::Poisoned { .. }
         | Error::Closed => Kind::Bug,

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use engine::{Engine, Input, State};
-use journal::{Journal, OpenError, Owner, Tenure};
-use model::{Fact, Record, ReleaseId};
+use engine::{Engine, Input, Refusal, State};
+use journal::{Journal, OpenError, OrderId, Owner, Tenure};
+use model::{Fact, Order, Record, ReleaseId};
 use spec::workspace::Workspace;
 
 use crate::balancer::Turns;
 use crate::download::OnProgress;
 use crate::drive::{Observer, Running, now};
 use crate::logs::Logs;
+use crate::order;
 use crate::packages::Packages;
 use crate::plan::{PlanError, Planned};
 use crate::plugins::Plugins;
@@ -122,6 +123,42 @@ impl Conductor {
     /// # Errors
     /// [`PlanError::NotResumable`], [`PlanError::Driven`], or a plugin that is not the one it began with.
     pub async fn resume(&self, release: &ReleaseId) -> Result<Running, PlanError> {
+        self.take_up(release, |_| Ok(())).await
+    }
+
+    /// Takes up a release that nobody drives, and gives it an order before it goes on. The order is in the journal as any
+    /// other; [`Journal::answer`] says what became of it.
+    ///
+    /// # Errors
+    /// As [`Conductor::resume`], and [`PlanError::Refusal`] when the release would refuse the order: it stays as it is
+    /// then.
+    pub async fn resume_with(
+        &self,
+        release: &ReleaseId,
+        order: &Order,
+    ) -> Result<(Running, OrderId), PlanError> {
+        let admits = |engine: &Engine| {
+            let mut trial = engine.clone();
+            trial.handle(now(), self.resumption())?;
+            let input = order::input_of(order.clone(), self.operator.clone());
+            trial.handle(now(), input).map(drop)
+        };
+        let running = self.take_up(release, admits).await?;
+        let given = self.journal.order(release, order, &self.operator, now())?;
+        Ok((running, given))
+    }
+
+    fn resumption(&self) -> Input {
+        Input::Resume {
+            operator: self.operator.clone(),
+        }
+    }
+
+    async fn take_up(
+        &self,
+        release: &ReleaseId,
+        admits: impl Fn(&Engine) -> Result<(), Refusal>,
+    ) -> Result<Running, PlanError> {
         let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
         let status = engine.state().status;
         if status.is_terminal() {
@@ -130,6 +167,7 @@ impl Conductor {
                 status,
             });
         }
+        admits(&engine)?;
         for deployment in engine
             .state()
             .deployments
@@ -141,14 +179,15 @@ impl Conductor {
         let tenure = self.take_over(release)?;
         // Read again: until it was taken over somebody else might have written.
         let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
-        let first = Input::Resume {
-            operator: self.operator.clone(),
-        };
+        if let Err(refusal) = admits(&engine) {
+            self.journal.leave(&tenure)?;
+            return Err(refusal.into());
+        }
         Ok(Running {
             conductor: self.clone(),
             tenure,
             engine,
-            first,
+            first: self.resumption(),
         })
     }
 

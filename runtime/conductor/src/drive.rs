@@ -3,20 +3,27 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use engine::{Action, Engine, Input, Output, State, SwitchAction};
-use journal::Tenure;
+use engine::{Action, Engine, Input, Output, Refusal, State, SwitchAction};
+use journal::{GivenOrder, OrderAnswer, OrderOutcome, Tenure};
 use model::{Ending, InstanceId, LifecycleEvent, Record, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::Conductor;
+use crate::order;
 use crate::perform::Performer;
 
 /// The most inputs that one turn answers, and that may wait: more would only wait in the tasks that send them.
 const MOST_INPUTS: usize = 4096;
 
+/// The most orders that wait for the loop.
+const MOST_ORDERS: usize = 64;
+
 /// How often the lease is renewed; a third of its length.
 const RENEWAL: Duration = Duration::from_secs(10);
+
+/// The shortest time that is waited for.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// Sees what happens, as it happens. Its methods are called from the loop: they must not block.
 pub trait Observer: Send + Sync + 'static {
@@ -38,15 +45,11 @@ impl Observer for Silent {
     fn output(&self, _: &InstanceId, _: &'static str, _: &[u8]) {}
 }
 
-/// What an operator may ask of a running release.
+/// What the process that drives a release may ask of it. Orders come through the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    Pause,
-    Stop,
     /// Leave at once; hooks that are running go on, and a later resume takes them up.
-    Interrupt {
-        reason: String,
-    },
+    Interrupt { reason: String },
 }
 
 /// Why driving stopped before the release did.
@@ -97,17 +100,27 @@ impl Running {
             observer.clone(),
         ));
         let (sender, mut inputs) = mpsc::channel(MOST_INPUTS);
+        let (teller, mut arriving) = mpsc::channel(MOST_ORDERS);
         let mut tasks = JoinSet::new();
         let mut renewal = tokio::time::interval(RENEWAL);
         let mut waiting = vec![self.first.clone()];
+        // What a conductor that was killed has left, and what came with the resume.
+        let mut told = self.conductor.journal.orders(&self.tenure, now())?;
+        tasks.spawn(order::listen(
+            self.conductor.journal.clone(),
+            self.tenure.clone(),
+            teller,
+        ));
         let mut listening = true;
         loop {
-            let output = self.answer(&mut waiting)?;
-            if !output.records.is_empty() {
+            let (output, answers) = self.answer(&mut waiting, &mut told)?;
+            if !output.records.is_empty() || !answers.is_empty() {
                 self.conductor
                     .journal
-                    .append(&self.tenure, output.records.clone())
+                    .append_answering(&self.tenure, output.records.clone(), answers)
                     .await?;
+            }
+            if !output.records.is_empty() {
                 observer.records(self.engine.state(), &output.records);
             }
             if self.is_over() {
@@ -115,6 +128,9 @@ impl Running {
                 tasks.shutdown().await;
                 if self.engine.state().status.is_terminal() {
                     self.conductor.prune().await;
+                } else {
+                    // Whoever waits for an answer to an order need not wait for this process to end.
+                    self.conductor.journal.leave(&self.tenure)?;
                 }
                 return Ok(self.engine.state().clone());
             }
@@ -134,6 +150,8 @@ impl Running {
             }
             tokio::select! {
                 _ = inputs.recv_many(&mut waiting, MOST_INPUTS) => {}
+                Some(order) = arriving.recv() => told.push(order),
+                () = alarm(self.engine.next_wake()) => waiting.push(Input::Tick),
                 command = commands.recv(), if listening => match command {
                     Some(command) => waiting.push(input_of(command)),
                     None => listening = false,
@@ -208,28 +226,65 @@ impl Running {
         Ok(self.engine.state().clone())
     }
 
-    /// Lets the engine answer everything that waits: one turn, one group commit.
-    fn answer(&mut self, waiting: &mut Vec<Input>) -> Result<Output, DriveError> {
+    /// Lets the engine answer everything that waits: one turn, one group commit. What it refuses of orders is their
+    /// answer.
+    fn answer(
+        &mut self,
+        waiting: &mut Vec<Input>,
+        told: &mut Vec<GivenOrder>,
+    ) -> Result<(Output, Vec<OrderAnswer>), DriveError> {
         let mut all = Output::default();
         for input in waiting.drain(..) {
-            let is_command = matches!(input, Input::Pause | Input::Stop);
-            match self.engine.handle(now(), input) {
-                Ok(output) => {
-                    all.records.extend(output.records);
-                    all.actions.extend(output.actions);
-                    all.switches.extend(output.switches);
-                }
-                Err(refusal) if is_command => {
-                    tracing::warn!(%refusal, "an operator's command came too late");
-                }
-                Err(refusal) => return Err(refusal.into()),
-            }
+            add(&mut all, self.engine.handle(now(), input)?);
         }
-        Ok(all)
+        let mut answers = Vec::new();
+        for GivenOrder {
+            id,
+            order,
+            operator,
+            ..
+        } in told.drain(..)
+        {
+            let outcome = match self.engine.handle(now(), order::input_of(order, operator)) {
+                Ok(output) => {
+                    add(&mut all, output);
+                    OrderOutcome::Taken
+                }
+                Err(refusal @ (Refusal::Status { .. } | Refusal::Order { .. })) => {
+                    OrderOutcome::Refused {
+                        reason: refusal.to_string(),
+                    }
+                }
+                Err(misfit @ Refusal::Misfit(_)) => return Err(misfit.into()),
+            };
+            answers.push(OrderAnswer {
+                id,
+                at: now(),
+                outcome,
+            });
+        }
+        Ok((all, answers))
     }
 
     fn is_over(&self) -> bool {
         !self.engine.state().status.is_active()
+    }
+}
+
+fn add(all: &mut Output, more: Output) {
+    all.records.extend(more.records);
+    all.actions.extend(more.actions);
+    all.switches.extend(more.switches);
+    all.holds.extend(more.holds);
+}
+
+/// Waits for a time, or for ever where there is none.
+async fn alarm(at: Option<Timestamp>) {
+    match at {
+        // Never at once, so that a time that has passed cannot keep the loop busy. A clock that is set is noticed at the
+        // next turn, and renewals see to it that there is one.
+        Some(at) => tokio::time::sleep(at.since(now()).max(SHORTEST_WAIT)).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -263,8 +318,6 @@ fn is_unreachable(input: &Input) -> bool {
 
 fn input_of(command: Command) -> Input {
     match command {
-        Command::Pause => Input::Pause,
-        Command::Stop => Input::Stop,
         Command::Interrupt { reason } => Input::Interrupt { reason },
     }
 }

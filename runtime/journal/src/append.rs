@@ -7,6 +7,7 @@ use model::{Fact, Record, ReleaseId};
 use rusqlite::{Connection, params};
 
 use crate::journal::{Error, Fault, Journal};
+use crate::order::{self, OrderAnswer};
 use crate::projection::{self, Place};
 use crate::promise::Awaited;
 use crate::tenure::{Standing, Tenure, authorise};
@@ -50,6 +51,17 @@ impl Journal {
     /// [`Error::Inconsistent`], [`Error::NotHeld`], [`Error::Ended`], [`Error::UnknownRelease`], [`Error::Damaged`],
     /// [`Error::Storage`].
     pub fn append(&self, tenure: &Tenure, records: Vec<Record>) -> Appended {
+        self.append_answering(tenure, records, Vec::new())
+    }
+
+    /// Appends as [`Journal::append`] does, and answers orders in the same transaction: an order is taken when what
+    /// follows from it is durable.
+    pub fn append_answering(
+        &self,
+        tenure: &Tenure,
+        records: Vec<Record>,
+        answers: Vec<OrderAnswer>,
+    ) -> Appended {
         // Encoding here leaves the one writing thread more time to write.
         let entries = Entry::all(tenure.release(), records);
         let poisoned = tenure.poisoned();
@@ -64,6 +76,10 @@ impl Journal {
                         .into());
                     }
                     let standing = authorise(connection, &tenure)?;
+                    // First, for the end of the release answers what is left.
+                    for OrderAnswer { id, at, outcome } in &answers {
+                        order::settle(connection, *id, outcome, *at)?;
+                    }
                     insert(connection, tenure.release(), &standing, &entries?)
                 }),
         )
@@ -136,11 +152,12 @@ pub(crate) fn insert(
     connection
         .prepare_cached("UPDATE releases SET next_seq = ?2 WHERE number = ?1")?
         .execute([standing.number, next_seq])?;
-    if entries
+    let end = entries
         .iter()
-        .any(|entry| projection::is_end(&entry.record.fact))
-    {
+        .find(|entry| projection::is_end(&entry.record.fact));
+    if let Some(end) = end {
         crate::tenure::release_ended(connection, standing.number)?;
+        order::release_ended(connection, standing.number, end.record.at)?;
     }
     Ok(())
 }

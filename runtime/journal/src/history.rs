@@ -44,7 +44,13 @@ impl Summary {
     /// Whether it should be driven and is not: its conductor died before it could say so.
     #[must_use]
     pub fn is_abandoned(&self, now: Timestamp) -> bool {
-        self.status.is_active() && may_be_succeeded(self.owner.as_ref(), self.expires_at, now)
+        self.status.is_active() && self.may_be_succeeded(now)
+    }
+
+    /// Whether nobody drives it, or certainly nobody who lives.
+    #[must_use]
+    pub fn may_be_succeeded(&self, now: Timestamp) -> bool {
+        may_be_succeeded(self.owner.as_ref(), self.expires_at, now)
     }
 }
 

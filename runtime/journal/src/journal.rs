@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use model::{DeploymentId, GroupRef, ReleaseId, ReleaseStatus};
 use rusqlite::{Connection, ErrorCode};
 
+use crate::order::OrderId;
 use crate::owner::Owner;
 use crate::promise::Awaited;
 use crate::wire::Broken;
@@ -96,6 +97,13 @@ pub enum Error {
         release: ReleaseId,
         owner: Owner,
         expires_at: model::Timestamp,
+    },
+    #[error("the journal holds no order {order}: its release has been deleted")]
+    UnknownOrder { order: OrderId },
+    #[error("write an order down")]
+    Order {
+        #[source]
+        source: Broken,
     },
     #[error("the journal's writing thread has ended")]
     Closed,

@@ -1,8 +1,8 @@
 //! The durable record: an append-only list of [`model::Record`] per release, in one SQLite file.
 //!
-//! Start at [`Journal`] (the file), [`Tenure`] (the right to append to a release) and [`Appended`] (the promise that
-//! records are durable). The records are the truth; every other table is a projection of them, written in the same
-//! transaction, and [`Journal::rebuild`] makes them again. Deliberately absent: decisions, clocks (`now` is an
+//! Start at [`Journal`] (the file), [`Tenure`] (the right to append to a release), [`Appended`] (the promise that records
+//! are durable) and [`GivenOrder`] (what somebody asks of whoever appends). The records are the truth; every other table but that of the orders is a projection of
+//! them, written in the same transaction, and [`Journal::rebuild`] makes them again. Deliberately absent: decisions, clocks (`now` is an
 //! argument) and any async runtime ([`Appended`] is a plain future).
 
 mod append;
@@ -10,6 +10,7 @@ mod delete;
 mod find;
 mod history;
 mod journal;
+mod order;
 mod owner;
 mod projection;
 mod promise;
@@ -24,6 +25,7 @@ pub use delete::DeleteError;
 pub use find::{FindError, Found};
 pub use history::{DeploymentSummary, Filter, Summary, VersionUse};
 pub use journal::{Error, Journal, Stats};
+pub use order::{GivenOrder, OrderAnswer, OrderId, OrderOutcome};
 pub use owner::Owner;
 pub use tenure::{Holder, LEASE, OpenError, Tenure};
 pub use wire::Broken;

@@ -17,7 +17,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The steps from an empty file to the present format. The number of those taken is the file's `user_version`, so a
 /// released step never changes.
-const MIGRATIONS: &[&str] = &[FORMAT_1];
+const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2];
 
 // Positions are never used twice (AUTOINCREMENT), so they order the records of all releases even after a deletion.
 const FORMAT_1: &str = "
@@ -101,6 +101,24 @@ CREATE TABLE audit (
     deleted_at INTEGER NOT NULL,
     deleted_by TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+// `told` is the fence of the tenure that was told the order last. Also keeps programs away that know no records of sides,
+// gates, holds and orders.
+const FORMAT_2: &str = "
+CREATE TABLE orders (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    release INTEGER NOT NULL REFERENCES releases (number) ON DELETE CASCADE,
+    body TEXT NOT NULL,
+    operator TEXT NOT NULL,
+    given_at INTEGER NOT NULL,
+    told INTEGER NOT NULL DEFAULT 0,
+    outcome TEXT,
+    reason TEXT,
+    answered_at INTEGER
+) STRICT;
+CREATE INDEX orders_by_release ON orders (release);
+CREATE INDEX orders_waiting ON orders (release, id) WHERE outcome IS NULL;
 ";
 
 /// Makes an empty journal where no file is. It appears whole under its name or not at all, so that neither a crash
@@ -356,6 +374,37 @@ mod tests {
         let result = Journal::open(&path);
 
         assert!(matches!(result, Err(Error::Newer { found, .. }) if found == known + 1));
+    }
+
+    #[test]
+    fn a_journal_of_the_first_format_keeps_its_releases_and_takes_orders() {
+        let folder = folder();
+        let path = folder.path().join("journal.db");
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .pragma_update(None, "application_id", APPLICATION_ID)
+            .unwrap();
+        connection
+            .pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))
+            .unwrap();
+        migrate(&connection, &path, &MIGRATIONS[..1]).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO releases (id, next_seq, fence, owner_since, expires_at, opened_at, comment, operator, status)
+                 VALUES ('r1', 1, 1, 0, 0, 0, '', 'ada@build', 'PAUSED');
+                 INSERT INTO records (release, seq, at, body)
+                 VALUES (1, 0, 0, '{\"release-opened\":{\"id\":\"r1\",\"comment\":\"\",\"operator\":\"ada@build\"}}');",
+            )
+            .unwrap();
+        drop(connection);
+
+        let journal = Journal::open(&path).unwrap();
+
+        let release = model::ReleaseId::parse("r1").unwrap();
+        assert_eq!(journal.records(&release, 0).unwrap().len(), 1);
+        let now = model::Timestamp(1);
+        let order = journal.order(&release, &model::Order::Promote, "ada@build", now);
+        assert_eq!(journal.answer(order.unwrap()).unwrap(), None);
     }
 
     #[test]

@@ -75,6 +75,15 @@ impl Tenure {
         self.poisoned.load(Ordering::SeqCst)
     }
 
+    /// The release's key in the file.
+    pub(crate) fn number(&self) -> i64 {
+        self.number
+    }
+
+    pub(crate) fn fence(&self) -> i64 {
+        self.fence
+    }
+
     pub(crate) fn poisoned(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.poisoned)
     }
@@ -239,9 +248,9 @@ pub(crate) struct Standing {
     pub(crate) number: i64,
     pub(crate) next_seq: i64,
     pub(crate) status: ReleaseStatus,
-    fence: i64,
-    owner: Option<Owner>,
-    expires_at: Timestamp,
+    pub(crate) fence: i64,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) expires_at: Timestamp,
 }
 
 pub(crate) fn standing(connection: &Connection, release: &ReleaseId) -> Result<Standing, Fault> {

@@ -20,3 +20,4 @@ mod roundtrip;
 
 pub use fact::Broken;
 pub(crate) use fact::{decode, encode};
+pub(crate) use order::{decode_order, encode_order};

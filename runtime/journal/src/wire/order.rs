@@ -3,6 +3,21 @@
 use model::InstanceId;
 use serde::{Deserialize, Serialize};
 
+use super::fact::Broken;
+
+/// The JSON of an order.
+pub(crate) fn encode_order(order: &model::Order) -> Result<String, Broken> {
+    Ok(serde_json::to_string(&Body(order.clone()))?)
+}
+
+/// The order that a JSON text says.
+pub(crate) fn decode_order(text: &str) -> Result<model::Order, Broken> {
+    Ok(serde_json::from_str::<Body>(text)?.0)
+}
+
+#[derive(Serialize, Deserialize)]
+struct Body(#[serde(with = "Order")] model::Order);
+
 #[derive(Serialize, Deserialize)]
 #[serde(
     remote = "model::Order",

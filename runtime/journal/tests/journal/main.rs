@@ -7,5 +7,6 @@ mod appending;
 mod crash;
 mod deletion;
 mod history;
+mod orders;
 mod ownership;
 mod scenario;
