@@ -807,14 +807,22 @@ fn the_help_of_the_program() {
       deploy       Deploy a package to a group
       local        Try a package on this machine, without a workspace
       rollback     Take the latest deployment of a group back
+      promote      End a canary's wait: the remaining batches go, and the version gets all traffic
+      weight       Change the share of traffic of a canary that waits for its promotion
+      approve      Pass a gate that waits for a person
+      reject       Fail a gate that waits for a person
+      skip         Leave instances out that a release has not begun with
+      pause        Let a release finish what is in flight and start nothing more until it is resumed
       resume       Go on with a release that is paused, interrupted, or whose conductor died
-      stop         End a release that is paused or interrupted
+      stop         End a release once what is in flight has finished
+      delete       Delete a release that has ended, is paused or interrupted
       ls           List releases, newest first
       show         Show where a release stands
       report       Print the full report of a release
       logs         Print what the hooks of a release printed
       watch        Follow a release until it ends
       history      List the deployments of a group, newest first
+      lock         Show which release holds a group
       plugin       Look at plugins
       completions  Print a completion script for a shell
       man          Write the manual pages

@@ -92,10 +92,37 @@ pub(crate) enum Command {
     Local(Local),
     /// Take the latest deployment of a group back
     Rollback(Rollback),
+    /// End a canary's wait: the remaining batches go, and the version gets all traffic
+    ///
+    /// Goes to whoever drives the release. Where nobody does, this command drives it on.
+    Promote(Id),
+    /// Change the share of traffic of a canary that waits for its promotion
+    ///
+    /// Goes to whoever drives the release. Where nobody does, this command drives it on.
+    Weight(Weight),
+    /// Pass a gate that waits for a person
+    ///
+    /// Goes to whoever drives the release. Where nobody does, this command drives it on.
+    Approve(Approve),
+    /// Fail a gate that waits for a person
+    ///
+    /// Goes to whoever drives the release. Where nobody does, this command drives it on.
+    Reject(Reject),
+    /// Leave instances out that a release has not begun with
+    Skip(Skip),
+    /// Let a release finish what is in flight and start nothing more until it is resumed
+    ///
+    /// Goes to whoever drives the release, and waits until it has paused.
+    Pause(Pause),
     /// Go on with a release that is paused, interrupted, or whose conductor died
     Resume(Resume),
-    /// End a release that is paused or interrupted
+    /// End a release once what is in flight has finished
     Stop(Stop),
+    /// Delete a release that has ended, is paused or interrupted
+    ///
+    /// Its records and what its hooks printed go; who deleted what and when is kept. A release that brought what an
+    /// instance runs stays.
+    Delete(Delete),
     /// List releases, newest first
     Ls(Ls),
     /// Show where a release stands
@@ -111,6 +138,8 @@ pub(crate) enum Command {
     Watch(Id),
     /// List the deployments of a group, newest first
     History(History),
+    /// Show which release holds a group
+    Lock(Lock),
     /// Look at plugins
     #[command(subcommand)]
     Plugin(Plugin),
@@ -303,6 +332,79 @@ pub(crate) struct Stop {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Do not wait until it has ended, where another process drives it
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Weight {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+    /// Share of the side that gets the version, for example 40%
+    #[arg(value_name = "PERCENT", value_parser = parse_percent)]
+    pub(crate) percent: u8,
+    /// Give a side more than its healthy instances carry by their number
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+    /// Gate, by its name in the workspace file; the one that waits when left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gate: Option<String>,
+    /// Why, for the report
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reject {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+    /// Gate, by its name in the workspace file; the one that waits when left out
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gate: Option<String>,
+    /// Why, for the report; asked for when left out
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) comment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Skip {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+    /// Instances to leave out
+    #[arg(value_name = "INSTANCE", required = true)]
+    pub(crate) instances: Vec<InstanceId>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pause {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+    /// Do not wait until it has paused
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Release, or the beginning of its id
+    pub(crate) id: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lock {
+    /// Group, APPLICATION/GROUP
+    #[arg(value_parser = parse_group)]
+    pub(crate) group: GroupRef,
 }
 
 #[derive(Debug, Args)]
@@ -375,6 +477,15 @@ fn parse_group(text: &str) -> Result<GroupRef, String> {
     }
     text.parse()
         .map_err(|error: model::InvalidId| error.to_string())
+}
+
+fn parse_percent(text: &str) -> Result<u8, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    number
+        .parse()
+        .ok()
+        .filter(|percent| *percent <= 100)
+        .ok_or_else(|| "write a whole number of percent up to 100, for example 40%".to_owned())
 }
 
 fn parse_version(text: &str) -> Result<Version, String> {

@@ -1,7 +1,7 @@
 //! What a command fails with, and the exit status that says it.
 
-use conductor::{DriveError, FetchError, PlanError, PluginError, PreflightError};
-use journal::FindError;
+use conductor::{DriveError, FetchError, OrderError, PlanError, PluginError, PreflightError};
+use journal::{DeleteError, FindError};
 use model::{GroupRef, ReleaseId};
 use spec::Position;
 use spec::workspace::{Plugin, UnknownGroup};
@@ -262,6 +262,42 @@ impl From<FindError> for Failure {
                 Self::new(Kind::Invalid, error).hint("give more of the id")
             }
         }
+    }
+}
+
+impl From<OrderError> for Failure {
+    fn from(error: OrderError) -> Self {
+        let hints = match error {
+            OrderError::Journal(error) => return error.into(),
+            OrderError::Refused { ref release, .. } => {
+                vec![format!("see where it stands: cutover show {release}")]
+            }
+            OrderError::Ended { ref release, .. } => {
+                vec![format!("see how it ended: cutover report {release}")]
+            }
+            OrderError::NotDriven { ref release, .. } => vec![
+                format!("go on with it: cutover resume {release}"),
+                format!("or end it: cutover stop {release}"),
+            ],
+        };
+        let mut failure = Self::new(Kind::Invalid, error);
+        failure.hints = hints;
+        failure
+    }
+}
+
+impl From<DeleteError> for Failure {
+    fn from(error: DeleteError) -> Self {
+        let hint = match error {
+            DeleteError::Journal(error) => return error.into(),
+            DeleteError::Active { ref release, .. } => {
+                format!("end it first: cutover stop {release}")
+            }
+            DeleteError::StillInstalled { ref group, .. } => {
+                format!("deploy something else to it first: cutover deploy {group} --package URI")
+            }
+        };
+        Self::new(Kind::Invalid, error).hint(hint)
     }
 }
 

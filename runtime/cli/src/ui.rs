@@ -190,6 +190,20 @@ impl Ui {
         }
     }
 
+    /// Asks for a line of text. `None` when there is no terminal to ask on, or nothing was said.
+    pub(crate) fn ask_text(self, question: &str) -> Option<String> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return None;
+        }
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{question} ");
+        let _ = stderr.flush();
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).ok()?;
+        let answer = answer.trim();
+        (!answer.is_empty()).then(|| answer.to_owned())
+    }
+
     /// Asks a yes-or-no question. `None` when there is no terminal to ask on.
     pub(crate) fn ask(self, question: &str) -> Option<bool> {
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {

@@ -24,12 +24,16 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) async fn to_the_end(ui: Ui, running: Running) -> Result<(), Failure> {
     let progress = Arc::new(Progress::new(ui));
     let state = shown(running, progress.clone(), progress).await?;
-    let document = Document::of(&state, state.status, now());
-    match ui.output {
-        Output::Json => ui.answer_json(&document),
-        Output::Text => ui.answer(&headline(&state, state.status)),
-    }
+    answer(ui, &state, state.status);
     verdict(&state, state.status)
+}
+
+/// Answers with where a release stands: its report as JSON, or its headline.
+pub(crate) fn answer(ui: Ui, state: &State, seen_as: ReleaseStatus) {
+    match ui.output {
+        Output::Json => ui.answer_json(&Document::of(state, seen_as, now())),
+        Output::Text => ui.answer(&headline(state, seen_as)),
+    }
 }
 
 /// Drives to the end while progress is shown and an observer is told.

@@ -1,12 +1,19 @@
 //! `cutover rollback`.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use conductor::RollbackRequest;
+use conductor::{Conductor, RollbackRequest};
+use model::{
+    Direction, GroupRef, Order, ReleaseId, ReleaseStatus, StopFailures, Strategy, Version,
+};
 
 use crate::args::Rollback;
-use crate::commands::{deploy, drive};
+use crate::commands::follow::Follower;
+use crate::commands::order::Given;
+use crate::commands::{deploy, drive, order};
 use crate::failure::{Failure, Kind};
+use crate::progress::Progress;
 use crate::ui::Ui;
 use crate::workspace;
 
@@ -19,6 +26,11 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
         comment: arguments.comment,
     };
     let group = request.group.clone();
+    if !arguments.dry_run
+        && let Some(canary) = canary_of(&conductor, &group)?
+    {
+        return take_back(ui, &conductor, &canary, &request, arguments.yes).await;
+    }
     let planned = conductor
         .plan_rollback(request)
         .await
@@ -36,10 +48,96 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
             deployment.group,
             deployment.revision.version
         );
-        // Without a terminal the command itself is the answer: a rollback destroys nothing, and scripts need it.
-        if ui.ask(&question) == Some(false) {
-            return Err(Failure::new(Kind::Usage, "not confirmed"));
-        }
+        confirm(ui, &question)?;
     }
     drive::to_the_end(ui, conductor.open(planned)?).await
+}
+
+/// Without a terminal the command itself is the answer: a rollback destroys nothing, and scripts need it.
+fn confirm(ui: Ui, question: &str) -> Result<(), Failure> {
+    if ui.ask(question) == Some(false) {
+        return Err(Failure::new(Kind::Usage, "not confirmed"));
+    }
+    Ok(())
+}
+
+/// A canary that has not ended.
+struct Canary {
+    release: ReleaseId,
+    version: Version,
+    /// The records that are there already.
+    records: u64,
+}
+
+/// The canary whose release holds a group, while it waits for its promotion or goes on.
+fn canary_of(conductor: &Conductor, group: &GroupRef) -> Result<Option<Canary>, Failure> {
+    let Some(holder) = conductor.journal().holder(group)? else {
+        return Ok(None);
+    };
+    let state = order::state(conductor, &holder.release)?;
+    let canary = state.deployments.iter().find(|deployment| {
+        let plan = &deployment.plan;
+        plan.group == *group
+            && deployment.ended_at.is_none()
+            && plan.direction == Direction::Deploy
+            && matches!(plan.strategy, Strategy::Canary { .. })
+    });
+    Ok(canary.map(|canary| Canary {
+        release: holder.release,
+        version: canary.plan.revision.version.clone(),
+        records: state.next_seq,
+    }))
+}
+
+/// Has a canary taken back by the release that it belongs to.
+async fn take_back(
+    ui: Ui,
+    conductor: &Conductor,
+    canary: &Canary,
+    request: &RollbackRequest,
+    yes: bool,
+) -> Result<(), Failure> {
+    let Canary {
+        release, version, ..
+    } = canary;
+    if request.stop_failures == StopFailures::Ignore {
+        let text = format!(
+            "release {release} goes on and has its own rule for scripts that fail to stop a version"
+        );
+        return Err(Failure::new(Kind::Usage, text).hint("leave --ignore-stop-failures out"));
+    }
+    if !yes {
+        let group = &request.group;
+        confirm(
+            ui,
+            &format!("Take {version} of {group} back? Release {release} ends as FAILED."),
+        )?;
+    }
+    let reason = Some(request.comment.clone()).filter(|comment| !comment.is_empty());
+    let order = Order::Rollback { reason };
+    let (state, seen_as) = match order::give(conductor, release, &order).await? {
+        Given::Taken => {
+            let journal = conductor.journal().clone();
+            let follower = Follower::new(ui, journal, release.clone(), canary.records);
+            order::unless_interrupted(follower.to_the_end()).await??
+        }
+        Given::TakenUp(running, given) => {
+            let progress = Arc::new(Progress::new(ui));
+            let state = drive::shown(*running, progress.clone(), progress).await?;
+            order::warn_if_refused(ui, conductor, given)?;
+            let status = state.status;
+            (state, status)
+        }
+    };
+    drive::answer(ui, &state, seen_as);
+    // The release has failed as it was told to; what counts is the way back.
+    let is_back = state.deployments.last().is_some_and(|last| {
+        matches!(last.plan.direction, Direction::Rollback { .. })
+            && last.status == ReleaseStatus::Succeeded
+    });
+    if is_back && seen_as.is_terminal() {
+        Ok(())
+    } else {
+        drive::verdict(&state, seen_as)
+    }
 }
