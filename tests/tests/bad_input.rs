@@ -65,7 +65,7 @@ fn unknown_keys_wrong_types_and_missing_fields_of_a_workspace() {
     assert_snapshot!(refused("      web:", "      web:\n        keep_revisions: many\n        strategy: {concurency: 1}"), @"
     error: the workspace file `cutover.yaml` has problems
     cutover.yaml:5:25: `keep_revisions`: expected a whole number from 0 to 1000, found text `many`
-    cutover.yaml:6:20: unknown key `concurency`; expected one of `type`, `concurrency`, `failure_threshold`, `on_failure`
+    cutover.yaml:6:20: unknown key `concurency`; expected one of `type`, `concurrency`, `batches`, `first_batch`, `remaining_batches`, `wait_between`, `spread_by`, `minimum_healthy`, `failure_threshold`, `batch_failure_threshold`, `on_failure`, `traffic`, `promote`, `bake`, `retire`
       hint: did you mean `concurrency`?
     ");
     assert_snapshot!(refused("      web:", "      web: ]"), @"
@@ -83,15 +83,6 @@ fn what_this_version_does_not_do_is_refused_by_name() {
         refusal(&site, "v1", &[])
     };
 
-    assert_snapshot!(refused("      web:", "      web:\n        strategy: {type: blue-green}"), @"
-    error: the workspace file `cutover.yaml` has problems
-    cutover.yaml:5:26: strategy `blue-green` is not supported by this version of cutover
-    ");
-    assert_snapshot!(refused("      web:", "      web:\n        strategy: {type: canary, first_batch: 1}"), @"
-    error: the workspace file `cutover.yaml` has problems
-    cutover.yaml:5:26: strategy `canary` is not supported by this version of cutover
-    cutover.yaml:5:34: `first_batch` is not supported by this version of cutover
-    ");
     assert_snapshot!(refused("\"local:\"", "\"agent:web-1\""), @"
     error: the workspace file `cutover.yaml` has problems
     cutover.yaml:6:31: the host `agent:web-1` is not supported by this version of cutover

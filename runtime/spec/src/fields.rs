@@ -145,6 +145,40 @@ impl<'n> Fields<'n> {
         field
     }
 
+    /// What a reader makes of a key's value: `Some(None)` where the key is left out, `None` where it is unfit.
+    pub(crate) fn optional<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(Field<'n>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        match self.get(name) {
+            Some(field) => read(field).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// Reports a key that is left out and needed for a reason that is not plain.
+    pub(crate) fn required_for(
+        &self,
+        name: &'static str,
+        reason: &str,
+        hint: &str,
+        problems: &mut Collector,
+    ) {
+        if self.get(name).is_none() && !self.misspelt.contains(&name) {
+            let at = self.entry(name).map_or(self.at, |entry| entry.key_at);
+            problems.error_with_hint(at, format!("missing key `{name}`: {reason}"), hint);
+        }
+    }
+
+    /// Reports that none of a few keys is there.
+    pub(crate) fn missing_choice(&self, names: &[&'static str], problems: &mut Collector) {
+        if !names.iter().any(|name| self.misspelt.contains(name)) {
+            let message = format!("expected one of the keys {}", quoted_list(names));
+            problems.error(self.at, message);
+        }
+    }
+
     fn entry(&self, name: &str) -> Option<&'n Entry> {
         let Shape { keys, aliases, .. } = self.shape;
         debug_assert!(
@@ -184,6 +218,15 @@ pub(crate) enum BareNumber {
     Refused,
 }
 
+impl BareNumber {
+    fn expected(self) -> &'static str {
+        match self {
+            BareNumber::Seconds => "a number of seconds or a duration such as `30s` or `5m`",
+            BareNumber::Refused => "a duration such as `30s`, `5m` or `1h`",
+        }
+    }
+}
+
 impl<'n> Field<'n> {
     pub(crate) fn of(entry: &'n Entry) -> Self {
         Self {
@@ -201,12 +244,24 @@ impl<'n> Field<'n> {
         problems.error(self.at(), self.mismatch_message(expected));
     }
 
-    fn mismatch_message(self, expected: &str) -> String {
+    pub(crate) fn mismatch_message(self, expected: &str) -> String {
         format!(
             "`{}`: expected {expected}, found {}",
             excerpt(self.name),
             self.node.description()
         )
+    }
+
+    /// The value of a key, where this is a mapping that has it. The other keys are not looked at.
+    pub(crate) fn member(self, key: &str) -> Option<Field<'n>> {
+        match &self.node.value {
+            Value::Mapping(entries) => entries
+                .iter()
+                .find(|entry| entry.key == key)
+                .map(Field::of)
+                .filter(|field| !field.node.is_null()),
+            _ => None,
+        }
     }
 
     /// The raw text of a scalar.
@@ -320,14 +375,21 @@ impl<'n> Field<'n> {
 
     /// A duration longer than nothing.
     pub(crate) fn duration(self, bare: BareNumber, problems: &mut Collector) -> Option<Duration> {
-        let expected = match bare {
-            BareNumber::Seconds => "a number of seconds or a duration such as `30s` or `5m`",
-            BareNumber::Refused => "a duration such as `30s`, `5m` or `1h`",
-        };
         let Some((text, _)) = self.scalar() else {
-            self.mismatch(expected, problems);
+            self.mismatch(bare.expected(), problems);
             return None;
         };
+        self.duration_in(text, bare, problems)
+    }
+
+    /// A duration longer than nothing that is part of this text.
+    pub(crate) fn duration_in(
+        self,
+        text: &str,
+        bare: BareNumber,
+        problems: &mut Collector,
+    ) -> Option<Duration> {
+        let expected = bare.expected();
         let text = text.trim();
         let milliseconds = match bare {
             BareNumber::Seconds => decimal_milliseconds(text),

@@ -8,12 +8,13 @@ use model::{
     Router, Script, SideGroup, SshSettings, Strategy,
 };
 
-use super::{instance, ssh, strategy};
-use crate::fields::{BareNumber, Field, Shape, environment};
+use super::plugin::declared;
+use super::strategy::Kind;
+use super::{gate, instance, sides, ssh, strategy};
+use crate::fields::{BareNumber, Field, Fields, Shape, environment};
 use crate::hooks::{self, Notation, within_package};
 use crate::json;
-use crate::problem::{Collector, Position, excerpt, quoted_list, suggestion};
-use crate::yaml::Value;
+use crate::problem::{Collector, Position, excerpt};
 
 pub(super) static GROUP: Shape = Shape {
     name: "group",
@@ -23,14 +24,17 @@ pub(super) static GROUP: Shape = Shape {
         "env",
         "ssh",
         "instances",
+        "sides",
         "strategy",
         "load_balancer",
+        "traffic",
+        "gates",
         "scripts",
         "appspec",
         "keep_revisions",
     ],
     aliases: &[],
-    unsupported: &["sides", "traffic"],
+    unsupported: &[],
 };
 
 pub(super) static BALANCER: Shape = Shape {
@@ -40,10 +44,17 @@ pub(super) static BALANCER: Shape = Shape {
     unsupported: &[],
 };
 
+pub(super) static ROUTER: Shape = Shape {
+    name: "traffic",
+    keys: &["plugin", "config", "timeout"],
+    aliases: &[],
+    unsupported: &[],
+};
+
 /// The folder of an instance whose `rootdir` is left out.
 const DEFAULT_ROOTDIR: &str = "/opt/cutover";
-/// The longest wait for a load balancer when `timeout` is left out.
-const DEFAULT_BALANCER_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// The longest wait for a load balancer, or for a switch, when `timeout` is left out.
+const DEFAULT_TRAFFIC_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 const DEFAULT_KEEP_REVISIONS: u32 = 5;
 
 /// A deployment group: instances with one strategy.
@@ -111,24 +122,24 @@ pub(super) fn parse(
         env: environment(fields.get("env"), problems),
         ssh: ssh::parse(fields.get("ssh"), &SshSettings::default(), problems),
     };
-    // A group that has `sides` has its instances there; it is refused for them alone.
-    let has_sides = field_has(field, "sides");
-    let instances = match fields.get("instances") {
-        Some(field) => instance::parse_all(field, &inherited, problems),
-        None => {
-            if !has_sides {
-                fields.required("instances", problems);
-            }
-            Vec::new()
-        }
-    };
+    let kind = strategy::kind(fields.get("strategy"), problems);
+    let members = sides::parse(&fields, kind, &inherited, problems);
     let settings = match fields.get("strategy") {
-        Some(field) => strategy::parse(field, problems),
+        Some(field) => strategy::parse(field, kind, &members, problems),
         None => Some(strategy::Settings::default()),
     };
     let balancer = fields
         .get("load_balancer")
         .and_then(|field| balancer(field, seen.plugins, problems));
+    let router = fields
+        .get("traffic")
+        .and_then(|field| router(field, seen.plugins, problems));
+    if let Some(kind) = kind {
+        fits_traffic(&fields, kind, problems);
+    }
+    let gates = fields.get("gates").map_or(Some(Vec::new()), |field| {
+        gate::parse_all(field, seen.plugins, problems)
+    });
     let form = fields.get("scripts").map(|field| form(field, problems));
     let appspec = fields
         .get("appspec")
@@ -137,33 +148,85 @@ pub(super) fn parse(
         .get("keep_revisions")
         .and_then(|field| field.number(0..=1000, problems));
     let settings = settings?;
+    let place = |key: &str| fields.get(key).map_or(field.name_at, |field| field.name_at);
     Some(Group {
         reference: reference?,
         service_id,
-        instances,
-        sides: Vec::new(),
+        instances: members.instances,
+        sides: members.sides,
         strategy: settings.strategy,
         batching: settings.batching,
-        wait_between: Duration::ZERO,
-        spread_by: None,
+        wait_between: settings.wait_between,
+        spread_by: settings.spread_by,
         failure_threshold: settings.failure_threshold,
-        batch_failure_threshold: None,
-        minimum_healthy: None,
-        gates: Vec::new(),
+        batch_failure_threshold: settings.batch_failure_threshold,
+        minimum_healthy: settings.minimum_healthy,
+        gates: gates?,
         on_failure: settings.on_failure,
         balancer,
-        router: None,
+        router,
         form,
         appspec,
         keep_revisions: keep_revisions
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(DEFAULT_KEEP_REVISIONS),
         at: field.name_at,
-        balancer_at: fields
-            .get("load_balancer")
-            .map_or(field.name_at, |field| field.name_at),
-        router_at: field.name_at,
+        balancer_at: place("load_balancer"),
+        router_at: place("traffic"),
     })
+}
+
+/// Holds `traffic` and `load_balancer` against what the strategy does with the traffic.
+fn fits_traffic(fields: &Fields<'_>, kind: Kind, problems: &mut Collector) {
+    let traffic = fields.get("traffic");
+    let share = fields
+        .get("strategy")
+        .and_then(|strategy| strategy.member("traffic"));
+    match kind {
+        Kind::Rolling => {
+            if let Some(traffic) = traffic {
+                problems.error_with_hint(
+                    traffic.name_at,
+                    "`traffic` is for the strategies `blue-green` and `canary`, and this is `rolling`",
+                    "set the `type` of `strategy`; instances of a rolling deployment leave and join a `load_balancer`",
+                );
+            }
+        }
+        Kind::BlueGreen => {
+            if traffic.is_none() {
+                fields.required_for(
+                    "traffic",
+                    "the strategy `blue-green` switches it from side to side",
+                    "write `traffic: {plugin: NAME, config: {…}}`",
+                    problems,
+                );
+            }
+        }
+        Kind::Canary => {
+            if let Some(traffic) = traffic
+                && fields.get("load_balancer").is_none()
+            {
+                problems.error_with_hint(
+                    traffic.name_at,
+                    "`traffic` of a `canary` needs a `load_balancer` too: its instances leave one side and join the other",
+                    "write `load_balancer: {plugin: NAME, config: {…}}`",
+                );
+            }
+            if traffic.is_none() {
+                let needs = |what: Field<'_>, problems: &mut Collector| {
+                    problems.error_with_hint(
+                        what.name_at,
+                        format!("`{}` needs the group's `traffic`: nothing moves the traffic without it", what.name),
+                        "write `traffic: {plugin: NAME, config: {…}}` in the group, or leave this out",
+                    );
+                };
+                share
+                    .into_iter()
+                    .chain(fields.get("sides"))
+                    .for_each(|what| needs(what, problems));
+            }
+        }
+    }
 }
 
 fn service_id(
@@ -184,10 +247,6 @@ fn service_id(
     seen.service_ids
         .insert(id, (group.to_owned(), field.at().line));
     Some(id)
-}
-
-fn field_has(field: Field<'_>, key: &str) -> bool {
-    matches!(&field.node.value, Value::Mapping(entries) if entries.iter().any(|entry| entry.key == key))
 }
 
 fn form(field: Field<'_>, problems: &mut Collector) -> BTreeMap<LifecycleEvent, Vec<Script>> {
@@ -222,50 +281,38 @@ fn appspec(field: Field<'_>, problems: &mut Collector) -> Option<String> {
 }
 
 fn balancer(field: Field<'_>, plugins: &[&str], problems: &mut Collector) -> Option<Balancer> {
-    let fields = field.fields(&BALANCER, problems)?;
-    let plugin = fields
-        .required("plugin", problems)
-        .and_then(|field| declared_plugin(field, plugins, problems));
-    let config = json::config(fields.get("config"), problems);
-    let timeout = match fields.get("timeout") {
-        Some(field) => field.duration(BareNumber::Refused, problems),
-        None => Some(DEFAULT_BALANCER_TIMEOUT),
-    };
+    let (plugin, config, timeout) = plugin_call(field, &BALANCER, plugins, problems)?;
     Some(Balancer::Plugin {
-        plugin: plugin?,
-        config: config?,
-        timeout: timeout?,
+        plugin,
+        config,
+        timeout,
     })
 }
 
-fn declared_plugin(
+fn router(field: Field<'_>, plugins: &[&str], problems: &mut Collector) -> Option<Router> {
+    let (plugin, config, timeout) = plugin_call(field, &ROUTER, plugins, problems)?;
+    Some(Router::Plugin {
+        plugin,
+        config,
+        timeout,
+    })
+}
+
+/// The plugin, its configuration and the longest wait for it.
+fn plugin_call(
     field: Field<'_>,
+    shape: &'static Shape,
     plugins: &[&str],
     problems: &mut Collector,
-) -> Option<PluginName> {
-    let text = field.text(problems)?;
-    if plugins.contains(&text) {
-        // A declared plugin with a bad name is reported where it is declared.
-        return PluginName::parse(text).ok();
-    }
-    let message = match plugins {
-        [] => format!(
-            "the plugin `{}` is not declared; `plugins` has none",
-            excerpt(text)
-        ),
-        _ => format!(
-            "the plugin `{}` is not declared; `plugins` has {}",
-            excerpt(text),
-            quoted_list(plugins)
-        ),
+) -> Option<(PluginName, String, Duration)> {
+    let fields = field.fields(shape, problems)?;
+    let plugin = fields
+        .required("plugin", problems)
+        .and_then(|field| declared(field, plugins, problems));
+    let config = json::config(fields.get("config"), problems);
+    let timeout = match fields.get("timeout") {
+        Some(field) => field.duration(BareNumber::Refused, problems),
+        None => Some(DEFAULT_TRAFFIC_TIMEOUT),
     };
-    let hint = match suggestion(text, plugins) {
-        Some(meant) => format!("did you mean `{meant}`?"),
-        None => format!(
-            "declare it: `plugins: {{{}: {{component: …}}}}`",
-            excerpt(text)
-        ),
-    };
-    problems.error_with_hint(field.at(), message, hint);
-    None
+    Some((plugin?, config?, timeout?))
 }

@@ -24,9 +24,18 @@ pub(super) struct Inherited {
     pub(super) ssh: SshSettings,
 }
 
+/// The instances of one group that have been read so far, for what must be unique among them.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    lines: HashMap<InstanceId, usize>,
+    /// By host and rootdir.
+    places: HashMap<(String, String), InstanceId>,
+}
+
 pub(super) fn parse_all(
     field: Field<'_>,
     inherited: &Inherited,
+    seen: &mut Seen,
     problems: &mut Collector,
 ) -> Vec<Instance> {
     let items = field.items("instances", problems);
@@ -34,20 +43,18 @@ pub(super) fn parse_all(
         problems.error(field.at(), "a group needs at least one instance");
     }
     let mut instances: Vec<Instance> = Vec::new();
-    let mut lines = HashMap::new();
-    let mut places = HashMap::new();
     for item in items {
         let Some(instance) = parse(item, inherited, problems) else {
             continue;
         };
         let place = (instance.host.to_string(), instance.rootdir.clone());
-        if let Some(first) = lines.insert(instance.id.clone(), item.at().line) {
+        if let Some(first) = seen.lines.insert(instance.id.clone(), item.at().line) {
             let message = format!(
                 "the instance `{}` is given twice, first on line {first}",
                 instance.id
             );
             problems.error(item.at(), message);
-        } else if let Some(other) = places.insert(place, instance.id.clone()) {
+        } else if let Some(other) = seen.places.insert(place, instance.id.clone()) {
             let message = format!(
                 "`{other}` and `{}` share the rootdir `{}` on one host",
                 instance.id,

@@ -3,11 +3,14 @@
 //! [`parse`] gives a [`Workspace`] in which every reference has been checked. Finding and reading the file is the
 //! caller's, and so is resolving the file's relative paths.
 
+mod batches;
 mod file;
+mod gate;
 mod group;
 mod instance;
 mod packages;
 mod plugin;
+mod sides;
 mod ssh;
 mod strategy;
 
@@ -24,14 +27,18 @@ pub(crate) fn shapes() -> Vec<&'static crate::fields::Shape> {
         &file::APPLICATION,
         &group::GROUP,
         &group::BALANCER,
+        &group::ROUTER,
+        &gate::GATE,
         &instance::INSTANCE,
         &packages::PACKAGES,
         &packages::LIMITS,
         &plugin::PLUGIN,
         &plugin::GRANTS,
         &plugin::DIRECTORY,
+        &sides::SIDE,
         &ssh::SSH,
         &strategy::STRATEGY,
+        &strategy::PROMOTE,
         &crate::hooks::FORM_SCRIPT,
     ]
 }

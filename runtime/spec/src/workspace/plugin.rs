@@ -7,7 +7,7 @@ use model::PluginName;
 
 use crate::fields::{Field, Shape, is_variable_name};
 use crate::json;
-use crate::problem::{Collector, Position, excerpt};
+use crate::problem::{Collector, Position, excerpt, quoted_list, suggestion};
 use crate::yaml::Value;
 
 pub(super) static PLUGIN: Shape = Shape {
@@ -262,4 +262,37 @@ fn single_pair(item: Field<'_>) -> Option<Field<'_>> {
         Value::Mapping(entries) if entries.len() == 1 => entries.first().map(Field::of),
         _ => None,
     }
+}
+
+/// The name of a plugin that the workspace declares.
+pub(super) fn declared(
+    field: Field<'_>,
+    plugins: &[&str],
+    problems: &mut Collector,
+) -> Option<PluginName> {
+    let text = field.text(problems)?;
+    if plugins.contains(&text) {
+        // A declared plugin with a bad name is reported where it is declared.
+        return PluginName::parse(text).ok();
+    }
+    let message = match plugins {
+        [] => format!(
+            "the plugin `{}` is not declared; `plugins` has none",
+            excerpt(text)
+        ),
+        _ => format!(
+            "the plugin `{}` is not declared; `plugins` has {}",
+            excerpt(text),
+            quoted_list(plugins)
+        ),
+    };
+    let hint = match suggestion(text, plugins) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!(
+            "declare it: `plugins: {{{}: {{component: …}}}}`",
+            excerpt(text)
+        ),
+    };
+    problems.error_with_hint(field.at(), message, hint);
+    None
 }
