@@ -15,6 +15,7 @@ mod rehearsal;
 pub mod rollback;
 mod sequence;
 pub mod split;
+mod spread;
 mod state;
 mod strategy;
 pub mod traffic;
@@ -22,6 +23,7 @@ pub mod traffic;
 pub use decide::{Action, Engine, HoldAction, Input, Output, Refusal, SwitchAction, Work};
 pub use rehearsal::rehearse;
 pub use sequence::{Doing, PlannedStep, Traffic, planned_steps, sequence};
+pub use spread::spread;
 pub use state::{
     DeploymentState, HoldState, InstanceState, Misfit, Progress, State, StepState, SwitchState,
 };
