@@ -21,8 +21,6 @@ pub(crate) struct Shape {
     pub(crate) keys: &'static [&'static str],
     /// Other spellings that are read but not recommended.
     pub(crate) aliases: &'static [&'static str],
-    /// Keys of the contract that this version refuses. They are never ignored: whoever writes one relies on it.
-    pub(crate) unsupported: &'static [&'static str],
 }
 
 /// What becomes of a key that no reader asks for.
@@ -97,12 +95,7 @@ impl<'n> Fields<'n> {
             if shape.keys.contains(&key) || shape.aliases.contains(&key) {
                 continue;
             }
-            if shape.unsupported.contains(&key) {
-                problems.error(
-                    *key_at,
-                    format!("`{key}` is not supported by this version of cutover"),
-                );
-            } else if unknown == Unknown::Warned {
+            if unknown == Unknown::Warned {
                 warn_of_unknown(key, *key_at, shape, problems);
             } else {
                 let message = format!(

@@ -37,21 +37,18 @@ pub(crate) static AWS_SCRIPT: Shape = Shape {
     name: "aws-script",
     keys: &["location", "timeout", "runas", "sudo"],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(crate) static JD_SCRIPT: Shape = Shape {
     name: "jd-script",
     keys: &["command", "location", "timeout", "runas"],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(crate) static FORM_SCRIPT: Shape = Shape {
     name: "script",
     keys: &["command", "timeout", "runas"],
     aliases: &[],
-    unsupported: &[],
 };
 
 impl Notation {

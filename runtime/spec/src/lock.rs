@@ -16,14 +16,12 @@ static LOCK: Shape = Shape {
     name: "lock",
     keys: &["version", "plugins"],
     aliases: &[],
-    unsupported: &[],
 };
 
 static ENTRY: Shape = Shape {
     name: "entry",
     keys: &["component", "digest", "size"],
     aliases: &[],
-    unsupported: &[],
 };
 
 const HEADER: &str = "# Written by cutover. Keep it under version control: it pins the plugins of this workspace.\nversion: 1\n";

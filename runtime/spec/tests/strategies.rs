@@ -557,6 +557,54 @@ fn amount() -> impl Strategy<Value = Amount> {
     ]
 }
 
+const EVERYTHING: &str = r#"plugins: {lb: {component: lb}}
+applications:
+  shop:
+    groups:
+      colours:
+        strategy: {type: blue-green, batches: [1, 100%], bake: 5m, retire: stop, wait_between: 1s, spread_by: zone}
+        sides:
+          blue: {group: {backend: b}, instances: [{id: b1, host: 'local:', rootdir: /srv/b, labels: [zone=a]}]}
+          green: {instances: [{id: g1, host: 'local:', rootdir: /srv/g}]}
+        traffic: {plugin: lb, config: {map: shop}, timeout: 90s}
+        gates: [{name: go, approve: 'Go?', after: last}, {name: smoke, command: 'true', on_fail: pause}]
+      canary:
+        strategy: {type: canary, first_batch: 1, remaining_batches: 1, traffic: 20%, promote: {after: 10m}, minimum_healthy: 1}
+        instances: [{id: w1, host: 'local:'}, {id: w2, host: 'local:', rootdir: /srv/w2}]
+        sides: {current: {group: {backend: c}}, new: {}}
+        load_balancer: {plugin: lb}
+        traffic: {plugin: lb}
+        gates: [{name: errors, plugin: lb, config: {below: 1}, interval: 5s, timeout: 1m, on_inconclusive: continue}]
+"#;
+
+#[test]
+fn reads_several_strategies_in_one_workspace() {
+    let parsed = parse(EVERYTHING, Path::new("f")).unwrap();
+
+    let names: Vec<_> = parsed
+        .value
+        .groups
+        .iter()
+        .map(|group| group.strategy.name())
+        .collect();
+    assert_eq!(names, ["blue-green", "canary"]);
+}
+
+proptest! {
+    #[test]
+    fn a_damaged_file_never_panics_and_problems_point_into_it(cut in 0..EVERYTHING.len(), length in 0..60usize, junk in "(?s)[ -~\n]{0,12}") {
+        let (start, end) = (cut, (cut + length).min(EVERYTHING.len()));
+        let text = format!("{}{junk}{}", &EVERYTHING[..start], &EVERYTHING[end..]);
+
+        if let Err(problems) = parse(&text, Path::new("f")) {
+            prop_assert!(problems.has_errors());
+            for problem in problems {
+                prop_assert!((1..=text.split(['\n', '\r']).count()).contains(&problem.line), "{}", problem);
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 

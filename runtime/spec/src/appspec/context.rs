@@ -12,7 +12,6 @@ static CONTEXT: Shape = Shape {
     keys: &["type", "user", "range"],
     // What the peer reads; its documentation says `user`.
     aliases: &["name"],
-    unsupported: &[],
 };
 
 /// The highest category.

@@ -24,7 +24,6 @@ static AWS: Shape = Shape {
         "permissions",
     ],
     aliases: &["permisssions", "env", "Resources"],
-    unsupported: &[],
 };
 
 static JD: Shape = Shape {
@@ -37,14 +36,12 @@ static JD: Shape = Shape {
         "env",
     ],
     aliases: &["permisssions", "repeatPolicy"],
-    unsupported: &[],
 };
 
 static FILE: Shape = Shape {
     name: "file",
     keys: &["source", "destination"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// The numbers of JD's deployment settings, where the policy is not a part of the file.

@@ -15,7 +15,6 @@ static PERMISSION: Shape = Shape {
         "object", "pattern", "except", "owner", "group", "mode", "acls", "context", "type",
     ],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// Where the parts of a permission are written, and what a check of the package needs besides the model.

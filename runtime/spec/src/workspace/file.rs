@@ -17,14 +17,12 @@ pub(super) static WORKSPACE: Shape = Shape {
     name: "workspace",
     keys: &["journal", "packages", "plugins", "applications"],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(super) static APPLICATION: Shape = Shape {
     name: "application",
     keys: &["groups"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// The content of `cutover.yaml`.

@@ -25,7 +25,6 @@ pub(super) static GATE: Shape = Shape {
         "on_inconclusive",
     ],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// How long a command or a plugin may leave a gate undecided when `timeout` is left out. A person has all the time.

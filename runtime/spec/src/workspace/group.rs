@@ -34,21 +34,18 @@ pub(super) static GROUP: Shape = Shape {
         "keep_revisions",
     ],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(super) static BALANCER: Shape = Shape {
     name: "load-balancer",
     keys: &["plugin", "config", "timeout"],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(super) static ROUTER: Shape = Shape {
     name: "traffic",
     keys: &["plugin", "config", "timeout"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// The folder of an instance whose `rootdir` is left out.
@@ -193,14 +190,12 @@ fn fits_traffic(fields: &Fields<'_>, kind: Kind, problems: &mut Collector) {
             }
         }
         Kind::BlueGreen => {
-            if traffic.is_none() {
-                fields.required_for(
-                    "traffic",
-                    "the strategy `blue-green` switches it from side to side",
-                    "write `traffic: {plugin: NAME, config: {…}}`",
-                    problems,
-                );
-            }
+            fields.required_for(
+                "traffic",
+                "the strategy `blue-green` switches it from side to side",
+                "write `traffic: {plugin: NAME, config: {…}}`",
+                problems,
+            );
         }
         Kind::Canary => {
             if let Some(traffic) = traffic
@@ -213,17 +208,14 @@ fn fits_traffic(fields: &Fields<'_>, kind: Kind, problems: &mut Collector) {
                 );
             }
             if traffic.is_none() {
-                let needs = |what: Field<'_>, problems: &mut Collector| {
-                    problems.error_with_hint(
-                        what.name_at,
-                        format!("`{}` needs the group's `traffic`: nothing moves the traffic without it", what.name),
-                        "write `traffic: {plugin: NAME, config: {…}}` in the group, or leave this out",
+                for what in share.into_iter().chain(fields.get("sides")) {
+                    let message = format!(
+                        "`{}` needs the group's `traffic`: nothing moves the traffic without it",
+                        what.name
                     );
-                };
-                share
-                    .into_iter()
-                    .chain(fields.get("sides"))
-                    .for_each(|what| needs(what, problems));
+                    let hint = "write `traffic: {plugin: NAME, config: {…}}` in the group, or leave this out";
+                    problems.error_with_hint(what.name_at, message, hint);
+                }
             }
         }
     }

@@ -13,7 +13,6 @@ pub(super) static INSTANCE: Shape = Shape {
     name: "instance",
     keys: &["id", "host", "ssh", "rootdir", "address", "labels", "env"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// What instances take from their group.

@@ -8,14 +8,12 @@ pub(super) static PACKAGES: Shape = Shape {
     name: "packages",
     keys: &["limits"],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(super) static LIMITS: Shape = Shape {
     name: "package-limits",
     keys: &["size", "entries", "ratio", "path"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// How the packages of a workspace are treated.

@@ -14,21 +14,18 @@ pub(super) static PLUGIN: Shape = Shape {
     name: "plugin",
     keys: &["component", "config", "grants"],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(super) static GRANTS: Shape = Shape {
     name: "grants",
     keys: &["sockets", "http", "directories", "secrets", "programs"],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(super) static DIRECTORY: Shape = Shape {
     name: "directory",
     keys: &["name", "path", "access"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// A WebAssembly component that the workspace uses.

@@ -17,7 +17,6 @@ pub(super) static SIDE: Shape = Shape {
     name: "side",
     keys: &["group", "instances"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// The instances and sides of a group.

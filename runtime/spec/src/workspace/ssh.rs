@@ -12,7 +12,6 @@ pub(super) static SSH: Shape = Shape {
     name: "ssh",
     keys: &["connect_timeout", "retries", "sudo", "agent_dir"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// The SSH client counts in whole seconds.

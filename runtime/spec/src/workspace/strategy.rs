@@ -34,14 +34,12 @@ pub(super) static STRATEGY: Shape = Shape {
         "retire",
     ],
     aliases: &[],
-    unsupported: &[],
 };
 
 pub(super) static PROMOTE: Shape = Shape {
     name: "promote",
     keys: &["after"],
     aliases: &[],
-    unsupported: &[],
 };
 
 /// The words of `on_failure`.
