@@ -269,7 +269,7 @@ fn refuses_keys_of_another_strategy_by_name() {
       hint: leave it out, or set `type: blue-green`
     ");
     assert_snapshot!(check_colours(", minimum_healthy: 1, traffic: 10%, first_batch: 1", TRAFFIC), @"
-    f:6:38: `minimum_healthy` is a key of the strategies `rolling`, `canary`, and this is `blue-green`
+    f:6:38: `minimum_healthy` is a key of the strategies `rolling` and `canary`, and this is `blue-green`
       hint: leave it out: the side that changes serves nothing while it does
     f:6:58: `traffic` is a key of the strategy `canary`, and this is `blue-green`
       hint: leave it out: all of the traffic is switched at once
@@ -277,9 +277,9 @@ fn refuses_keys_of_another_strategy_by_name() {
       hint: use `batches`, for example `batches: [1, 50%, 100%]`, or set `type: canary`
     ");
     assert_snapshot!(check_canary(", concurrency: 2, batches: 2, bake: 1m", ""), @"
-    f:6:34: `concurrency` is a key of the strategies `rolling`, `blue-green`, and this is `canary`
+    f:6:34: `concurrency` is a key of the strategies `rolling` and `blue-green`, and this is `canary`
       hint: give a canary `first_batch` and `remaining_batches`
-    f:6:50: `batches` is a key of the strategies `rolling`, `blue-green`, and this is `canary`
+    f:6:50: `batches` is a key of the strategies `rolling` and `blue-green`, and this is `canary`
       hint: give a canary `first_batch` and `remaining_batches`
     f:6:62: `bake` is a key of the strategy `blue-green`, and this is `canary`
       hint: leave it out, or set `type: blue-green`

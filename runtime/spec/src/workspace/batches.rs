@@ -66,18 +66,18 @@ pub(super) fn canary(
         let count = total.count as u64;
         let first = first?;
         if first >= count {
-            let most = count - 1;
+            let expected = up_to(count - 1);
             let message = format!(
-                "`first_batch`: expected a number from 1 to {most}, found `{first}`: {total}, and one has to remain"
+                "`first_batch`: expected {expected}, found `{first}`: {total}, and one has to remain"
             );
             problems.error(at("first_batch"), message);
             return None;
         }
         let rest = rest?;
         if rest > count - first {
-            let most = count - first;
+            let expected = up_to(count - first);
             let message = format!(
-                "`remaining_batches`: expected a number from 1 to {most}, found `{rest}`: {total}, {first} of them in the first batch"
+                "`remaining_batches`: expected {expected}, found `{rest}`: {total}, {first} of them in the first batch"
             );
             problems.error(at("remaining_batches"), message);
             return None;
@@ -87,6 +87,13 @@ pub(super) fn canary(
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let (first, rest) = (number(first?), number(rest?));
     Some(Batching::FirstThenEven { first, rest })
+}
+
+fn up_to(most: u64) -> String {
+    match most {
+        1 => "`1`".to_owned(),
+        _ => format!("a number from 1 to {most}"),
+    }
 }
 
 /// How many instances have to be healthy at any moment. It has to leave one that may start.

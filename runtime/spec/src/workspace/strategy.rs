@@ -11,7 +11,7 @@ use model::{Amount, Batching, OnFailure, Promote, Retire, Strategy};
 use super::batches;
 use super::sides::Members;
 use crate::fields::{BareNumber, Field, Fields, Shape};
-use crate::problem::{Collector, excerpt, quoted_list, suggestion};
+use crate::problem::{Collector, excerpt, suggestion};
 use crate::yaml::Value;
 
 pub(super) static STRATEGY: Shape = Shape {
@@ -184,13 +184,12 @@ fn refuse_keys_of_others(fields: &Fields<'_>, kind: Kind, problems: &mut Collect
             continue;
         };
         let names: Vec<_> = owners.iter().map(|owner| owner.name()).collect();
-        let word = match names.as_slice() {
-            [_] => "strategy",
-            _ => "strategies",
+        let owners = match names.as_slice() {
+            [only] => format!("the strategy `{only}`"),
+            _ => format!("the strategies `{}`", names.join("` and `")),
         };
         let message = format!(
-            "`{key}` is a key of the {word} {}, and this is `{}`",
-            quoted_list(&names),
+            "`{key}` is a key of {owners}, and this is `{}`",
             kind.name()
         );
         let hint = match (kind, *key) {
