@@ -75,7 +75,7 @@ fn what_is_no_plugin_is_refused_with_its_place() {
     assert_snapshot!(refused(&component("(component)")), @"
     error: cutover.yaml:2:3: load plugin `lb`
       because: plugin `lb` in `SITE/./lb.wasm` cannot be used
-      because: the component implements none of `cutover:load-balancer/pool`, `cutover:traffic/router`, `cutover:package-source/source`, `cutover:deployment-kind/kind`; it exports nothing
+      because: the component implements none of `cutover:load-balancer/pool`, `cutover:traffic/router`, `cutover:package-source/source`, `cutover:deployment-kind/kind`, `cutover:gate/evaluation`; it exports nothing
     ");
     assert_snapshot!(refused(b"\0asm\x0d\0\x01\0\xffand so on"), @"
     error: cutover.yaml:2:3: load plugin `lb`

@@ -406,6 +406,7 @@ pub fn implements(provides: &Provides) -> String {
         package_source,
         streaming,
         deployment_kind,
+        gate,
     } = *provides;
     let names = [
         (load_balancer, "load-balancer"),
@@ -415,6 +416,7 @@ pub fn implements(provides: &Provides) -> String {
         (package_source, "package-source"),
         (streaming, "package-source streaming"),
         (deployment_kind, "deployment-kind"),
+        (gate, "gate"),
     ];
     names
         .iter()

@@ -107,12 +107,16 @@ impl<'a> Answer<'a> {
         Ok(match outcome {
             wit::Outcome::Unchanged => Outcome::Unchanged,
             wit::Outcome::Changed(attributes) => Outcome::Changed(self.attributes(attributes)),
-            wit::Outcome::Pending(pending) => Outcome::Pending(Pending {
-                token: self.token(pending.token)?,
-                poll_after: wait(pending.poll_after),
-                message: self.message(&pending.message),
-                percent: pending.percent.map(|percent| percent.min(100)),
-            }),
+            wit::Outcome::Pending(pending) => Outcome::Pending(self.pending(pending)?),
+        })
+    }
+
+    pub(crate) fn pending(&self, pending: wit::Pending) -> Result<Pending, Failure> {
+        Ok(Pending {
+            token: self.token(pending.token)?,
+            poll_after: wait(pending.poll_after),
+            message: self.message(&pending.message),
+            percent: pending.percent.map(|percent| percent.min(100)),
         })
     }
 

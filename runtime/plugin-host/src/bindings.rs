@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
             include cutover:package-source/package-source-streaming@0.1.0;
             include cutover:deployment-kind/deployment-kind@0.1.0;
             include cutover:traffic/traffic-router@0.1.0;
+            include cutover:gate/gate@0.1.0;
             include cutover:plugin/with-secrets-reveal@0.1.0;
             include cutover:plugin/with-state@0.1.0;
             include cutover:plugin/with-sockets@0.1.0;
@@ -22,7 +23,7 @@ wasmtime::component::bindgen!({
             export cutover:load-balancer/weights@0.1.0;
         }
     ",
-    path: ["../../wit/plugin", "../../wit/load-balancer", "../../wit/package-source", "../../wit/deployment-kind", "../../wit/traffic"],
+    path: ["../../wit/plugin", "../../wit/load-balancer", "../../wit/package-source", "../../wit/deployment-kind", "../../wit/traffic", "../../wit/gate"],
     world: "cutover:host/everything",
     imports: {
         "cutover:plugin/sockets": async | trappable,

@@ -40,6 +40,8 @@ pub struct Provides {
     pub streaming: bool,
     /// `cutover:deployment-kind/kind`
     pub deployment_kind: bool,
+    /// `cutover:gate/evaluation`
+    pub gate: bool,
 }
 
 /// An interface, or a function outside of one.
@@ -131,7 +133,7 @@ fn list(names: &[String]) -> String {
 }
 
 const KNOWN_EXPORTS: &str = "`cutover:load-balancer/pool`, `cutover:traffic/router`, \
-    `cutover:package-source/source`, `cutover:deployment-kind/kind`";
+    `cutover:package-source/source`, `cutover:deployment-kind/kind`, `cutover:gate/evaluation`";
 const GUEST: &str = "cutover:plugin/guest";
 
 /// The interfaces that wasmtime-wasi links, all of version 0.2.
@@ -346,6 +348,7 @@ fn provides(exports: &[Interface]) -> Result<Provides, Error> {
             "cutover:package-source/source" => &mut provides.package_source,
             "cutover:package-source/streaming" => &mut provides.streaming,
             "cutover:deployment-kind/kind" => &mut provides.deployment_kind,
+            "cutover:gate/evaluation" => &mut provides.gate,
             _ => continue,
         };
         let known = WORLD
@@ -363,11 +366,15 @@ fn provides(exports: &[Interface]) -> Result<Provides, Error> {
         }
         *field = true;
     }
-    if !(provides.load_balancer
-        || provides.router
-        || provides.package_source
-        || provides.deployment_kind)
-    {
+    let Provides {
+        load_balancer,
+        router,
+        package_source,
+        deployment_kind,
+        gate,
+        ..
+    } = provides;
+    if !(load_balancer || router || package_source || deployment_kind || gate) {
         return Err(Error::ImplementsNothing {
             exports: exports.iter().map(|export| export.name.clone()).collect(),
         });

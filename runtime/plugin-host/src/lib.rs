@@ -17,6 +17,7 @@ mod capabilities;
 pub mod deployment_kind;
 mod engine;
 mod failure;
+pub mod gate;
 mod grants;
 mod host;
 mod inspect;

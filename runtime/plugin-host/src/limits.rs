@@ -51,6 +51,8 @@ pub(crate) const NAME: usize = 256;
 pub(crate) const VALUE: usize = 8 << 10;
 /// The longest document (a JSON Schema, a plan item), in bytes.
 pub(crate) const DOCUMENT: usize = 256 << 10;
+/// Pieces of evidence of one verdict.
+pub(crate) const EVIDENCE: usize = 200;
 /// Attributes of one record.
 pub(crate) const ATTRIBUTES: usize = 64;
 /// Entries of a list that is not matched against what was asked.

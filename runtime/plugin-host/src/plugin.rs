@@ -14,6 +14,7 @@ use crate::call::{Effect, Request, State};
 use crate::capabilities::progress::Progress;
 use crate::deployment_kind;
 use crate::failure::CallError;
+use crate::gate;
 use crate::grants::Permissions;
 use crate::inspect::{Inspection, Provides};
 use crate::limits::Limits;
@@ -57,6 +58,7 @@ pub(crate) struct Exports {
     pub(crate) traffic: traffic::Exports,
     pub(crate) package_source: package_source::Exports,
     pub(crate) deployment_kind: deployment_kind::Exports,
+    pub(crate) gate: gate::Exports,
 }
 
 impl Exports {
@@ -67,6 +69,7 @@ impl Exports {
             traffic: traffic::Exports::of(pre, provides)?,
             package_source: package_source::Exports::of(pre, provides)?,
             deployment_kind: deployment_kind::Exports::of(pre, provides)?,
+            gate: gate::Exports::of(pre, provides)?,
         })
     }
 }
@@ -174,13 +177,15 @@ impl Plugin {
                     traffic,
                     package_source,
                     deployment_kind,
+                    gate,
                 } = &self.exports;
                 let fits = guest
                     .load(&mut *store, instance)
                     .and_then(|_| load_balancer.try_load(store, instance))
                     .and_then(|()| traffic.try_load(store, instance))
                     .and_then(|()| package_source.try_load(store, instance))
-                    .and_then(|()| deployment_kind.try_load(store, instance));
+                    .and_then(|()| deployment_kind.try_load(store, instance))
+                    .and_then(|()| gate.try_load(store, instance));
                 Ok(Ok(fits))
             },
             |_, fits| Ok(fits),

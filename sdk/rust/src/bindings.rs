@@ -142,6 +142,21 @@ pub mod router {
     });
 }
 
+/// `cutover:gate/evaluation`.
+pub mod gate {
+    wit_bindgen::generate!({
+        path: ["../../wit/plugin", "../../wit/gate"],
+        inline: "package cutover:sdk-gate; world gate { export cutover:gate/evaluation@0.1.0; }",
+        with: {
+            "cutover:plugin/types@0.1.0": crate::bindings::host::cutover::plugin::types,
+            "cutover:gate/evaluation@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_gate",
+        additional_derives: [PartialEq],
+    });
+}
+
 /// `cutover:deployment-kind/kind`.
 pub mod kind {
     wit_bindgen::generate!({

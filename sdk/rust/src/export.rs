@@ -3,7 +3,7 @@
 /// Exports a type as a component, with the interfaces named.
 ///
 /// The names are those of the traits: `LoadBalancer`, `Weights`, `Limits`, `Router`, `PackageSource`,
-/// `Streaming`, `DeploymentKind`. [`Plugin`](crate::Plugin) is exported by itself. Use it once in a crate. Natively it only checks
+/// `Streaming`, `DeploymentKind`, `Gate`. [`Plugin`](crate::Plugin) is exported by itself. Use it once in a crate. Natively it only checks
 /// that the type implements the traits.
 ///
 /// ```
@@ -84,6 +84,11 @@ macro_rules! __export_interface {
     (Streaming, $plugin:ident) => {
         $crate::__export_guarded! {
             $crate::bindings::streaming::export_streaming!($plugin with_types_in $crate::bindings::streaming);
+        }
+    };
+    (Gate, $plugin:ident) => {
+        $crate::__export_guarded! {
+            $crate::bindings::gate::export_gate!($plugin with_types_in $crate::bindings::gate);
         }
     };
     (DeploymentKind, $plugin:ident) => {

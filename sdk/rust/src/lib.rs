@@ -60,8 +60,10 @@ pub mod bindings;
 mod config;
 mod deployment_kind;
 pub mod directories;
+mod duration;
 mod export;
 mod failure;
+mod gate;
 mod load_balancer;
 mod log;
 mod outcome;
@@ -82,6 +84,8 @@ pub use config::{config, parse_config};
 pub use deployment_kind::{
     Action, DeploymentKind, Event, ItemRelease, KindDescription, Recipe, Step, Target,
 };
+pub use duration::duration;
+pub use gate::{Evidence, Gate, GateInput, GateTarget, Verdict};
 pub use load_balancer::{
     HOST_STAMPS, Limits, LoadBalancer, Member, MemberResult, MemberStatus, Phase, PoolLimits,
     PoolRef, Weight, Weights, per_member,

@@ -147,6 +147,7 @@ pub(crate) fn encode_with(module: &str, packages: &[&str], world: &str) -> Vec<u
         "package-source",
         "deployment-kind",
         "traffic",
+        "gate",
     ] {
         resolve.push_path(wit.join(package)).unwrap();
     }

@@ -72,7 +72,7 @@ async fn a_component_that_implements_nothing_is_told_what_is_known() {
     assert_eq!(
         refusal(&empty).await,
         "the component implements none of `cutover:load-balancer/pool`, `cutover:traffic/router`, \
-         `cutover:package-source/source`, `cutover:deployment-kind/kind`; it exports nothing"
+         `cutover:package-source/source`, `cutover:deployment-kind/kind`, `cutover:gate/evaluation`; it exports nothing"
     );
 
     let other = wat::parse_str(

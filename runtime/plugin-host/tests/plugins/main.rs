@@ -7,5 +7,6 @@
 
 mod calls;
 mod capabilities;
+mod gates;
 mod guest;
 mod loading;
