@@ -176,6 +176,25 @@ fn an_order_that_does_not_fit_is_refused_and_the_release_goes_on() {
 }
 
 #[test]
+fn instances_that_have_not_begun_are_skipped_and_others_are_not() {
+    let site = shop();
+    let (mut conductor, id) = begun(&site);
+
+    let skipped = site.cutover(&["skip", &id, "web-1", "web-2"]);
+    site.write("go-on", "");
+
+    assert_eq!(skipped.code, 3, "{}", skipped.stderr);
+    let text = format!("error: release {id}: cannot skip: `web-1` is being changed\n");
+    assert!(skipped.stderr.starts_with(&text), "{}", skipped.stderr);
+    assert!(conductor.wait().unwrap().success());
+    let instances = site.report_of_newest()["deployments"][0]["instances"].clone();
+    assert_eq!(instances[0]["outcome"], "SUCCEEDED");
+    assert_eq!(instances[1]["outcome"], "SKIPPED");
+    let reason = instances[1]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("left out by ann@"), "{reason}");
+}
+
+#[test]
 fn a_paused_release_that_refuses_an_order_stays_paused() {
     let site = shop();
     let (mut conductor, id) = begun(&site);
@@ -404,8 +423,9 @@ fn the_help_of_an_order() {
       <PERCENT>  Share of the side that gets the version, for example 40%
 
     Options:
-          --force  Give a side more than its healthy instances carry by their number
-      -h, --help   Print help (see more with '--help')
+          --force    Give a side more than its healthy instances carry by their number
+      -h, --help     Print help (see more with '--help')
+      -V, --version  Print version
     ");
     site.cutover(&["man", "pages"]).ok();
     for command in [

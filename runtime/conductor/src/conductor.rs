@@ -12,7 +12,6 @@ use crate::balancer::Turns;
 use crate::download::OnProgress;
 use crate::drive::{Observer, Running, now};
 use crate::logs::Logs;
-use crate::order;
 use crate::packages::Packages;
 use crate::plan::{PlanError, Planned};
 use crate::plugins::Plugins;
@@ -140,7 +139,10 @@ impl Conductor {
         let admits = |engine: &Engine| {
             let mut trial = engine.clone();
             trial.handle(now(), self.resumption())?;
-            let input = order::input_of(order.clone(), self.operator.clone());
+            let input = Input::Order {
+                order: order.clone(),
+                operator: self.operator.clone(),
+            };
             trial.handle(now(), input).map(drop)
         };
         let running = self.take_up(release, admits).await?;

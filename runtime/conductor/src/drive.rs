@@ -22,8 +22,8 @@ const MOST_ORDERS: usize = 64;
 /// How often the lease is renewed; a third of its length.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// The shortest time that is waited for.
-const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+/// The shortest wait for a time, so that one that has passed and waits for something else cannot keep the loop busy.
+const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
 /// Sees what happens, as it happens. Its methods are called from the loop: they must not block.
 pub trait Observer: Send + Sync + 'static {
@@ -245,7 +245,7 @@ impl Running {
             ..
         } in told.drain(..)
         {
-            let outcome = match self.engine.handle(now(), order::input_of(order, operator)) {
+            let outcome = match self.engine.handle(now(), Input::Order { order, operator }) {
                 Ok(output) => {
                     add(&mut all, output);
                     OrderOutcome::Taken
@@ -281,8 +281,7 @@ fn add(all: &mut Output, more: Output) {
 /// Waits for a time, or for ever where there is none.
 async fn alarm(at: Option<Timestamp>) {
     match at {
-        // Never at once, so that a time that has passed cannot keep the loop busy. A clock that is set is noticed at the
-        // next turn, and renewals see to it that there is one.
+        // A clock that is set is noticed at the next turn, and renewals see to it that there is one.
         Some(at) => tokio::time::sleep(at.since(now()).max(SHORTEST_WAIT)).await,
         None => std::future::pending().await,
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use engine::Input;
 use journal::{Filter, GivenOrder, Journal, OrderId, OrderOutcome, Summary, Tenure};
 use model::{Order, ReleaseId, ReleaseStatus};
 use tokio::sync::mpsc;
@@ -181,11 +180,5 @@ async fn arrived(
     }
 }
 
-/// What an order is to the engine.
-pub(crate) fn input_of(order: Order, operator: String) -> Input {
-    match order {
-        Order::Pause => Input::Pause,
-        Order::Stop => Input::Stop,
-        order => Input::Order { order, operator },
-    }
-}
+#[cfg(test)]
+mod tests;
