@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use engine::State;
 use model::{
-    Decision, Deployment, DeploymentId, Direction, Ending, Fact, GateCheck, Hold, InstanceOutcome,
-    Record, ReleaseStatus, Verdict,
+    Capacity, Decision, Deployment, DeploymentId, Direction, Ending, Fact, GateCheck, Hold,
+    InstanceOutcome, Order, Record, ReleaseStatus, Verdict,
 };
 
 /// A progress line, without its colours.
@@ -117,7 +117,7 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
             }
         }
         Fact::Ordered { order, operator } => {
-            let detail = format!("{} by {operator}", order.name());
+            let detail = format!("{} by {operator}", words_of(order));
             vec![line(Tone::Attention, "ordered", &state.release.id, detail)]
         }
         Fact::StepSkipped {
@@ -370,6 +370,28 @@ pub fn count(number: usize, thing: &str) -> String {
         1 => format!("1 {thing}"),
         _ => format!("{number} {thing}s"),
     }
+}
+
+/// An order as it would be typed, with what was said about it.
+fn words_of(order: &Order) -> String {
+    let more = match order {
+        Order::Pause | Order::Stop | Order::Promote => String::new(),
+        Order::Weight { percent, capacity } => match capacity {
+            Capacity::Respect => format!(" {percent}%"),
+            Capacity::Exceed => format!(" {percent}% by force"),
+        },
+        Order::Approve { gate, comment } | Order::Reject { gate, comment } => {
+            let gate = gate.as_ref().map(|gate| format!(" gate {gate}"));
+            let comment = comment.as_ref().map(|comment| format!(" ({comment})"));
+            gate.unwrap_or_default() + &comment.unwrap_or_default()
+        }
+        Order::Skip { instance } => format!(" {instance}"),
+        Order::Rollback { reason } => {
+            let reason = reason.as_ref().map(|reason| format!(" ({reason})"));
+            reason.unwrap_or_default()
+        }
+    };
+    format!("{}{more}", order.name())
 }
 
 fn verb_of(status: ReleaseStatus) -> &'static str {
