@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::Action;
 use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};
-use model::{Cause, Ending, Instance, PluginName, ReleaseId, Timestamp};
+use model::{Cause, Ending, Instance, PluginName, ReleaseId, Sides, Timestamp};
 use plugin_host::load_balancer::{self, Member, Outcome, Pool};
 use plugin_host::{Attribute, CallError, FailureClass, OpContext, Plugin};
 use sha2::{Digest as _, Sha256};
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::drive::now;
 use crate::perform::failed;
 use crate::plan::chain;
+use crate::pool::overlaid;
 use crate::{Conductor, Observer};
 
 /// The balancer of a group, as a plugin reaches it.
@@ -23,7 +24,8 @@ pub(crate) struct Balancer<'a> {
     pub(crate) timeout: Duration,
 }
 
-/// Brings one instance to the goal, however long the balancer takes within its timeout.
+/// Brings one instance to the goal, however long the balancer takes within its timeout. Where the deployment has sides,
+/// an instance leaves the groups of all of them, and joins that of the side which the deployment goes to.
 pub(crate) async fn reach(
     conductor: &Conductor,
     release: &ReleaseId,
@@ -40,48 +42,53 @@ pub(crate) async fn reach(
         Ok(member) => member,
         Err(reason) => return failed(Cause::Invalid, reason),
     };
-    let turn = conductor.turns.of(balancer.plugin, balancer.config);
-    let mut operation = Operation::new(goal, now(), balancer.timeout);
-    let exchange = Exchange {
-        plugin: &plugin,
-        config: balancer.config,
-        member,
-        goal,
-        release,
-        action,
-    };
-    let mut call = Call::Change;
-    loop {
-        let answer = {
-            // A plugin may read, change and write back: two changes of one pool at a time could lose one of them.
-            let _turn = match call {
-                Call::Change | Call::Poll { .. } => Some(turn.lock().await),
-                Call::Read => None,
-            };
-            exchange.call(&call, operation.deadline()).await
+    let began = now();
+    let mut notes = Vec::new();
+    for config in configurations(balancer.config, action.deployment.sides.as_ref(), goal) {
+        let left = balancer.timeout.saturating_sub(now().since(began));
+        let exchange = Exchange {
+            plugin: &plugin,
+            turn: conductor.turns.of(balancer.plugin, &config),
+            config: &config,
+            member: &member,
+            goal,
+            release,
+            action,
         };
-        match operation.answer(now(), &call, answer) {
-            Next::Done { note } => {
-                return Ending::Succeeded {
-                    exit_code: None,
-                    log: None,
-                    note,
-                };
-            }
-            Next::Failed { reason } => {
+        match exchange.carry_out(left, observer).await {
+            Ok(note) => notes.push(note),
+            Err(reason) => {
                 let reason = format!("{} with plugin `{}`: {reason}", verb(goal), balancer.plugin);
                 return failed(Cause::BalancerFailed, reason);
             }
-            Next::Call { after, call: next } => {
-                if !after.is_zero() {
-                    let instance = &action.target.instance.id;
-                    observer.waiting(instance, action.event, &operation.waiting_for());
-                    tokio::time::sleep(after).await;
-                }
-                call = next;
-            }
         }
     }
+    // Where one group needed a change, the change was made.
+    let note = notes.iter().all(Option::is_some);
+    Ending::Succeeded {
+        exit_code: None,
+        log: None,
+        note: notes.into_iter().next_back().flatten().filter(|_| note),
+    }
+}
+
+/// The configurations that name the groups which an instance has to leave or to join.
+fn configurations(config: &str, sides: Option<&Sides>, goal: Goal) -> Vec<String> {
+    let Some(sides) = sides else {
+        return vec![config.to_owned()];
+    };
+    let mut configurations: Vec<String> = Vec::new();
+    for side in &sides.list {
+        let config = overlaid(config, &side.group);
+        let is_meant = match goal {
+            Goal::Blocked => true,
+            Goal::Allowed => side.name == sides.to,
+        };
+        if is_meant && !configurations.contains(&config) {
+            configurations.push(config);
+        }
+    }
+    configurations
 }
 
 /// The most characters of a plugin's own output that a message quotes.
@@ -96,7 +103,7 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    fn of(&self, plugin: &PluginName, config: &str) -> Turn {
+    pub(crate) fn of(&self, plugin: &PluginName, config: &str) -> Turn {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks
             .entry((plugin.clone(), config.to_owned()))
@@ -166,37 +173,62 @@ pub(crate) fn pool_of(members: &[Member]) -> Pool {
 /// The calls of one operation.
 struct Exchange<'a> {
     plugin: &'a Plugin,
+    turn: Turn,
     config: &'a str,
-    member: Member,
+    member: &'a Member,
     goal: Goal,
     release: &'a ReleaseId,
     action: &'a Action,
 }
 
 impl Exchange<'_> {
+    /// Calls until the goal is reached, and answers with what is worth telling, or with why it is not reached.
+    async fn carry_out(
+        &self,
+        timeout: Duration,
+        observer: &dyn Observer,
+    ) -> Result<Option<String>, String> {
+        let mut operation = Operation::new(self.goal, now(), timeout);
+        let mut call = Call::Change;
+        loop {
+            let answer = {
+                // A plugin may read, change and write back: two changes of one pool at a time could lose one of them.
+                let _turn = match call {
+                    Call::Change | Call::Poll { .. } => Some(self.turn.lock().await),
+                    Call::Read => None,
+                };
+                self.call(&call, operation.deadline()).await
+            };
+            match operation.answer(now(), &call, answer) {
+                Next::Done { note } => return Ok(note),
+                Next::Failed { reason } => return Err(reason),
+                Next::Call { after, call: next } => {
+                    if !after.is_zero() {
+                        let instance = &self.action.target.instance.id;
+                        observer.waiting(instance, self.action.event, &operation.waiting_for());
+                        tokio::time::sleep(after).await;
+                    }
+                    call = next;
+                }
+            }
+        }
+    }
+
     fn context(&self, deadline: Timestamp) -> OpContext {
         let step = format!(
             "{}.{}.{}",
             self.action.deployment.id, self.member.target_id, self.action.event
         );
-        let mut hasher = Sha256::new();
-        for part in [
-            self.release.as_str(),
-            &step,
-            &self.member.target_id,
-            verb(self.goal),
-        ] {
-            hasher.update(part.as_bytes());
-            hasher.update([0]);
-        }
         OpContext {
             run_id: self.release.to_string(),
+            idempotency_key: idempotency_key(&[
+                self.release.as_str(),
+                &step,
+                &self.member.target_id,
+                self.config,
+                verb(self.goal),
+            ]),
             step_id: step,
-            idempotency_key: hasher
-                .finalize()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect(),
             attempt: self.action.attempt,
             deadline: Some(deadline),
             dry_run: false,
@@ -206,7 +238,7 @@ impl Exchange<'_> {
 
     async fn call(&self, call: &Call, deadline: Timestamp) -> Answer {
         let context = self.context(deadline);
-        let pool = pool_of(std::slice::from_ref(&self.member));
+        let pool = pool_of(std::slice::from_ref(self.member));
         match call {
             Call::Change => {
                 let members = [self.member.clone()];
@@ -271,33 +303,73 @@ fn answer_of(result: Result<Outcome, CallError>) -> Answer {
             message: pending.message,
         },
         Err(error) => {
-            let Some(failure) = error.failure() else {
-                return permanent(chain(&error));
-            };
-            let class = match failure.class {
-                FailureClass::Transient => Class::Transient,
-                FailureClass::Throttled => Class::Throttled,
-                FailureClass::UnknownOutcome => Class::UnknownOutcome,
-                FailureClass::Conflict => Class::Conflict,
-                FailureClass::NotFound
-                | FailureClass::Denied
-                | FailureClass::Invalid
-                | FailureClass::Unsupported
-                | FailureClass::Cancelled
-                | FailureClass::Permanent => Class::Permanent,
-            };
-            let said = failure.output.as_deref().and_then(last_line);
-            let message = match said {
-                Some(said) => format!("{}; the last thing it said: {said}", chain(&error)),
-                None => chain(&error),
-            };
+            let Failed {
+                class,
+                message,
+                retry_after,
+            } = Failed::of(&error);
             Answer::Failure {
                 class,
                 message,
-                retry_after: failure.retry_after,
+                retry_after,
             }
         }
     }
+}
+
+/// A call that failed, as far as it matters to what comes next.
+pub(crate) struct Failed {
+    pub(crate) class: Class,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl Failed {
+    pub(crate) fn of(error: &CallError) -> Self {
+        let Some(failure) = error.failure() else {
+            return Self {
+                class: Class::Permanent,
+                message: chain(error),
+                retry_after: None,
+            };
+        };
+        let class = match failure.class {
+            FailureClass::Transient => Class::Transient,
+            FailureClass::Throttled => Class::Throttled,
+            FailureClass::UnknownOutcome => Class::UnknownOutcome,
+            FailureClass::Conflict => Class::Conflict,
+            FailureClass::NotFound
+            | FailureClass::Denied
+            | FailureClass::Invalid
+            | FailureClass::Unsupported
+            | FailureClass::Cancelled
+            | FailureClass::Permanent => Class::Permanent,
+        };
+        let said = failure.output.as_deref().and_then(last_line);
+        let message = match said {
+            Some(said) => format!("{}; the last thing it said: {said}", chain(error)),
+            None => chain(error),
+        };
+        Self {
+            class,
+            message,
+            retry_after: failure.retry_after,
+        }
+    }
+}
+
+/// The key of an operation: the same for the same parts, ever.
+pub(crate) fn idempotency_key(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// The last line that is not empty, cut to a length that a message bears.
@@ -321,5 +393,55 @@ fn phase_of(phase: load_balancer::Phase) -> Phase {
         load_balancer::Phase::OutOfService => Phase::OutOfService,
         load_balancer::Phase::Draining => Phase::Draining,
         load_balancer::Phase::Unknown => Phase::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use model::{Shares, SideGroup, SideName};
+
+    use super::*;
+
+    /// The groups that an instance leaves and the one that it joins.
+    fn check(groups: &[(&str, &str)], to: &str, leaves: &[&str], joins: &[&str]) {
+        let list = groups.iter().map(|(name, group)| SideGroup {
+            name: SideName::parse(name).unwrap(),
+            group: (*group).to_owned(),
+            instances: Vec::new(),
+        });
+        let sides = Sides {
+            list: list.collect(),
+            from: None,
+            to: SideName::parse(to).unwrap(),
+            shares: Shares::default(),
+            installed: BTreeMap::new(),
+        };
+        let of = |goal| configurations(r#"{"socket":"s"}"#, Some(&sides), goal);
+
+        assert_eq!(of(Goal::Blocked), leaves);
+        assert_eq!(of(Goal::Allowed), joins);
+    }
+
+    #[test]
+    fn an_instance_leaves_every_group_and_joins_that_of_its_side() {
+        let (a, b) = (
+            r#"{"backend":"a","socket":"s"}"#,
+            r#"{"backend":"b","socket":"s"}"#,
+        );
+        let groups = [
+            ("current", r#"{"backend":"a"}"#),
+            ("new", r#"{"backend":"b"}"#),
+        ];
+        check(&groups, "new", &[a, b], &[b]);
+        check(&groups, "current", &[a, b], &[a]);
+    }
+
+    #[test]
+    fn an_instance_leaves_the_one_group_of_all_sides_once() {
+        let one = r#"{"socket":"s"}"#;
+        check(&[("current", "{}"), ("new", "{}")], "new", &[one], &[one]);
+        assert_eq!(configurations(one, None, Goal::Blocked), [one]);
     }
 }

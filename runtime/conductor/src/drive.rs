@@ -5,13 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use engine::{Action, Engine, Input, Output, Refusal, State, SwitchAction};
 use journal::{GivenOrder, OrderAnswer, OrderOutcome, Tenure};
-use model::{Ending, InstanceId, LifecycleEvent, Record, Timestamp};
-use tokio::sync::mpsc;
+use model::{Deployment, DeploymentId, Ending, InstanceId, LifecycleEvent, Record, Timestamp};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::Conductor;
-use crate::order;
 use crate::perform::Performer;
+use crate::{Conductor, health, order};
 
 /// The most inputs that one turn answers, and that may wait: more would only wait in the tasks that send them.
 const MOST_INPUTS: usize = 4096;
@@ -31,6 +30,8 @@ pub trait Observer: Send + Sync + 'static {
     fn records(&self, state: &State, records: &[Record]);
     /// A step waits for something outside.
     fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str);
+    /// A deployment waits for something outside: the traffic's switch, or a gate.
+    fn holding(&self, _deployment: &DeploymentId, _what: &str) {}
     /// A script printed something at this stage: a lifecycle event, or `SwitchTraffic`.
     fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]);
 }
@@ -96,12 +97,19 @@ impl Running {
         let release = self.engine.state().release.id.clone();
         let performer = Arc::new(Performer::new(
             self.conductor.clone(),
-            release,
+            release.clone(),
             observer.clone(),
         ));
         let (sender, mut inputs) = mpsc::channel(MOST_INPUTS);
         let (teller, mut arriving) = mpsc::channel(MOST_ORDERS);
         let mut tasks = JoinSet::new();
+        let (watched, watching) = watch::channel(Vec::new());
+        tasks.spawn(health::watch(
+            self.conductor.clone(),
+            release,
+            watching,
+            sender.clone(),
+        ));
         let mut renewal = tokio::time::interval(RENEWAL);
         let mut waiting = vec![self.first.clone()];
         // What a conductor that was killed has left, and what came with the resume.
@@ -134,6 +142,7 @@ impl Running {
                 }
                 return Ok(self.engine.state().clone());
             }
+            watched.send_if_modified(|known| is_replaced(known, self.engine.watched()));
             for switch in output.switches {
                 let (performer, sender) = (performer.clone(), sender.clone());
                 tasks.spawn(async move {
@@ -295,6 +304,16 @@ async fn step_ended(performer: &Performer, action: &Action) -> Input {
         attempt: action.attempt,
         ending: performer.perform(action).await,
     }
+}
+
+/// Whether other deployments are watched than those known.
+fn is_replaced(known: &mut Vec<Arc<Deployment>>, watched: Vec<Arc<Deployment>>) -> bool {
+    let is_same = known
+        .iter()
+        .map(|deployment| &deployment.id)
+        .eq(watched.iter().map(|deployment| &deployment.id));
+    *known = watched;
+    !is_same
 }
 
 async fn switch_ended(performer: &Performer, switch: &SwitchAction) -> Input {

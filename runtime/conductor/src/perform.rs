@@ -14,7 +14,7 @@ use model::{
 
 use crate::environment::{SWITCH_TRAFFIC, cache_folder, of_hook, of_switch};
 use crate::logs::Sink;
-use crate::{Conductor, Observer, balancer};
+use crate::{Conductor, Observer, balancer, router};
 
 /// Carries out the actions of one release.
 pub(crate) struct Performer {
@@ -58,22 +58,46 @@ impl Performer {
 
     /// Switches the traffic of a deployment, or learns what became of it when it was begun before.
     pub(crate) async fn switch(&self, action: &SwitchAction) -> Ending {
-        let deployment = &action.deployment;
-        let first = deployment.targets.first();
-        let (Some(Router::Command { command, timeout }), Some(target)) =
-            (&deployment.router, first)
-        else {
-            return failed(
+        match &action.deployment.router {
+            Some(Router::Plugin {
+                plugin,
+                config,
+                timeout,
+            }) => {
+                let router = router::Router {
+                    plugin,
+                    config,
+                    timeout: *timeout,
+                };
+                let (conductor, observer) = (&self.conductor, &*self.observer);
+                router::switch(conductor, &self.release, router, action, observer).await
+            }
+            Some(Router::Command { command, timeout }) => {
+                self.switch_by_command(action, command, *timeout).await
+            }
+            None => failed(
                 Cause::Invalid,
                 "nothing is named that switches the traffic".to_owned(),
-            );
+            ),
+        }
+    }
+
+    async fn switch_by_command(
+        &self,
+        action: &SwitchAction,
+        command: &str,
+        timeout: Duration,
+    ) -> Ending {
+        let deployment = &action.deployment;
+        let Some(target) = deployment.targets.first() else {
+            return failed(Cause::Invalid, "the deployment has no instance".to_owned());
         };
         let Some(package) = deployment.packages.get(&target.incoming) else {
             return failed(Cause::Invalid, "the deployment has no package".to_owned());
         };
         let work = fleet::Work::Hooks {
             cache: cache_folder(deployment, package),
-            scripts: vec![traffic_script(command, "switch", *timeout)],
+            scripts: vec![traffic_script(command, "switch", timeout)],
             env: of_switch(&self.release, action, target, package),
         };
         let attempt = AttemptId::of_switch(&deployment.id, action.attempt);
