@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{
     ApplicationName, DeploymentId, Digest, GroupName, GroupRef, InstanceId, LifecycleEvent,
-    OnExisting, StopFailures, Version,
+    OnExisting, SideName, StopFailures, Version,
 };
 
 const EXIT_STATUSES: &str = "\
@@ -182,6 +182,9 @@ pub(crate) struct Deploy {
     /// Digest that the package must have, sha256:…
     #[arg(long, value_parser = parse_digest)]
     pub(crate) digest: Option<Digest>,
+    /// Side that is live, where the router and the journal disagree
+    #[arg(long, value_name = "SIDE")]
+    pub(crate) live: Option<SideName>,
     #[command(flatten)]
     pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history

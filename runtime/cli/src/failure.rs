@@ -1,6 +1,8 @@
 //! What a command fails with, and the exit status that says it.
 
-use conductor::{DriveError, FetchError, OrderError, PlanError, PluginError, PreflightError};
+use conductor::{
+    DriveError, FetchError, LiveError, OrderError, PlanError, PluginError, PreflightError,
+};
 use journal::{DeleteError, FindError};
 use model::{GroupRef, ReleaseId};
 use spec::Position;
@@ -84,6 +86,20 @@ impl Failure {
         let at = match &error {
             PlanError::Plugin(error) | PlanError::Balancer(PreflightError::Plugin(error)) => {
                 plugin(error)
+            }
+            PlanError::Live(_)
+            | PlanError::Balancer(
+                PreflightError::NotARouter { .. }
+                | PreflightError::RouterConfig { .. }
+                | PreflightError::Sides { .. }
+                | PreflightError::Split { .. },
+            ) => opened
+                .workspace
+                .group(group)
+                .ok()
+                .map(|group| group.router_at),
+            PlanError::Balancer(PreflightError::GateConfig { .. }) => {
+                opened.workspace.group(group).ok().map(|group| group.at)
             }
             PlanError::Balancer(_) => opened
                 .workspace
@@ -194,12 +210,15 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
         PlanError::UngrantedPlace { .. } => {
             "grant the origin in the plugin's `grants.http`, if it is trusted".to_owned()
         }
-        PlanError::Balancer(PreflightError::Status { hint, .. }) => {
+        PlanError::Live(error) => return live_hints(error),
+        PlanError::Balancer(
+            PreflightError::Status { hint, .. } | PreflightError::Split { hint, .. },
+        ) => {
             return hint.as_deref().map(plugins_hint).into_iter().collect();
         }
-        PlanError::Balancer(PreflightError::NotABalancer { .. }) => {
-            "see what each plugin implements: cutover plugin ls".to_owned()
-        }
+        PlanError::Balancer(
+            PreflightError::NotABalancer { .. } | PreflightError::NotARouter { .. },
+        ) => "see what each plugin implements: cutover plugin ls".to_owned(),
         PlanError::Plugin(PluginError::NoSource { .. }) => {
             "name a folder, an archive or an http: address, or declare a plugin that serves it"
                 .to_owned()
@@ -208,6 +227,29 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
             format!("see how it ended: cutover report {release}")
         }
         _ => return Vec::new(),
+    };
+    vec![hint]
+}
+
+/// What settles which side is live.
+fn live_hints(error: &LiveError) -> Vec<String> {
+    let hint = match error {
+        LiveError::Disagreement {
+            live: Some(side), ..
+        } => format!("find out who moved it; if `{side}` is meant to be live, add --live {side}"),
+        LiveError::Disagreement { live: None, .. } => {
+            "find out who moved it, and bring it back to where the journal says".to_owned()
+        }
+        LiveError::Split { .. } => {
+            "end what splits it, or name the side to go on from: --live SIDE".to_owned()
+        }
+        LiveError::Unknown { .. } => "give the command again when the router answers".to_owned(),
+        LiveError::Replaced { group, .. } => {
+            format!("deploy the version that is wanted: cutover deploy {group} --package URI")
+        }
+        LiveError::UnknownSide { .. } | LiveError::NotLive { .. } | LiveError::NotTwo { .. } => {
+            return Vec::new();
+        }
     };
     vec![hint]
 }

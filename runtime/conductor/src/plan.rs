@@ -7,7 +7,7 @@ use engine::{DeploymentState, State, Traffic};
 use journal::{Holder, Owner};
 use model::{
     Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, Release, ReleaseId,
-    ReleaseStatus, Revision, StopFailures, Target, Version,
+    ReleaseStatus, Revision, SideName, StopFailures, Target, Version,
 };
 use plugin_host::CallError;
 use spec::Problems;
@@ -17,6 +17,7 @@ use crate::Conductor;
 use crate::appspec::read_appspec;
 use crate::drive::DriveError;
 use crate::fetch::FetchError;
+use crate::live::LiveError;
 use crate::plugins::PluginError;
 use crate::preflight::{self, PreflightError};
 use crate::source::absolute;
@@ -35,6 +36,8 @@ pub struct DeployRequest {
     pub version: Option<Version>,
     /// The digest that the package must have.
     pub digest: Option<Digest>,
+    /// The side that is live, where the router and the journal disagree.
+    pub live: Option<SideName>,
     pub stop_failures: StopFailures,
     pub comment: String,
 }
@@ -95,6 +98,8 @@ pub enum PlanError {
     },
     #[error(transparent)]
     Balancer(#[from] PreflightError),
+    #[error(transparent)]
+    Live(#[from] LiveError),
     #[error("version {version} is in the history of {group} already (deployment {deployment})")]
     VersionTaken {
         group: GroupRef,
@@ -158,7 +163,9 @@ impl Conductor {
         let group = self.workspace.group(&request.group)?;
         self.check_free(&group.reference)?;
         let mut warnings = Vec::new();
-        let plugins = preflight::balancer(&self.plugins, group, &mut warnings).await?;
+        let seen = self
+            .look(group, request.live.as_ref(), &mut warnings)
+            .await?;
         let release = self.new_release(request.comment)?;
         let reference = absolute(&request.package);
         let source = self.resolve(release.id.as_str(), &reference).await?;
@@ -177,11 +184,12 @@ impl Conductor {
             },
             appspec,
         };
-        let deployment = Deployment {
+        let mut deployment = Deployment {
             stop_failures: request.stop_failures,
-            plugins,
             ..self.deployment_of(group, package)?
         };
+        self.arrange(group, seen, &mut deployment, &mut warnings)
+            .await?;
         Ok(Planned {
             release,
             deployment,
@@ -283,6 +291,8 @@ impl Conductor {
         }
         deployment.plugins = plugins;
         deployment.stop_failures = request.stop_failures;
+        self.look_back(group, &state.plan, &mut deployment, &mut warnings)
+            .await?;
         Ok(Planned {
             release,
             deployment,
@@ -341,7 +351,7 @@ impl Conductor {
         }))
     }
 
-    fn add_package(
+    pub(crate) fn add_package(
         &self,
         packages: &mut BTreeMap<DeploymentId, Arc<Package>>,
         deployment: &DeploymentId,
@@ -368,10 +378,9 @@ impl Conductor {
             let state = State::fold(&self.journal.records(&summary.release, 0)?)?;
             let found = state.find(&summary.id);
             if let Some(found) = found.filter(|found| {
-                found
-                    .instances
-                    .iter()
-                    .any(engine::InstanceState::is_touched)
+                let mut instances = found.instances.iter();
+                engine::rollback::has_switched(found)
+                    && instances.any(engine::InstanceState::is_touched)
             }) {
                 return Ok(Some((summary.id, found.clone())));
             }

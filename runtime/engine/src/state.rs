@@ -455,6 +455,10 @@ impl State {
                 if was_in_flight {
                     deployment.in_flight -= 1;
                 }
+                if *outcome == InstanceOutcome::Succeeded {
+                    // What was seen of it before it changed says nothing of it any more.
+                    deployment.down.remove(instance);
+                }
                 // An instance may end without having started: an operator left it out.
                 while deployment
                     .instances

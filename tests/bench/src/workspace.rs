@@ -143,6 +143,7 @@ pub(crate) async fn plan(conductor: &Conductor, package: &Path) -> Result<Planne
         package: package.display().to_string(),
         version: None,
         digest: None,
+        live: None,
         stop_failures: StopFailures::Fail,
         comment: String::new(),
     };

@@ -61,6 +61,7 @@ async fn main() -> Result<(), Failure> {
             package: package.clone(),
             version: Some(Version::parse(version)?),
             digest: None,
+            live: None,
             stop_failures: StopFailures::Fail,
             comment: String::new(),
         })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use conductor::{PlanError, PreflightError, chain};
+use conductor::{PlanError, PreflightError, chain, preflight};
 use serde_json::json;
 use spec::appspec::{self, FindError};
 use spec::{Position, Problem, Severity};
@@ -147,8 +147,7 @@ async fn check_workspace(file: &Path, found: &mut Vec<Problem>) -> Result<(), Fa
                     problem(&opened, declared.at, Severity::Warning, mismatch, None)
                 }));
                 let mut warnings = Vec::new();
-                let checked =
-                    conductor::preflight::source(&plugin, &declared.config, &mut warnings).await;
+                let checked = preflight::source(&plugin, &declared.config, &mut warnings).await;
                 if let Err(error) = checked {
                     let text = chain(&error);
                     found.push(problem(&opened, declared.at, Severity::Error, &text, None));
@@ -166,22 +165,29 @@ async fn check_workspace(file: &Path, found: &mut Vec<Problem>) -> Result<(), Fa
         }
     }
     for group in &opened.workspace.groups {
-        let at = group.balancer_at;
-        let mut warnings = Vec::new();
-        match conductor::preflight::balancer(&plugins, group, &mut warnings).await {
+        let mut tell = |at: Position, checked: Option<PreflightError>, warnings: Vec<String>| {
             // A plugin that does not load has been told of.
-            Ok(_) | Err(PreflightError::Plugin(_)) => {}
-            Err(error) => {
+            if let Some(error) = checked.filter(|error| !matches!(error, PreflightError::Plugin(_)))
+            {
                 let text = chain(&error);
                 let hint = hints_of(&PlanError::from(error)).into_iter().next();
                 found.push(problem(&opened, at, Severity::Error, &text, hint));
             }
-        }
-        found.extend(
-            warnings
-                .iter()
-                .map(|text| problem(&opened, at, Severity::Warning, text, None)),
-        );
+            found.extend(
+                warnings
+                    .iter()
+                    .map(|text| problem(&opened, at, Severity::Warning, text, None)),
+            );
+        };
+        let mut warnings = Vec::new();
+        let checked = preflight::balancer(&plugins, group, &mut warnings).await;
+        tell(group.balancer_at, checked.err(), warnings);
+        let mut warnings = Vec::new();
+        let checked = preflight::router(&plugins, group, &mut warnings).await;
+        tell(group.router_at, checked.err(), warnings);
+        let mut warnings = Vec::new();
+        let checked = preflight::gates(&plugins, group, &mut warnings).await;
+        tell(group.at, checked.err(), warnings);
     }
     Ok(())
 }

@@ -22,6 +22,7 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Res
         package: arguments.package,
         version: arguments.version,
         digest: arguments.digest,
+        live: arguments.live,
         stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
     };

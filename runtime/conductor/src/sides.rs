@@ -1,0 +1,230 @@
+//! What a deployment does with the traffic of a group: between which sides it goes, to which instances, and what its
+//! plugins say before it begins.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::{
+    Batching, Deployment, Digest, GroupRef, InstanceId, PluginName, Shares, SideName, Sides,
+    Strategy, Target,
+};
+use spec::workspace::Group;
+
+use crate::Conductor;
+use crate::live::{LiveError, Roles, roles};
+use crate::plan::{PlanError, chain};
+use crate::pool;
+use crate::preflight::{self, context, sides};
+
+/// What a group's plugins say before anything changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    plugins: BTreeMap<PluginName, Digest>,
+    /// Where a plugin moves the traffic.
+    traffic: Option<(Roles, Shares)>,
+}
+
+impl Conductor {
+    /// Checks the plugins of a group, and learns which side is live.
+    pub(crate) async fn look(
+        &self,
+        group: &Group,
+        live: Option<&SideName>,
+        warnings: &mut Vec<String>,
+    ) -> Result<Seen, PlanError> {
+        let mut plugins = preflight::balancer(&self.plugins, group, warnings).await?;
+        let routed = preflight::router(&self.plugins, group, warnings).await?;
+        plugins.extend(preflight::gates(&self.plugins, group, warnings).await?);
+        let traffic = if routed.plugins.is_empty() {
+            None
+        } else {
+            let unknown = || LiveError::Unknown {
+                group: group.reference.clone(),
+            };
+            let read = routed.shares.ok_or_else(unknown)?;
+            let journal = self.last_split(&group.reference)?;
+            let roles = roles(
+                &group.reference,
+                &sides(group),
+                &read,
+                journal.as_ref(),
+                live,
+            )?;
+            Some((roles, read))
+        };
+        plugins.extend(routed.plugins);
+        Ok(Seen { plugins, traffic })
+    }
+
+    /// Gives a planned deployment its sides, the instances of the side that it goes to, and what is down.
+    pub(crate) async fn arrange(
+        &self,
+        group: &Group,
+        seen: Seen,
+        deployment: &mut Deployment,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), PlanError> {
+        deployment.plugins.extend(seen.plugins);
+        if let Some((roles, shares)) = seen.traffic {
+            let installed = self.journal.installed(&group.reference)?;
+            let sides = self.sides(group, roles, shares, deployment, &installed)?;
+            for key in sides.installed.values() {
+                self.add_package(&mut deployment.packages, key)?;
+            }
+            deployment.sides = Some(sides);
+        }
+        warnings.extend(above_fair_share(deployment));
+        self.find_down(deployment, warnings).await;
+        Ok(())
+    }
+
+    fn sides(
+        &self,
+        group: &Group,
+        roles: Roles,
+        shares: Shares,
+        deployment: &mut Deployment,
+        installed: &BTreeMap<InstanceId, model::DeploymentId>,
+    ) -> Result<Sides, PlanError> {
+        let mut list = sides(group);
+        let mut elsewhere = BTreeMap::new();
+        if let Strategy::BlueGreen { .. } = group.strategy {
+            for side in &list {
+                let is_idle = side.name == roles.to;
+                let is_on = |target: &Arc<Target>| {
+                    side.instances
+                        .iter()
+                        .any(|instance| instance.id == target.instance.id)
+                };
+                if is_idle {
+                    deployment.targets.retain(is_on);
+                } else {
+                    elsewhere.extend(side.instances.iter().filter_map(|instance| {
+                        Some((instance.id.clone(), installed.get(&instance.id)?.clone()))
+                    }));
+                }
+            }
+        } else if let Some(from) = &roles.from {
+            // What the operator left out stays on the side that is left.
+            let whole = self.workspace.group(&group.reference)?;
+            let is_target = |id: &InstanceId| {
+                let mut targets = deployment.targets.iter();
+                targets.any(|target| target.instance.id == *id)
+            };
+            let stays = whole.instances.iter().filter(|it| !is_target(&it.id));
+            for side in list.iter_mut().filter(|side| side.name == *from) {
+                side.instances = stays.clone().cloned().collect();
+            }
+        }
+        Ok(Sides {
+            list,
+            from: roles.from,
+            to: roles.to,
+            shares,
+            installed: elsewhere,
+        })
+    }
+
+    /// Prepares the way back of a deployment between sides: the router still has to say what the journal says, and a
+    /// colour still has to have what it had.
+    pub(crate) async fn look_back(
+        &self,
+        group: &Group,
+        of: &Deployment,
+        deployment: &mut Deployment,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), PlanError> {
+        let routed = preflight::router(&self.plugins, group, warnings).await?;
+        deployment.plugins.extend(routed.plugins);
+        if let Some(sides) = &mut deployment.sides {
+            let reference = || group.reference.clone();
+            if let Strategy::BlueGreen { .. } = of.strategy {
+                let installed = self.journal.installed(&group.reference)?;
+                let had = of.sides.as_ref().map(|sides| &sides.installed);
+                for target in &deployment.targets {
+                    let id = &target.instance.id;
+                    if had.and_then(|had| had.get(id)) != installed.get(id) {
+                        return Err(PlanError::Live(LiveError::Replaced {
+                            group: reference(),
+                            side: sides.to.clone(),
+                            instance: id.clone(),
+                        }));
+                    }
+                }
+                let unknown = || LiveError::Unknown { group: reference() };
+                let read = routed.shares.ok_or_else(unknown)?;
+                if read != sides.shares {
+                    return Err(PlanError::Live(LiveError::Disagreement {
+                        group: reference(),
+                        live: None,
+                        read,
+                        journal: sides.shares.clone(),
+                    }));
+                }
+            }
+        }
+        self.find_down(deployment, warnings).await;
+        Ok(())
+    }
+
+    /// Notes which instances get no traffic. A balancer that does not answer says nothing of them, and has been warned
+    /// about.
+    async fn find_down(&self, deployment: &mut Deployment, warnings: &mut Vec<String>) {
+        let context = context(&deployment.group);
+        match pool::down(&self.plugins, deployment, &context).await {
+            Ok(down) => {
+                deployment.down.extend(down.unwrap_or_default());
+            }
+            Err(error) => {
+                // Where the balancer does not answer at all, that is what the operator has been told.
+                let is_told = warnings.iter().any(|told| told.contains("does not answer"));
+                if !is_told {
+                    warnings.push(format!(
+                        "nobody tells how the instances of {} are: {}",
+                        deployment.group,
+                        chain(&error)
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// A share that is more than the first batch carries by its number.
+fn above_fair_share(deployment: &Deployment) -> Option<String> {
+    let Strategy::Canary {
+        traffic: Some(share),
+        ..
+    } = deployment.strategy
+    else {
+        return None;
+    };
+    let Batching::FirstThenEven { .. } = deployment.batching else {
+        return None;
+    };
+    let total = deployment.targets.len();
+    let first = deployment.batches().next().map_or(0, <[_]>::len);
+    let fair = (first * 100).div_ceil(total.max(1));
+    (usize::from(share) > fair).then(|| {
+        let instances = if first == 1 { "instance" } else { "instances" };
+        format!(
+            "the canary gets {share}% of the traffic, and {first} of {total} {instances} carries {fair}% by its number"
+        )
+    })
+}
+
+impl LiveError {
+    /// The group that it is about.
+    #[must_use]
+    pub fn group(&self) -> &GroupRef {
+        match self {
+            Self::Disagreement { group, .. }
+            | Self::Split { group, .. }
+            | Self::UnknownSide { group, .. }
+            | Self::NotLive { group, .. }
+            | Self::NotTwo { group, .. }
+            | Self::Unknown { group }
+            | Self::Replaced { group, .. } => group,
+        }
+    }
+}
