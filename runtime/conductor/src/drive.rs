@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use engine::{Action, Engine, Input, Output, Refusal, State, SwitchAction};
+use engine::{Action, Engine, HoldAction, Input, Output, Refusal, State, SwitchAction};
 use journal::{GivenOrder, OrderAnswer, OrderOutcome, Tenure};
 use model::{Deployment, DeploymentId, Ending, InstanceId, LifecycleEvent, Record, Timestamp};
 use tokio::sync::{mpsc, watch};
@@ -155,6 +155,13 @@ impl Running {
                 tasks.spawn(async move {
                     // As above.
                     let _ = sender.send(step_ended(&performer, &action).await).await;
+                });
+            }
+            for hold in output.holds {
+                let (performer, sender) = (performer.clone(), sender.clone());
+                tasks.spawn(async move {
+                    // As above.
+                    let _ = sender.send(hold_ended(&performer, &hold).await).await;
                 });
             }
             tokio::select! {
@@ -321,6 +328,14 @@ async fn switch_ended(performer: &Performer, switch: &SwitchAction) -> Input {
         deployment: switch.deployment.id.clone(),
         attempt: switch.attempt,
         ending: performer.switch(switch).await,
+    }
+}
+
+async fn hold_ended(performer: &Performer, hold: &HoldAction) -> Input {
+    Input::HoldEnded {
+        deployment: hold.deployment.id.clone(),
+        stage: hold.stage,
+        decision: performer.hold(hold).await,
     }
 }
 

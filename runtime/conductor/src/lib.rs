@@ -13,6 +13,7 @@ mod download;
 mod drive;
 mod environment;
 mod fetch;
+mod gate;
 mod health;
 mod live;
 mod local;

@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::traffic::Goal;
-use engine::{Action, Doing, SwitchAction, Work};
+use engine::{Action, Doing, HoldAction, SwitchAction, Work};
 use model::{
-    AttemptId, Balancer, Cause, Direction, Ending, Instance, LifecycleEvent, Package, ReleaseId,
-    Router, Run, Script,
+    AttemptId, Balancer, Cause, Decision, Direction, Ending, Instance, LifecycleEvent, Package,
+    ReleaseId, Router, Run, Script,
 };
 
 use crate::environment::{SWITCH_TRAFFIC, cache_folder, of_hook, of_switch};
 use crate::logs::Sink;
-use crate::{Conductor, Observer, balancer, router};
+use crate::{Conductor, Observer, balancer, gate, router};
 
 /// Carries out the actions of one release.
 pub(crate) struct Performer {
@@ -80,6 +80,11 @@ impl Performer {
                 "nothing is named that switches the traffic".to_owned(),
             ),
         }
+    }
+
+    /// Evaluates a gate until it is decided.
+    pub(crate) async fn hold(&self, action: &HoldAction) -> Decision {
+        gate::decide(&self.conductor, &self.release, action, &*self.observer).await
     }
 
     async fn switch_by_command(

@@ -105,6 +105,11 @@ impl Plugins {
         }
     }
 
+    /// The folder that `cutover.yaml` is in.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The plugin with this name, loaded.
     ///
     /// # Errors
