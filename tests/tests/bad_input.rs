@@ -100,6 +100,52 @@ fn what_this_version_does_not_do_is_refused_by_name() {
 }
 
 #[test]
+fn a_strategy_that_does_not_fit_its_group() {
+    let site = shop();
+    let good = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+    let refused = |lines: &str| {
+        let group = format!("      web:\n        {lines}");
+        site.write("cutover.yaml", &good.replacen("      web:", &group, 1));
+        refusal(&site, "v1", &[])
+    };
+
+    assert_snapshot!(refused("strategy: {type: blue-green, minimum_healthy: 1}"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:5:9: missing key `sides`: the strategy `blue-green` goes from one to the other
+      hint: write `sides: {blue: {group: {…}, instances: […]}, green: {group: {…}, instances: […]}}`
+    cutover.yaml:5:9: missing key `traffic`: the strategy `blue-green` switches it from side to side
+      hint: write `traffic: {plugin: NAME, config: {…}}`
+    cutover.yaml:5:38: `minimum_healthy` is a key of the strategies `rolling` and `canary`, and this is `blue-green`
+      hint: leave it out: the side that changes serves nothing while it does
+    cutover.yaml:6:9: `instances`: in a `blue-green` group they belong to the sides
+      hint: move them: `sides: {blue: {instances: […]}, green: {instances: […]}}`
+    ");
+    assert_snapshot!(refused("strategy: {type: canary, first_batch: 2, concurrency: 1, traffic: 20}"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:5:47: `first_batch`: expected `1`, found `2`: the group has 2 instances, and one has to remain
+    cutover.yaml:5:50: `concurrency` is a key of the strategies `rolling` and `blue-green`, and this is `canary`
+      hint: give a canary `first_batch` and `remaining_batches`
+    cutover.yaml:5:66: `traffic` needs the group's `traffic`: nothing moves the traffic without it
+      hint: write `traffic: {plugin: NAME, config: {…}}` in the group, or leave this out
+    cutover.yaml:5:75: `traffic`: expected a share of the traffic from `1%` to `99%`, found number `20`
+      hint: write `20%`
+    ");
+    assert_snapshot!(refused("strategy: {batches: [1, 50%], bake: 5m}"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:5:33: `batches`: the list ends with `50%`, and has to end with all instances
+      hint: end the list with `100%`
+    cutover.yaml:5:39: `bake` is a key of the strategy `blue-green`, and this is `rolling`
+      hint: leave it out, or set `type: blue-green`
+    ");
+    assert_snapshot!(refused("gates: [{name: smoke}, {name: smoke, approve: Go?, comand: bin/smoke.sh}]"), @"
+    error: the workspace file `cutover.yaml` has problems
+    cutover.yaml:5:17: expected one of the keys `approve`, `command`, `plugin`
+    cutover.yaml:5:60: unknown key `comand`; expected one of `name`, `after`, `approve`, `command`, `plugin`, `config`, `timeout`, `interval`, `on_fail`, `on_inconclusive`
+      hint: did you mean `command`?
+    ");
+}
+
+#[test]
 fn unknown_keys_wrong_types_and_missing_fields_of_an_appspec() {
     let site = shop();
     let good = std::fs::read_to_string(site.path("v1/appspec.yml")).unwrap();
