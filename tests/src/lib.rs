@@ -1,6 +1,6 @@
 //! Running the whole program against real servers.
 //!
-//! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] a real one on loopback;
+//! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback;
 //! [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every outcome,
 //! [`Wrk`] sends as many as it can. What a test starts is stopped when it is dropped.
 
@@ -8,6 +8,7 @@ mod clients;
 mod haproxy;
 mod hosts;
 mod http;
+mod nginx;
 mod service;
 mod site;
 mod transcript;
@@ -17,6 +18,7 @@ pub use clients::{Clients, Count};
 pub use haproxy::{HaProxy, Server};
 pub use hosts::{Hosts, skip};
 pub use http::WebServer;
+pub use nginx::Nginx;
 pub use service::Service;
 pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};
 pub use wrk::{Load, Wrk};

@@ -14,6 +14,8 @@ pub struct Load {
     pub requests: u64,
     /// Answers other than 2xx and 3xx, and connections that could not be made, broke or timed out.
     pub errors: u64,
+    /// The answers among them.
+    pub wrong_answers: u64,
 }
 
 impl Wrk {
@@ -61,16 +63,16 @@ fn load(text: &str) -> Option<Load> {
     let requests = text
         .lines()
         .find_map(|line| line.trim().split_once(" requests in "))?;
-    let errors = text.lines().map(str::trim).filter(|line| {
-        line.starts_with("Socket errors:") || line.starts_with("Non-2xx or 3xx responses:")
-    });
-    let errors = errors
-        .filter_map(|line| line.split_once(": "))
-        .map(|(_, counts)| numbers(counts))
-        .sum();
+    let after = |beginning: &str| {
+        let lines = text.lines().map(str::trim);
+        let mut counts = lines.filter_map(|line| line.strip_prefix(beginning));
+        counts.next().map_or(0, numbers)
+    };
+    let wrong_answers = after("Non-2xx or 3xx responses:");
     Some(Load {
         requests: requests.0.parse().ok()?,
-        errors,
+        errors: wrong_answers + after("Socket errors:"),
+        wrong_answers,
     })
 }
 
@@ -98,7 +100,8 @@ mod tests {
             load(text),
             Some(Load {
                 requests: 3050,
-                errors: 124
+                errors: 124,
+                wrong_answers: 100
             })
         );
         assert_eq!(load("unable to connect to 127.0.0.1:1\n"), None);

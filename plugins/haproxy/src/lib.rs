@@ -11,7 +11,6 @@ mod map;
 mod runtime_api;
 mod split;
 mod traffic;
-mod weights;
 
 use cutover_plugin_sdk::{
     Diagnostic, Failure, LoadBalancer, Member, MemberResult, MemberStatus, OpContext, Outcome,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cutover_plugin_sdk::{
-    Attribute, Diagnostic, Failure, FailureClass, HOST_STAMPS, Outcome, Purpose, Severity, Share,
-    Side, Split, parse_config, percent_of,
+    Attribute, Diagnostic, Failure, FailureClass, HOST_STAMPS, Impossible, Outcome, Part, Purpose,
+    Severity, Share, Side, Split, parse_config, percent_of, percents, weights,
 };
 
 use crate::backend::{Admin, Backend, Server};
@@ -13,7 +13,6 @@ use crate::config::{Config, Entry, Group, checked_name};
 use crate::map::{Files, Map};
 use crate::runtime_api::{Control, order};
 use crate::traffic::{LARGEST_WEIGHT, find};
-use crate::weights::{Impossible, Part, percents, weights};
 
 /// The longest line of orders. HAProxy takes what fits into one of its buffers, 16 KiB unless the operator made it smaller.
 const LONGEST_LINE: usize = 4 << 10;

@@ -72,6 +72,7 @@ mod package_source;
 mod panic_message;
 mod plugin;
 mod sockets;
+mod spread;
 mod traffic;
 
 pub use bindings::host::cutover::plugin::types::{
@@ -97,4 +98,5 @@ pub use package_source::{
 };
 pub use plugin::Plugin;
 pub use sockets::{Connection, ask};
+pub use spread::{Impossible, Part, percents, weights};
 pub use traffic::{Purpose, Router, Share, Side, SideMember, Split, percent_of};

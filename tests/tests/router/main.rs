@@ -6,6 +6,7 @@
 )]
 
 mod haproxy;
+mod nginx;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
-//! From percentages of sides to weights of their servers. Pure.
+//! From percentages of sides to weights of their servers, and back.
 
-/// A side's part: how many servers it has and what all of them together shall get, in percent.
+/// A side's part of the traffic: how many servers it has and what all of them together shall get, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) servers: usize,
-    pub(crate) percent: u8,
+pub struct Part {
+    pub servers: usize,
+    pub percent: u8,
 }
 
 /// How far the nearest split may be from the one asked for, in points.
@@ -12,7 +12,7 @@ const TOLERANCE: f64 = 2.0;
 
 /// Why there are no weights for a split.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Impossible {
+pub enum Impossible {
     /// A part with a share has no server.
     NoServer,
     /// The nearest split is so many points away: few servers would have to get far more than many others.
@@ -21,7 +21,18 @@ pub(crate) enum Impossible {
 
 /// The weight of each server of a side, one for each part: of all that the scale allows those whose split is nearest to
 /// the one asked for, and among equals the smallest. A part without a share has weight 0, a part with one has at least 1.
-pub(crate) fn weights(parts: &[Part], largest: u32) -> Result<Vec<u32>, Impossible> {
+///
+/// # Errors
+/// [`Impossible`] when no weights come near.
+///
+/// ```
+/// use cutover_plugin_sdk::{Part, weights};
+///
+/// let parts = [Part { servers: 3, percent: 80 }, Part { servers: 1, percent: 20 }];
+///
+/// assert_eq!(weights(&parts, 256), Ok(vec![4, 3]));
+/// ```
+pub fn weights(parts: &[Part], largest: u32) -> Result<Vec<u32>, Impossible> {
     let each = |part: &Part| f64::from(part.percent) / count(part);
     if parts
         .iter()
@@ -37,7 +48,11 @@ pub(crate) fn weights(parts: &[Part], largest: u32) -> Result<Vec<u32>, Impossib
     let candidate = |top: u32| -> Vec<u32> {
         let weight = |part: &Part| match part.percent {
             0 => 0,
-            // Between 0 and `top`, for no side's server gets more than `most`.
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "between 0 and `top`, for no side's server gets more than `most`"
+            )]
             _ => ((f64::from(top) * each(part) / most).round() as u32).clamp(1, top),
         };
         parts.iter().map(weight).collect()
@@ -78,7 +93,14 @@ fn count(part: &Part) -> f64 {
 }
 
 /// Whole percents of amounts, 100 in sum: the largest remainders are rounded up. Nothing where all amounts are zero.
-pub(crate) fn percents(amounts: &[u64]) -> Option<Vec<u8>> {
+///
+/// ```
+/// use cutover_plugin_sdk::percents;
+///
+/// assert_eq!(percents(&[12, 3]), Some(vec![80, 20]));
+/// ```
+#[must_use]
+pub fn percents(amounts: &[u64]) -> Option<Vec<u8>> {
     let sum: u64 = amounts.iter().sum();
     if sum == 0 {
         return None;
