@@ -248,6 +248,7 @@ impl Conductor {
             balancer: group.balancer.clone(),
             packages,
             targets: targets.collect(),
+            excluded: Vec::new(),
             plugins: BTreeMap::new(),
             keep_revisions: group.keep_revisions,
             id,

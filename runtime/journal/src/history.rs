@@ -16,6 +16,40 @@ use crate::owner::Owner;
 use crate::tenure::{may_be_succeeded, owner_of, standing};
 use crate::wire;
 
+/// The deployments of a group with what became of them, the newest first.
+///
+/// A rollback takes back the deployment that it names, with the retries of that. One that returns to an older version
+/// takes back everything since, as far as no instance has it installed. Who is returned to later is not taken back. The
+/// latest that names it is told, and else the first that went past it.
+const DEPLOYMENTS: &str = "
+WITH d AS (
+    SELECT *, CASE WHEN direction = 'deploy' THEN
+        (SELECT incoming FROM targets WHERE deployment = id AND incoming <> id LIMIT 1) END AS retries
+    FROM deployments WHERE application = ?1 AND grp = ?2 ORDER BY position DESC LIMIT ?3
+)
+SELECT d.id, r.id, d.application, d.grp, d.version, d.kind, d.strategy, d.of, d.status, d.opened_at, d.ended_at,
+    r.operator,
+    CASE WHEN d.direction = 'deploy' THEN (
+        SELECT b.id FROM deployments b
+        WHERE b.application = ?1 AND b.grp = ?2 AND b.position > d.position
+            AND b.direction = 'rollback' AND b.status = 'SUCCEEDED'
+            AND (b.of = d.id OR b.of = d.retries OR (
+                d.status = 'SUCCEEDED'
+                AND EXISTS (SELECT 1 FROM targets t WHERE t.deployment = b.id)
+                AND NOT EXISTS (
+                    SELECT 1 FROM installed i
+                    WHERE i.application = ?1 AND i.grp = ?2 AND i.deployment = ifnull(d.retries, d.id))
+                AND NOT EXISTS (
+                    SELECT 1 FROM targets t JOIN deployments p ON p.id = t.incoming
+                    WHERE t.deployment = b.id AND p.position >= d.position)))
+            AND NOT EXISTS (
+                SELECT 1 FROM deployments c JOIN targets t ON t.deployment = c.id
+                WHERE c.application = ?1 AND c.grp = ?2 AND c.position > b.position
+                    AND c.direction = 'rollback' AND c.status = 'SUCCEEDED' AND t.incoming = ifnull(d.retries, d.id))
+        ORDER BY iif(b.of IN (d.id, d.retries), -b.position, b.position) LIMIT 1) END,
+    d.direction, d.retries
+FROM d JOIN releases r ON r.number = d.release ORDER BY d.position DESC";
+
 /// Which releases to list.
 #[derive(Debug, Clone, Copy)]
 pub enum Filter<'a> {
@@ -69,8 +103,10 @@ pub struct DeploymentSummary {
     pub opened_at: Timestamp,
     pub ended_at: Option<Timestamp>,
     pub operator: String,
-    /// The latest deployment that succeeded in taking this one back.
+    /// The rollback that succeeded in taking this one back, by naming it or by returning to what was before it.
     pub rolled_back_by: Option<DeploymentId>,
+    /// The deployment whose package this one brings once more, to the instances that did not get it.
+    pub retries: Option<DeploymentId>,
 }
 
 /// A version that a group has had.
@@ -164,22 +200,17 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<DeploymentSummary>, Error> {
         self.read("list the deployments of a group", |connection| {
-            let mut sql = connection.prepare_cached(
-                "SELECT d.id, r.id, d.application, d.grp, d.version, d.kind, d.strategy, d.of, d.status, d.opened_at,
-                    d.ended_at, r.operator,
-                    (SELECT b.id FROM deployments b WHERE b.of = d.id AND b.status = 'SUCCEEDED' AND b.direction = 'rollback'
-                     ORDER BY b.position DESC LIMIT 1), d.direction
-                 FROM deployments d JOIN releases r ON r.number = d.release
-                 WHERE d.application = ?1 AND d.grp = ?2 ORDER BY d.position DESC LIMIT ?3",
-            )?;
+            let mut sql = connection.prepare_cached(DEPLOYMENTS)?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows =
-                sql.query_map(params![group.application.as_str(), group.group.as_str(), limit], deployment_of)?;
+            let rows = sql.query_map(
+                params![group.application.as_str(), group.group.as_str(), limit],
+                deployment_of,
+            )?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
 
-    /// The versions that deployments have brought to a group, the newest first. Rollbacks bring none.
+    /// The versions that deployments have brought to a group, the newest first. Rollbacks and retries bring none.
     ///
     /// # Errors
     /// [`Error::Damaged`] or [`Error::Storage`].
@@ -187,7 +218,9 @@ impl Journal {
         self.read("list the versions of a group", |connection| {
             let mut sql = connection.prepare_cached(
                 "SELECT version, id, status FROM deployments
-                 WHERE application = ?1 AND grp = ?2 AND of IS NULL ORDER BY position DESC",
+                 WHERE application = ?1 AND grp = ?2 AND of IS NULL
+                     AND NOT EXISTS (SELECT 1 FROM targets WHERE deployment = id AND incoming <> id)
+                 ORDER BY position DESC",
             )?;
             let rows =
                 sql.query_map([group.application.as_str(), group.group.as_str()], |row| {
@@ -226,7 +259,17 @@ impl Journal {
         self.read("read a deployment", |connection| deployment(connection, id))
     }
 
-    /// The package that a deployment fetched. Rollbacks fetch none.
+    /// Why a deployment ended as it did; none while it has not ended, and where there is nothing to tell.
+    ///
+    /// # Errors
+    /// As [`Journal::deployment`].
+    pub fn reason(&self, id: &DeploymentId) -> Result<Option<String>, Error> {
+        self.read("read how a deployment ended", |connection| {
+            reason(connection, id)
+        })
+    }
+
+    /// The package that a deployment fetched. Rollbacks and retries fetch none.
     ///
     /// # Errors
     /// As [`Journal::deployment`].
@@ -335,6 +378,7 @@ fn deployment_of(row: &Row<'_>) -> rusqlite::Result<DeploymentSummary> {
         ended_at: row.get::<_, Option<i64>>(10)?.map(Timestamp),
         operator: row.get(11)?,
         rolled_back_by: optional_id(12)?,
+        retries: optional_id(14)?,
     })
 }
 
@@ -357,4 +401,31 @@ fn deployment(
         Some(Fact::DeploymentOpened(deployment)) => Some(deployment),
         _ => None,
     })
+}
+
+/// The reason of the record that ended the deployment: its own, or that of the release that ended with it.
+fn reason(connection: &Connection, id: &DeploymentId) -> Result<Option<String>, Fault> {
+    let mut sql = connection.prepare_cached(
+        "SELECT records.seq, at, body, releases.id
+         FROM deployments JOIN records ON records.release = deployments.release AND records.seq > deployments.seq
+             JOIN releases ON number = records.release
+         WHERE deployments.id = ?1 AND deployments.ended_at IS NOT NULL
+             AND (body LIKE '{\"deployment-ended\":%' OR body LIKE '{\"status-changed\":%')
+         ORDER BY records.seq DESC",
+    )?;
+    let mut rows = sql.query([id.as_str()])?;
+    let mut of_release = None;
+    while let Some(row) = rows.next()? {
+        let release: ReleaseId = text(row, 3)?;
+        match record_of(row, &release)?.fact {
+            Fact::DeploymentEnded {
+                deployment, reason, ..
+            } if deployment == *id => return Ok(reason),
+            Fact::StatusChanged { status, reason } if status.is_terminal() => {
+                of_release = Some(reason);
+            }
+            _ => {}
+        }
+    }
+    Ok(of_release)
 }

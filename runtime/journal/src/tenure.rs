@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use model::{DeploymentId, Direction, Fact, GroupRef, Record, ReleaseId, ReleaseStatus, Timestamp};
+use model::{
+    DeploymentId, Direction, Fact, GroupRef, Record, ReleaseId, ReleaseStatus, Target, Timestamp,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::append::{Entry, insert};
@@ -128,7 +130,7 @@ impl Journal {
     /// # Errors
     /// [`OpenError::Busy`] when a release that has not ended holds a group, [`OpenError::Exists`] when the id has
     /// been used, [`OpenError::Outdated`] when a deployment among the records was planned on what is no longer
-    /// installed, or with a version that has been given since, [`Error::Headless`] when the first record does not open a release; else as an append.
+    /// installed, or with a version that has been given since, or brings a version once more after another one came, [`Error::Headless`] when the first record does not open a release; else as an append.
     pub fn open_release(
         &self,
         records: Vec<Record>,
@@ -372,7 +374,19 @@ fn outdated(connection: &Connection, fact: &Fact) -> Result<Option<OpenError>, F
         let found: Option<String> = installed.query_row(place, |row| row.get(0)).optional()?;
         is_outdated |= found.as_deref() != target.outgoing.as_ref().map(DeploymentId::as_str);
     }
-    if deployment.direction == Direction::Deploy {
+    let retries = |target: &Arc<Target>| target.incoming != deployment.id;
+    let is_retry =
+        deployment.direction == Direction::Deploy && deployment.targets.iter().any(retries);
+    if is_retry {
+        // A version is brought once more only as long as nothing else came after it.
+        let newest: Option<String> = connection
+            .prepare_cached(
+                "SELECT version FROM deployments WHERE application = ?1 AND grp = ?2 ORDER BY position DESC LIMIT 1",
+            )?
+            .query_row([application.as_str(), group.as_str()], |row| row.get(0))
+            .optional()?;
+        is_outdated |= newest.as_deref() != Some(deployment.revision.version.as_str());
+    } else if deployment.direction == Direction::Deploy {
         is_outdated |= connection
             .prepare_cached(
                 "SELECT 1 FROM deployments WHERE application = ?1 AND grp = ?2 AND version = ?3 AND direction = ?4",

@@ -84,6 +84,8 @@ pub struct Deployment {
     pub packages: BTreeMap<DeploymentId, Arc<Package>>,
     /// The instances, in the order in which they start.
     pub targets: Vec<Arc<Target>>,
+    /// Instances of the group that the operator left out.
+    pub excluded: Vec<InstanceId>,
     /// Digests of the plugins in use.
     pub plugins: BTreeMap<PluginName, Digest>,
     /// Revisions to keep in an instance's cache besides those that a rollback needs.

@@ -55,6 +55,8 @@ pub(super) struct Deployment {
     sequence: Vec<LifecycleEvent>,
     packages: BTreeMap<DeploymentId, Package>,
     targets: Vec<Target>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    excluded: Vec<InstanceId>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     plugins: BTreeMap<PluginName, String>,
     keep_revisions: u32,
@@ -194,6 +196,7 @@ impl From<&model::Deployment> for Deployment {
             sequence,
             packages,
             targets,
+            excluded,
             plugins,
             keep_revisions,
         } = deployment;
@@ -229,6 +232,7 @@ impl From<&model::Deployment> for Deployment {
                 .iter()
                 .map(|target| Target::from(&**target))
                 .collect(),
+            excluded: excluded.clone(),
             plugins: plugins
                 .iter()
                 .map(|(name, digest)| (name.clone(), digest.to_string()))
@@ -267,6 +271,7 @@ impl TryFrom<Deployment> for model::Deployment {
             sequence,
             packages,
             targets,
+            excluded,
             plugins,
             keep_revisions,
         } = deployment;
@@ -307,6 +312,7 @@ impl TryFrom<Deployment> for model::Deployment {
             sequence,
             packages,
             targets,
+            excluded,
             plugins,
             keep_revisions,
         })

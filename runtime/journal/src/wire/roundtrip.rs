@@ -252,6 +252,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
     let content = (
         btree_map(deployment_id(), package().prop_map(Arc::new), 0..3),
         vec(target().prop_map(Arc::new), 0..3),
+        vec(instance_id(), 0..3),
         btree_map(plugin(), digest(), 0..3),
         any::<u32>(),
     );
@@ -263,7 +264,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
             pace;
         let (sides, down) = around;
         let (stop_failures, balancer, router) = traffic;
-        let (packages, targets, plugins, keep_revisions) = content;
+        let (packages, targets, excluded, plugins, keep_revisions) = content;
         Deployment {
             id,
             group,
@@ -288,6 +289,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
             sequence,
             packages,
             targets,
+            excluded,
             plugins,
             keep_revisions,
         }

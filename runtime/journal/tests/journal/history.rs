@@ -1,12 +1,15 @@
 //! Projections and look-ups.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use journal::{Filter, FindError, Journal};
-use model::{DeploymentId, Direction, InstanceId, ReleaseStatus, Timestamp};
+use journal::{DeploymentSummary, Filter, FindError, Journal};
+use model::{DeploymentId, Direction, Fact, InstanceId, ReleaseStatus, Timestamp};
 use rusqlite::Connection;
 
-use crate::scenario::{Workspace, departed, deployment_id, group, opened, package, release_id};
+use crate::scenario::{
+    Workspace, departed, deployment, deployment_id, group, opened, package, release_id,
+};
 
 const WEB: &str = "shop/web";
 
@@ -185,6 +188,117 @@ fn a_rollback_that_failed_takes_nothing_back() {
         deployments
             .iter()
             .all(|deployment| deployment.rolled_back_by.is_none())
+    );
+}
+
+#[test]
+fn who_returns_to_an_older_version_takes_back_everything_since() {
+    use ReleaseStatus::Succeeded;
+    let workspace = Workspace::new();
+    for (release, version) in [("r1", "1.0.0"), ("r2", "1.1.0"), ("r3", "1.2.0")] {
+        let id = format!("{release}-1");
+        workspace
+            .open(release, &[WEB])
+            .deploy(&id, WEB, version, &["i1"])
+            .end_deployment(&id, Succeeded)
+            .end(Succeeded);
+    }
+    let taken_back = || {
+        let deployments = workspace.journal.deployments(&group(WEB), 9).unwrap();
+        let deploys = deployments
+            .into_iter()
+            .filter(|deployment| deployment.direction == Direction::Deploy);
+        let by = |deployment: DeploymentSummary| deployment.rolled_back_by.map(|by| by.to_string());
+        deploys.map(by).collect::<Vec<_>>()
+    };
+
+    workspace
+        .open("r4", &[WEB])
+        .roll_back("r4-1", "r3-1", ("r1-1", "1.0.0"), &["i1"])
+        .end_deployment("r4-1", Succeeded)
+        .end(Succeeded);
+    let back = taken_back();
+    workspace
+        .open("r5", &[WEB])
+        .roll_back("r5-1", "r1-1", ("r2-1", "1.1.0"), &["i1"])
+        .end_deployment("r5-1", Succeeded)
+        .end(Succeeded);
+    let forth = taken_back();
+
+    let by = |id: &str| Some(id.to_owned());
+    assert_eq!(back, [by("r4-1"), by("r4-1"), None]);
+    assert_eq!(forth, [by("r4-1"), None, by("r5-1")]);
+}
+
+#[test]
+fn a_retry_brings_no_version_and_is_taken_back_with_what_it_retries() {
+    use ReleaseStatus::{Failed, Succeeded};
+    let workspace = Workspace::new();
+    workspace
+        .open("r1", &[WEB])
+        .deploy("r1-1", WEB, "1.0.0", &["i1"])
+        .end_deployment("r1-1", Failed)
+        .end(Failed);
+    let retry = deployment("r2-1", WEB, "1.0.0", Direction::Deploy, "r1-1", &["i2"]);
+    workspace
+        .open("r2", &[WEB])
+        .append(Fact::DeploymentOpened(Arc::new(retry)))
+        .end_deployment("r2-1", Succeeded)
+        .end(Succeeded);
+    workspace
+        .open("r3", &[WEB])
+        .roll_back("r3-1", "r1-1", ("r0-1", "0.9.0"), &["i1", "i2"])
+        .end_deployment("r3-1", Succeeded)
+        .end(Succeeded);
+
+    let deployments = workspace.journal.deployments(&group(WEB), 9).unwrap();
+    let versions = workspace.journal.versions(&group(WEB)).unwrap();
+
+    assert_eq!(deployments[1].retries, Some(deployment_id("r1-1")));
+    let by = Some(deployment_id("r3-1"));
+    assert_eq!(
+        (
+            &deployments[1].rolled_back_by,
+            &deployments[2].rolled_back_by
+        ),
+        (&by, &by)
+    );
+    let brought: Vec<_> = versions
+        .iter()
+        .map(|used| used.deployment.as_str())
+        .collect();
+    assert_eq!(brought, ["r1-1"]);
+}
+
+#[test]
+fn a_deployment_tells_why_it_ended() {
+    use ReleaseStatus::Failed;
+    let workspace = Workspace::new();
+    workspace
+        .open("r1", &[WEB])
+        .deploy("r1-1", WEB, "1.0.0", &["i1"])
+        .append(Fact::DeploymentEnded {
+            deployment: deployment_id("r1-1"),
+            status: Failed,
+            reason: Some("web-1 failed".to_owned()),
+        })
+        .end(Failed);
+    workspace
+        .open("r2", &[WEB])
+        .deploy("r2-1", WEB, "1.1.0", &["i1"])
+        .change(ReleaseStatus::Paused)
+        .change(ReleaseStatus::Stopped);
+    workspace
+        .open("r3", &[WEB])
+        .deploy("r3-1", WEB, "1.2.0", &["i1"]);
+
+    let reasons = ["r1-1", "r2-1", "r3-1", "r9-1"]
+        .map(|id| workspace.journal.reason(&deployment_id(id)).unwrap());
+
+    let told = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        reasons,
+        [told("web-1 failed"), told("asked for"), None, None]
     );
 }
 

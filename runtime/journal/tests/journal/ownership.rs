@@ -215,6 +215,56 @@ fn an_unknown_release_cannot_be_taken_over() {
     );
 }
 
+#[test]
+fn a_version_is_brought_once_more_only_while_nothing_came_after_it() {
+    let workspace = Workspace::new();
+    let ended = |release: &str, version: &str| {
+        let id = format!("{release}-1");
+        workspace
+            .open(release, &["shop/web"])
+            .deploy(&id, "shop/web", version, &["web-1"])
+            .end_deployment(&id, ReleaseStatus::Failed)
+            .end(ReleaseStatus::Failed);
+    };
+    let retry = |release: &str| {
+        let id = format!("{release}-1");
+        let planned = deployment(
+            &id,
+            "shop/web",
+            "1.0.0",
+            Direction::Deploy,
+            "r1-1",
+            &["web-2"],
+        );
+        let records = vec![
+            opened(release),
+            record(1, Fact::DeploymentOpened(Arc::new(planned))),
+        ];
+        workspace
+            .journal
+            .open_release(records, &[group("shop/web")], &me())
+            .map(|tenure| {
+                let stopped = Fact::StatusChanged {
+                    status: ReleaseStatus::Stopped,
+                    reason: String::new(),
+                };
+                let ended = workspace.journal.append(&tenure, vec![record(2, stopped)]);
+                ended.wait().unwrap();
+            })
+    };
+
+    ended("r1", "1.0.0");
+    retry("r2").unwrap();
+    retry("r3").unwrap();
+    ended("r4", "1.1.0");
+    let refused = retry("r5");
+
+    assert!(
+        matches!(refused, Err(OpenError::Outdated { .. })),
+        "{refused:?}"
+    );
+}
+
 /// A release is planned before its group is taken; what was true then must be true when it is.
 #[test]
 fn a_release_planned_before_another_one_had_the_group_is_not_opened() {

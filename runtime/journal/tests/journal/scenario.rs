@@ -269,6 +269,7 @@ pub(crate) fn deployment(
         sequence: vec![LifecycleEvent::Install],
         packages: BTreeMap::from([(deployment_id(incoming), Arc::new(package))]),
         targets: instances.iter().map(target).collect(),
+        excluded: Vec::new(),
         plugins: BTreeMap::new(),
         keep_revisions: 5,
     }

@@ -142,6 +142,7 @@ pub(crate) fn deployment(setting: &Setting) -> Deployment {
         ]
         .into(),
         targets: targets.collect(),
+        excluded: Vec::new(),
         plugins: BTreeMap::new(),
         keep_revisions: 5,
     }
