@@ -1,7 +1,7 @@
 //! The environment of a hook (DESIGN.md §6).
 
 use engine::{Action, SwitchAction};
-use model::{Deployment, Direction, Package, ReleaseId, Target};
+use model::{Deployment, DeploymentId, Direction, GroupRef, Package, ReleaseId, Target};
 
 /// The stage at which the traffic of a deployment is switched, once for all its instances.
 pub(crate) const SWITCH_TRAFFIC: &str = "SwitchTraffic";
@@ -101,8 +101,13 @@ fn variables(
 
 /// A package's folder in an instance's cache, relative to its `rootdir`.
 pub(crate) fn cache_folder(deployment: &Deployment, package: &Package) -> String {
+    cache_folder_of(&deployment.group, &package.deployment)
+}
+
+/// The folder in an instance's cache of the package that a deployment brought, relative to its `rootdir`.
+pub(crate) fn cache_folder_of(group: &GroupRef, brought_by: &DeploymentId) -> String {
     format!(
-        "app-{}/group-{}/deploy-{}",
-        deployment.group.application, deployment.group.group, package.deployment
+        "app-{}/group-{}/deploy-{brought_by}",
+        group.application, group.group
     )
 }

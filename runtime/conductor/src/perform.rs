@@ -1,6 +1,6 @@
 //! Carrying out one action.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use engine::traffic::Goal;
 use engine::{Action, Doing, HoldAction, SwitchAction, Work};
 use model::{
-    AttemptId, Balancer, Cause, Decision, Direction, Ending, Instance, LifecycleEvent, Package,
-    ReleaseId, Router, Run, Script,
+    AttemptId, Balancer, Cause, Decision, Deployment, DeploymentId, Direction, Ending, Instance,
+    LifecycleEvent, Package, ReleaseId, Router, Run, Script, Target,
 };
 
-use crate::environment::{SWITCH_TRAFFIC, cache_folder, of_hook, of_switch};
+use crate::environment::{SWITCH_TRAFFIC, cache_folder, cache_folder_of, of_hook, of_switch};
 use crate::logs::Sink;
 use crate::{Conductor, Observer, balancer, gate, router};
 
@@ -23,6 +23,8 @@ pub(crate) struct Performer {
     observer: Arc<dyn Observer>,
     /// The instances whose package cache has been looked at.
     inspected: Mutex<HashSet<(model::DeploymentId, model::InstanceId)>>,
+    /// The deployments that brought what instances leave.
+    known: Mutex<HashMap<DeploymentId, Option<Arc<Deployment>>>>,
 }
 
 impl Performer {
@@ -36,6 +38,7 @@ impl Performer {
             release,
             observer,
             inspected: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
@@ -297,12 +300,31 @@ impl Performer {
             digest: stored.tree_digest,
             keep: keep
                 .map(|package| cache_folder(deployment, package))
+                .chain(self.before_outgoing(action))
                 .collect(),
             keep_others: deployment.keep_revisions,
             installation: (action.event == LifecycleEvent::DownloadBundle)
                 .then(|| installation(action, package)),
         };
         self.run(action, attempt, work).await
+    }
+
+    /// The package folder of what an instance had before the version that it leaves. While that one may stay after all,
+    /// because this deployment fails, a rollback of it returns there.
+    fn before_outgoing(&self, action: &Action) -> Option<String> {
+        let outgoing = action.target.outgoing.as_ref()?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let brought_by = known.entry(outgoing.clone()).or_insert_with(|| {
+            let found = self.conductor.journal.deployment(outgoing);
+            found.unwrap_or_else(|error| {
+                tracing::warn!(deployment = %outgoing, %error, "cannot learn what a deployment replaced");
+                None
+            })
+        });
+        let targets = &brought_by.as_ref()?.targets;
+        let is_here = |target: &&Arc<Target>| target.instance.id == action.target.instance.id;
+        let before = targets.iter().find(is_here)?.outgoing.as_ref()?;
+        Some(cache_folder_of(&action.deployment.group, before))
     }
 
     /// Puts packages back that are needed and gone from the instance's cache: the one left, and in a rollback the one

@@ -14,7 +14,8 @@ const HISTORY: usize = 1000;
 
 impl Conductor {
     /// Removes the packages that no release needs any more: what is installed stays, what a release that has not ended
-    /// needs, the last `keep_revisions` others of each group, and whatever a rollback of one of those would return to.
+    /// needs, what the latest deployment of each group brought, the last `keep_revisions` others, and whatever a rollback
+    /// of one of those would return to.
     ///
     /// A store that cannot be pruned is no reason for anything to fail.
     pub async fn prune(&self) {
@@ -120,8 +121,9 @@ struct Past {
 fn needed_of(installed: BTreeSet<Digest>, history: &[Past], mut others: u32) -> BTreeSet<Digest> {
     let mut needed = installed.clone();
     let mut kept = installed;
-    for past in history {
-        if past.is_over && !kept.contains(&past.brought) {
+    for (age, past) in history.iter().enumerate() {
+        // The latest one may be retried, whatever became of it.
+        if age > 0 && past.is_over && !kept.contains(&past.brought) {
             if others == 0 {
                 continue;
             }
@@ -185,6 +187,24 @@ mod tests {
         history[0].packages.push(digest(1));
 
         check(&[8], &history, 0, &[9, 8, 7, 1]);
+    }
+
+    #[test]
+    fn the_latest_deployment_keeps_what_a_retry_of_it_needs() {
+        let mut history = history(9);
+        history[0].packages = vec![digest(9), digest(8)];
+
+        check(&[8], &history, 0, &[9, 8, 7]);
+    }
+
+    /// Revision 9 went to one side while the other one had 8, and took the place of 7.
+    #[test]
+    fn both_sides_keep_what_they_have_and_what_was_there_before() {
+        let mut history = history(9);
+        history[0].packages = vec![digest(9), digest(8), digest(7)];
+        history[1].packages = vec![digest(8), digest(7), digest(6)];
+
+        check(&[9, 8], &history, 0, &[9, 8, 7, 6]);
     }
 
     #[test]
