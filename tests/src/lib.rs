@@ -5,6 +5,7 @@
 //! [`Wrk`] sends as many as it can. What a test starts is stopped when it is dropped.
 
 mod clients;
+mod dry_run;
 mod haproxy;
 mod hosts;
 mod http;
@@ -15,6 +16,7 @@ mod transcript;
 mod wrk;
 
 pub use clients::{Clients, Count};
+pub use dry_run::assert_as_planned;
 pub use haproxy::{HaProxy, Server};
 pub use hosts::{Hosts, skip};
 pub use http::WebServer;

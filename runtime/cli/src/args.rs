@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use conductor::{Choices, StrategyKind};
 use model::{
     ApplicationName, DeploymentId, Digest, GroupName, GroupRef, InstanceId, LifecycleEvent,
     OnExisting, SideName, StopFailures, Version,
@@ -90,7 +91,9 @@ pub(crate) enum Command {
     /// Takes one instance through the workflow that a profile names, with everything that it keeps below --rootdir: the
     /// instance itself, its package cache, and the journal, so that the version it leaves and the way back are known.
     Local(Local),
-    /// Take the latest deployment of a group back
+    /// Return a group to the versions before its latest deployment, or to a version that it has had
+    ///
+    /// Shows what goes back where first, and asks when it runs on a terminal.
     Rollback(Rollback),
     /// End a canary's wait: the remaining batches go, and the version gets all traffic
     ///
@@ -114,6 +117,16 @@ pub(crate) enum Command {
     ///
     /// Goes to whoever drives the release, and waits until it has paused.
     Pause(Pause),
+    /// Deploy what an old deployment brought once more, as another version
+    ///
+    /// The package comes from the store or from the recorded source, with the recorded digest. A deployment that was
+    /// rolled back is refused.
+    #[command(disable_version_flag = true)]
+    Redeploy(Redeploy),
+    /// Deploy a release's version to the instances that did not get it
+    ///
+    /// Makes a release of its own with the same version. Instances that have it already are left alone.
+    Retry(Retry),
     /// Go on with a release that is paused, interrupted, or whose conductor died
     Resume(Resume),
     /// End a release once what is in flight has finished
@@ -182,9 +195,8 @@ pub(crate) struct Deploy {
     /// Digest that the package must have, sha256:…
     #[arg(long, value_parser = parse_digest)]
     pub(crate) digest: Option<Digest>,
-    /// Side that is live, where the router and the journal disagree
-    #[arg(long, value_name = "SIDE")]
-    pub(crate) live: Option<SideName>,
+    #[command(flatten)]
+    pub(crate) choices: ChoiceArguments,
     #[command(flatten)]
     pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history
@@ -193,6 +205,42 @@ pub(crate) struct Deploy {
     /// Print what would happen, and change nothing on any instance
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// What may differ from the file for one deployment.
+#[derive(Debug, Args)]
+pub(crate) struct ChoiceArguments {
+    /// Strategy [default: what the file says]
+    #[arg(long, value_enum)]
+    strategy: Option<Strategy>,
+    /// Instance to leave out; may be given several times
+    #[arg(long, value_name = "INSTANCE")]
+    exclude: Vec<InstanceId>,
+    /// Side that is live, where the router and the journal disagree
+    #[arg(long, value_name = "SIDE")]
+    live: Option<SideName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Strategy {
+    Rolling,
+    BlueGreen,
+    Canary,
+}
+
+impl From<ChoiceArguments> for Choices {
+    fn from(arguments: ChoiceArguments) -> Self {
+        let kind = |strategy| match strategy {
+            Strategy::Rolling => StrategyKind::Rolling,
+            Strategy::BlueGreen => StrategyKind::BlueGreen,
+            Strategy::Canary => StrategyKind::Canary,
+        };
+        Self {
+            strategy: arguments.strategy.map(kind),
+            exclude: arguments.exclude,
+            live: arguments.live,
+        }
+    }
 }
 
 /// A choice that the history records.
@@ -309,6 +357,9 @@ pub(crate) struct Rollback {
     /// Group to take back, APPLICATION/GROUP
     #[arg(value_parser = parse_group)]
     pub(crate) group: GroupRef,
+    /// Version to return to [default: what each instance had before the latest deployment]
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    pub(crate) to: Option<Version>,
     #[command(flatten)]
     pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history
@@ -320,6 +371,42 @@ pub(crate) struct Rollback {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Redeploy {
+    /// Deployment to go by, or the beginning of its id; a release that has one deployment stands for it
+    pub(crate) id: String,
+    /// Version to give it, A.B.C or A.B.C.D; generated from the time when left out
+    #[arg(id = "package_version", long = "version", value_name = "VERSION", value_parser = parse_version)]
+    pub(crate) version: Option<Version>,
+    #[command(flatten)]
+    pub(crate) choices: ChoiceArguments,
+    #[command(flatten)]
+    pub(crate) stop_failures: IgnoreStopFailures,
+    /// Why, for the history [default: which deployment it goes by]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) comment: String,
+    /// Print what would happen, and change nothing on any instance
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Retry {
+    /// Release or deployment, or the beginning of its id
+    pub(crate) id: String,
+    /// The instances that failed, were unreachable or skipped, or never started
+    #[arg(long, required = true)]
+    pub(crate) failed: bool,
+    #[command(flatten)]
+    pub(crate) stop_failures: IgnoreStopFailures,
+    /// Why, for the history [default: which deployment is retried]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) comment: String,
+    /// Print what would happen, and change nothing on any instance
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

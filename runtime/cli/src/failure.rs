@@ -1,7 +1,8 @@
 //! What a command fails with, and the exit status that says it.
 
 use conductor::{
-    DriveError, FetchError, LiveError, OrderError, PlanError, PluginError, PreflightError,
+    ChoiceError, DriveError, FetchError, LiveError, OrderError, PlanError, PluginError,
+    PreflightError, RetryError, ReturnError, TemplateError,
 };
 use journal::{DeleteError, FindError};
 use model::{GroupRef, ReleaseId};
@@ -184,6 +185,50 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
         PlanError::VersionTaken { .. } => {
             "give another --version, or leave it out to have one generated".to_owned()
         }
+        PlanError::Choice(error) => return choice(error),
+        PlanError::Template(TemplateError::NoPackage { brought_by, .. }) => {
+            let hint = brought_by.as_ref().map(|brought_by| {
+                format!("name the deployment that brought it: cutover redeploy {brought_by}")
+            });
+            return hint.into_iter().collect();
+        }
+        PlanError::Template(TemplateError::RolledBack { by, .. })
+        | PlanError::Retry(RetryError::RolledBack { by, .. }) => {
+            return vec![
+                format!("see why: cutover report {by}"),
+                "deploy the package itself, if it is good after all: cutover deploy".to_owned(),
+            ];
+        }
+        PlanError::Template(TemplateError::Unknown { .. }) => {
+            "list releases: cutover ls".to_owned()
+        }
+        PlanError::Retry(RetryError::Several { .. }) => {
+            "name one of the deployments instead of the release".to_owned()
+        }
+        PlanError::Retry(RetryError::Superseded {
+            release, is_retry, ..
+        }) => {
+            if *is_retry {
+                format!("retry that one: cutover retry {release} --failed")
+            } else {
+                format!("see what it did: cutover show {release}")
+            }
+        }
+        PlanError::Retry(RetryError::Split { group, .. }) => {
+            format!("take it back, then deploy it again: cutover rollback {group}")
+        }
+        PlanError::Retry(RetryError::NoDeployment { release }) => {
+            format!("see what it did: cutover report {release}")
+        }
+        PlanError::Return(
+            ReturnError::UnknownVersion { group, .. } | ReturnError::AlreadyThere { group, .. },
+        ) => format!("see what it has had: cutover history {group}"),
+        PlanError::Return(ReturnError::Latest { deployment, .. }) => format!(
+            "bring it to the instances that did not get it: cutover retry {deployment} --failed"
+        ),
+        PlanError::Return(ReturnError::OtherSide { deployment, .. }) => {
+            format!("deploy it once more: cutover redeploy {deployment}")
+        }
         PlanError::NothingToRollBack { group } => {
             format!("see what it has had: cutover history {group}")
         }
@@ -250,6 +295,25 @@ fn live_hints(error: &LiveError) -> Vec<String> {
         LiveError::UnknownSide { .. } | LiveError::NotLive { .. } | LiveError::NotTwo { .. } => {
             return Vec::new();
         }
+    };
+    vec![hint]
+}
+
+fn choice(error: &ChoiceError) -> Vec<String> {
+    let hint = match error {
+        ChoiceError::UnknownInstance(unknown) => match &unknown.suggestion {
+            Some(suggestion) => format!("did you mean `{suggestion}`?"),
+            None => {
+                let known: Vec<_> = unknown.known.iter().map(ToString::to_string).collect();
+                format!("choose one of {}", known.join(", "))
+            }
+        },
+        ChoiceError::Strategy { .. } => {
+            "leave --strategy out to deploy as the file says".to_owned()
+        }
+        ChoiceError::PartOfSide { .. }
+        | ChoiceError::NothingLeft { .. }
+        | ChoiceError::TooFew { .. } => return Vec::new(),
     };
     vec![hint]
 }

@@ -6,6 +6,7 @@ mod download;
 mod failure;
 mod progress;
 mod script_log;
+mod standing;
 mod ui;
 mod workspace;
 
@@ -65,6 +66,8 @@ async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
         Command::Reject(reject) => commands::order::reject(ui, config, reject).await,
         Command::Skip(skip) => commands::order::skip(ui, config, skip).await,
         Command::Pause(pause) => commands::pause::run(ui, config, &pause).await,
+        Command::Redeploy(redeploy) => commands::redeploy::run(ui, config, redeploy).await,
+        Command::Retry(retry) => commands::retry::run(ui, config, retry).await,
         Command::Resume(resume) => commands::resume::run(ui, config, &resume).await,
         Command::Stop(stop) => commands::stop::run(ui, config, &stop).await,
         Command::Delete(delete) => commands::delete::run(ui, config, &delete),

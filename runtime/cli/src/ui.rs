@@ -144,6 +144,13 @@ impl Ui {
         }
     }
 
+    /// What is about to happen.
+    pub(crate) fn plan(self, text: &str) {
+        if !self.quiet {
+            self.error_line(text.trim_end());
+        }
+    }
+
     /// Something that the operator should know.
     pub(crate) fn warn(self, text: &str) {
         let yellow = AnsiColor::Yellow.on_default().bold();

@@ -122,6 +122,15 @@ pub(crate) fn journal(opened: &Opened) -> Result<Journal, Failure> {
     Ok(Journal::open(&state_folder(opened)?.0)?)
 }
 
+/// Opens the journal where there is one.
+pub(crate) fn journal_if_any(opened: &Opened) -> Result<Option<Journal>, Failure> {
+    if state_folder(opened)?.0.exists() {
+        journal(opened).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
 /// The workspace's plugins.
 pub(crate) fn plugins(opened: &Opened) -> Result<Plugins, Failure> {
     let (_, state) = state_folder(opened)?;

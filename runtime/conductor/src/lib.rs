@@ -1,12 +1,13 @@
 //! The one loop: wait for an input, let the engine decide, make its records durable, carry out its actions.
 //!
-//! Start at [`Conductor`]. [`Conductor::plan_deploy`] and [`Conductor::plan_rollback`] gather what the engine needs to
-//! know; [`Conductor::open`] takes the group and [`Running::drive`] runs the release to its end, as does
+//! Start at [`Conductor`]. [`Conductor::plan_deploy`], [`Conductor::plan_redeploy`], [`Conductor::plan_retry`] and
+//! [`Conductor::plan_rollback`] gather what the engine needs to know; [`Conductor::open`] takes the group and [`Running::drive`] runs the release to its end, as does
 //! [`Conductor::resume`] after a crash. Deliberately absent: what comes next (the engine's), and printing.
 
 mod address;
 mod appspec;
 mod balancer;
+mod choices;
 mod conductor;
 mod digests;
 mod download;
@@ -26,12 +27,17 @@ mod plugins;
 mod pool;
 pub mod preflight;
 mod prune;
+mod redeploy;
+mod retry;
+mod rollback;
 mod router;
 mod sides;
 mod source;
+mod standing;
 mod stream;
 mod version;
 
+pub use choices::{ChoiceError, Choices, StrategyKind};
 pub use conductor::{Conductor, Options};
 pub use download::{OnProgress, Progress};
 pub use drive::{Command, DriveError, Observer, Running, Silent};
@@ -43,3 +49,7 @@ pub use order::OrderError;
 pub use plan::{DeployRequest, PlanError, Planned, RollbackRequest, chain};
 pub use plugins::{PluginError, Plugins, implements};
 pub use preflight::PreflightError;
+pub use redeploy::{RedeployRequest, TemplateError};
+pub use retry::{RetryError, RetryRequest};
+pub use rollback::ReturnError;
+pub use standing::{Standing, standing};

@@ -165,6 +165,7 @@ impl Conductor {
     ) -> Result<Planned, PlanError> {
         let request = RollbackRequest {
             group: group.clone(),
+            to: None,
             stop_failures: workflow.stop_failures,
             comment: String::new(),
         };

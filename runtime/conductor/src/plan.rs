@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::{DeploymentState, State, Traffic};
+use engine::Traffic;
 use journal::{Holder, Owner};
 use model::{
     Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, Release, ReleaseId,
-    ReleaseStatus, Revision, SideName, StopFailures, Target, Version,
+    ReleaseStatus, Revision, StopFailures, Target, Version,
 };
 use plugin_host::CallError;
 use spec::Problems;
@@ -15,16 +15,17 @@ use spec::workspace::{Group, UnknownGroup};
 
 use crate::Conductor;
 use crate::appspec::read_appspec;
+use crate::choices::{ChoiceError, Choices};
 use crate::drive::DriveError;
 use crate::fetch::FetchError;
 use crate::live::LiveError;
 use crate::plugins::PluginError;
 use crate::preflight::{self, PreflightError};
+use crate::redeploy::TemplateError;
+use crate::retry::RetryError;
+use crate::rollback::ReturnError;
 use crate::source::absolute;
 use crate::version;
-
-/// How many deployments of a group's history are looked through for one to take back.
-const HISTORY: usize = 1000;
 
 /// A deployment that is asked for.
 #[derive(Debug, Clone)]
@@ -36,8 +37,7 @@ pub struct DeployRequest {
     pub version: Option<Version>,
     /// The digest that the package must have.
     pub digest: Option<Digest>,
-    /// The side that is live, where the router and the journal disagree.
-    pub live: Option<SideName>,
+    pub choices: Choices,
     pub stop_failures: StopFailures,
     pub comment: String,
 }
@@ -46,6 +46,8 @@ pub struct DeployRequest {
 #[derive(Debug, Clone)]
 pub struct RollbackRequest {
     pub group: GroupRef,
+    /// The version to return to; absent for what each instance had before.
+    pub to: Option<Version>,
     pub stop_failures: StopFailures,
     pub comment: String,
 }
@@ -114,6 +116,14 @@ pub enum PlanError {
         "deployment {deployment} was the first on every instance that it touched: there is no version to return to"
     )]
     NoEarlierVersion { deployment: DeploymentId },
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Retry(#[from] RetryError),
+    #[error(transparent)]
+    Return(#[from] ReturnError),
     #[error("the journal names package {deployment} and does not hold it")]
     MissingPackage { deployment: DeploymentId },
     #[error("release {release} is {status}; only one that is PAUSED or INTERRUPTED is resumed")]
@@ -163,8 +173,11 @@ impl Conductor {
         let group = self.workspace.group(&request.group)?;
         self.check_free(&group.reference)?;
         let mut warnings = Vec::new();
+        let chosen = request.choices.of(group)?;
+        self.tell_excluded(group, &request.choices, &mut warnings)?;
+        let group = &*chosen;
         let seen = self
-            .look(group, request.live.as_ref(), &mut warnings)
+            .look(group, request.choices.live.as_ref(), &mut warnings)
             .await?;
         let release = self.new_release(request.comment)?;
         let reference = absolute(&request.package);
@@ -186,6 +199,7 @@ impl Conductor {
         };
         let mut deployment = Deployment {
             stop_failures: request.stop_failures,
+            excluded: request.choices.exclude,
             ..self.deployment_of(group, package)?
         };
         self.arrange(group, seen, &mut deployment, &mut warnings)
@@ -262,6 +276,9 @@ impl Conductor {
     pub async fn plan_rollback(&self, request: RollbackRequest) -> Result<Planned, PlanError> {
         let group = self.workspace.group(&request.group)?;
         self.check_free(&group.reference)?;
+        if let Some(version) = &request.to {
+            return self.plan_return(group, version, &request).await;
+        }
         let mut warnings = Vec::new();
         let plugins = preflight::balancer(&self.plugins, group, &mut warnings).await?;
         let release = self.new_release(request.comment)?;
@@ -294,6 +311,7 @@ impl Conductor {
         deployment.stop_failures = request.stop_failures;
         self.look_back(group, &state.plan, &mut deployment, &mut warnings)
             .await?;
+        self.check_kept(&deployment, &mut warnings).await?;
         Ok(Planned {
             release,
             deployment,
@@ -335,7 +353,7 @@ impl Conductor {
         guessed: Option<Version>,
     ) -> Result<Version, PlanError> {
         let used = self.journal.versions(&group.reference)?;
-        let taken = |version: &Version| used.iter().find(|used| used.version == *version);
+        let taken = |version: &Version| used.iter().find(|used| used.version.is_same(version));
         if let Some(version) = asked {
             return match taken(&version) {
                 Some(used) => Err(PlanError::VersionTaken {
@@ -365,27 +383,5 @@ impl Conductor {
             packages.insert(deployment.clone(), package);
         }
         Ok(())
-    }
-
-    /// The latest deployment of a group that touched an instance and has not been taken back.
-    fn latest_deployment(
-        &self,
-        group: &GroupRef,
-    ) -> Result<Option<(DeploymentId, DeploymentState)>, PlanError> {
-        for summary in self.journal.deployments(group, HISTORY)? {
-            if summary.direction != Direction::Deploy || summary.rolled_back_by.is_some() {
-                continue;
-            }
-            let state = State::fold(&self.journal.records(&summary.release, 0)?)?;
-            let found = state.find(&summary.id);
-            if let Some(found) = found.filter(|found| {
-                let mut instances = found.instances.iter();
-                engine::rollback::has_switched(found)
-                    && instances.any(engine::InstanceState::is_touched)
-            }) {
-                return Ok(Some((summary.id, found.clone())));
-            }
-        }
-        Ok(None)
     }
 }

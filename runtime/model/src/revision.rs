@@ -38,6 +38,16 @@ impl Version {
         }
     }
 
+    /// Whether two versions have the same numbers, however many zeros they are written with.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let numbers = |version: &Self| -> Vec<u64> {
+            let parts = version.0.split('.');
+            parts.filter_map(|part| part.parse().ok()).collect()
+        };
+        numbers(self) == numbers(other)
+    }
+
     /// The text of the version.
     #[must_use]
     pub fn as_str(&self) -> &str {

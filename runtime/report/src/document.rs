@@ -60,6 +60,13 @@ pub struct Deployment {
     /// What each plugin is granted; only in a dry run.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub grants: BTreeMap<String, Vec<String>>,
+    /// Instances of the group that the operator left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
+    /// The version of each instance of the group, where the group has mixed versions at the moment; null for an instance
+    /// without one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mixed_versions: BTreeMap<String, Option<String>>,
     pub instances: Vec<Instance>,
     /// The side that the deployment goes to, where the group has sides.
     pub side: Option<String>,
@@ -345,6 +352,8 @@ fn deployment_head(plan: &model::Deployment, status: &'static str) -> Deployment
             .map(|(name, digest)| (name.to_string(), digest.to_string()))
             .collect(),
         grants: BTreeMap::new(),
+        excluded: plan.excluded.iter().map(ToString::to_string).collect(),
+        mixed_versions: BTreeMap::new(),
         instances: Vec::new(),
         side: plan.sides.as_ref().map(|sides| sides.to.to_string()),
         shares: BTreeMap::new(),

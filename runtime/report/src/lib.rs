@@ -11,4 +11,4 @@ mod text;
 pub use document::{Deployment, Document, Instance, Revision, Step, Switch, rfc3339, short_time};
 pub use line::{Line, Tone, count, duration, lines, target_width};
 pub use table::{Table, duration as column_duration};
-pub use text::{render, summary};
+pub use text::{mixed_phrases, moves, render, summary};

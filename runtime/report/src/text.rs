@@ -138,6 +138,15 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
     for (number, batch) in deployment.batches.iter().enumerate() {
         line(&format!("batch {}", number + 1), &batch.join(" "));
     }
+    if !deployment.excluded.is_empty() {
+        line("left out", &deployment.excluded.join(" "));
+    }
+    for (number, phrase) in mixed_phrases(&deployment.mixed_versions)
+        .into_iter()
+        .enumerate()
+    {
+        line(if number == 0 { "mixed" } else { "" }, &phrase);
+    }
     for (plugin, digest) in &deployment.plugins {
         line("plugin", &format!("{plugin} {digest}"));
     }
@@ -208,6 +217,66 @@ fn after(done: u32, deployment: &Deployment) -> String {
         done if done as usize >= deployment.batches.len() => " after the last batch".to_owned(),
         done => format!(" after batch {done}"),
     }
+}
+
+/// The instances of each version, one phrase a version.
+#[must_use]
+pub fn mixed_phrases(versions: &BTreeMap<String, Option<String>>) -> Vec<String> {
+    let mut by_version: BTreeMap<Option<&str>, Vec<&str>> = BTreeMap::new();
+    for (id, version) in versions {
+        by_version.entry(version.as_deref()).or_default().push(id);
+    }
+    let phrases = by_version.into_iter().rev();
+    phrases
+        .map(|(version, ids)| format!("{} on {}", version.unwrap_or("nothing"), ids.join(" ")))
+        .collect()
+}
+
+/// What a planned deployment moves, batch by batch: from which version to which on which instances.
+#[must_use]
+pub fn moves(document: &Document) -> String {
+    let mut text = String::new();
+    for deployment in &document.deployments {
+        let Deployment {
+            application,
+            group,
+            strategy,
+            direction,
+            revision,
+            ..
+        } = deployment;
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{application}/{group}  {direction} {}  {strategy}",
+            revision.version
+        );
+        let mut table = Table::new(["BATCH", "FROM", "TO", "INSTANCES"]);
+        for (number, batch) in deployment.batches.iter().enumerate() {
+            let mut moved: Vec<((&str, &str), Vec<&str>)> = Vec::new();
+            let in_batch = |instance: &&Instance| batch.contains(&instance.id);
+            for instance in deployment.instances.iter().filter(in_batch) {
+                let from = instance.from_version.as_deref().unwrap_or("nothing");
+                let to = instance.to_version.as_deref().unwrap_or("nothing");
+                match moved.last_mut() {
+                    Some((move_, ids)) if *move_ == (from, to) => ids.push(&instance.id),
+                    _ => moved.push(((from, to), vec![&instance.id])),
+                }
+            }
+            for ((from, to), ids) in moved {
+                table.row([
+                    (number + 1).to_string(),
+                    from.to_owned(),
+                    to.to_owned(),
+                    ids.join(" "),
+                ]);
+            }
+        }
+        for row in table.to_string().lines() {
+            let _ = writeln!(text, "  {row}");
+        }
+    }
+    text
 }
 
 fn instance_steps(instance: &Instance) -> String {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use conductor::{Conductor, DeployRequest, Options, Planned, Plugins, Silent};
+use conductor::{Choices, Conductor, DeployRequest, Options, Planned, Plugins, Silent};
 use model::{ReleaseStatus, StopFailures};
 
 use crate::Places;
@@ -143,7 +143,7 @@ pub(crate) async fn plan(conductor: &Conductor, package: &Path) -> Result<Planne
         package: package.display().to_string(),
         version: None,
         digest: None,
-        live: None,
+        choices: Choices::default(),
         stop_failures: StopFailures::Fail,
         comment: String::new(),
     };

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use conductor::{Conductor, DeployRequest, Observer, Options, Plugins};
+use conductor::{Choices, Conductor, DeployRequest, Observer, Options, Plugins};
 use engine::State;
 use model::{InstanceId, LifecycleEvent, Record, ReleaseStatus, StopFailures, Version};
 
@@ -61,7 +61,7 @@ async fn main() -> Result<(), Failure> {
             package: package.clone(),
             version: Some(Version::parse(version)?),
             digest: None,
-            live: None,
+            choices: Choices::default(),
             stop_failures: StopFailures::Fail,
             comment: String::new(),
         })

@@ -11,6 +11,7 @@ use spec::{Position, Problem, Severity};
 
 use crate::args::{Check, Output};
 use crate::failure::{Failure, Kind, hints_of};
+use crate::standing;
 use crate::ui::Ui;
 use crate::workspace::{self, Opened};
 
@@ -164,7 +165,17 @@ async fn check_workspace(file: &Path, found: &mut Vec<Problem>) -> Result<(), Fa
             }
         }
     }
+    let journal = workspace::journal_if_any(&opened)?;
     for group in &opened.workspace.groups {
+        if let Some(journal) = &journal {
+            let mixed = standing::mixed(&opened, journal, &group.reference)?;
+            let sentence = standing::sentence(&group.reference, &mixed);
+            found.extend(
+                sentence
+                    .iter()
+                    .map(|text| problem(&opened, group.at, Severity::Warning, text, None)),
+            );
+        }
         let mut tell = |at: Position, checked: Option<PreflightError>, warnings: Vec<String>| {
             // A plugin that does not load has been told of.
             if let Some(error) = checked.filter(|error| !matches!(error, PreflightError::Plugin(_)))

@@ -11,8 +11,9 @@ use crate::args::{Deploy, Output};
 use crate::commands::drive;
 use crate::download;
 use crate::failure::Failure;
+use crate::standing;
 use crate::ui::Ui;
-use crate::workspace;
+use crate::workspace::{self, Opened};
 
 pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
@@ -22,7 +23,7 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Res
         package: arguments.package,
         version: arguments.version,
         digest: arguments.digest,
-        live: arguments.live,
+        choices: arguments.choices.into(),
         stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
     };
@@ -33,8 +34,7 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Res
         .map_err(|error| Failure::planning(&opened, &group, error))?;
     warn(ui, &planned);
     if arguments.dry_run {
-        show_plan(ui, &conductor, &planned);
-        return Ok(());
+        return show_plan(ui, &opened, &conductor, &planned);
     }
     drive::to_the_end(ui, conductor.open(planned)?).await
 }
@@ -46,12 +46,27 @@ pub(crate) fn warn(ui: Ui, planned: &Planned) {
 }
 
 /// Prints what would happen: exact batches, every step, whose revision each hook comes from, and the grants.
-pub(crate) fn show_plan(ui: Ui, conductor: &Conductor, planned: &Planned) {
-    let granted = |name: &PluginName| (name.to_string(), conductor.plugins().granted(name));
-    let grants: BTreeMap<_, _> = planned.deployment.plugins.keys().map(granted).collect();
-    let document = Document::planned(&planned.release, &planned.deployment, grants);
+pub(crate) fn show_plan(
+    ui: Ui,
+    opened: &Opened,
+    conductor: &Conductor,
+    planned: &Planned,
+) -> Result<(), Failure> {
+    let mut document = document(conductor, planned);
+    for deployment in &mut document.deployments {
+        deployment.mixed_versions =
+            standing::mixed(opened, conductor.journal(), &planned.deployment.group)?;
+    }
     match ui.output {
         Output::Json => ui.answer_json(&document),
         Output::Text => ui.answer(&report::render(&document)),
     }
+    Ok(())
+}
+
+/// What a plan comes to.
+pub(crate) fn document(conductor: &Conductor, planned: &Planned) -> Document {
+    let granted = |name: &PluginName| (name.to_string(), conductor.plugins().granted(name));
+    let grants: BTreeMap<_, _> = planned.deployment.plugins.keys().map(granted).collect();
+    Document::planned(&planned.release, &planned.deployment, grants)
 }

@@ -22,6 +22,7 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
     let conductor = workspace::conductor(&opened)?;
     let request = RollbackRequest {
         group: arguments.group,
+        to: arguments.to,
         stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
     };
@@ -37,9 +38,9 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
         .map_err(|error| Failure::planning(&opened, &group, error))?;
     deploy::warn(ui, &planned);
     if arguments.dry_run {
-        deploy::show_plan(ui, &conductor, &planned);
-        return Ok(());
+        return deploy::show_plan(ui, &opened, &conductor, &planned);
     }
+    ui.plan(&report::moves(&deploy::document(&conductor, &planned)));
     if !arguments.yes {
         let deployment = &planned.deployment;
         let question = format!(

@@ -10,6 +10,7 @@ use report::Document;
 use crate::args::{Id, Output};
 use crate::commands::drive::now;
 use crate::failure::Failure;
+use crate::standing;
 use crate::ui::Ui;
 use crate::workspace;
 
@@ -31,7 +32,25 @@ pub(crate) fn run(
     let opened = workspace::open(ui, config)?;
     let journal = workspace::journal(&opened)?;
     let found = journal.find(&arguments.id)?;
-    let document = document(&journal, &found.release)?;
+    let mut document = document(&journal, &found.release)?;
+    let summaries = journal.releases(Filter::Release(&found.release), 1)?;
+    for group in summaries.iter().flat_map(|summary| &summary.groups) {
+        let latest = journal.releases(Filter::Group(group), 1)?;
+        if latest
+            .first()
+            .is_some_and(|latest| latest.id == found.release)
+        {
+            let of_group = |deployment: &&mut report::Deployment| {
+                deployment.application == group.application.as_str()
+                    && deployment.group == group.group.as_str()
+            };
+            // The last one is what the group came to.
+            let last = document.deployments.iter_mut().rfind(of_group);
+            if let Some(deployment) = last {
+                deployment.mixed_versions = standing::mixed(&opened, &journal, group)?;
+            }
+        }
+    }
     match (ui.output, detail) {
         (Output::Json, _) => ui.answer_json(&document),
         (Output::Text, Detail::Steps) => ui.answer(&report::render(&document)),

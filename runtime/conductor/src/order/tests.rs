@@ -149,6 +149,7 @@ impl Shop {
             packages,
             targets: (1..=3).map(target).collect(),
             plugins: BTreeMap::new(),
+            excluded: Vec::new(),
             keep_revisions: 5,
         };
         let planned = Planned {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use model::{
-    Amount, Balancer, Batching, Gate, GroupRef, Instance, LifecycleEvent, OnFailure, PluginName,
-    Router, Script, SideGroup, SshSettings, Strategy,
+    Amount, Balancer, Batching, Gate, GroupRef, Instance, InstanceId, LifecycleEvent, OnFailure,
+    PluginName, Router, Script, SideGroup, SshSettings, Strategy,
 };
 
 use super::plugin::declared;
@@ -14,7 +14,7 @@ use super::{gate, instance, sides, ssh, strategy};
 use crate::fields::{BareNumber, Field, Fields, Shape, environment};
 use crate::hooks::{self, Notation, within_package};
 use crate::json;
-use crate::problem::{Collector, Position, excerpt};
+use crate::problem::{Collector, Position, excerpt, suggestion};
 
 pub(super) static GROUP: Shape = Shape {
     name: "group",
@@ -89,6 +89,42 @@ pub struct Group {
     pub balancer_at: Position,
     /// Where `traffic` is, and the group's name where it has none.
     pub router_at: Position,
+}
+
+/// An instance that a group does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{group} has no instance `{instance}`")]
+pub struct UnknownInstance {
+    pub group: GroupRef,
+    pub instance: InstanceId,
+    /// An instance whose name is near.
+    pub suggestion: Option<String>,
+    /// The instances of the group, in order.
+    pub known: Vec<InstanceId>,
+}
+
+impl Group {
+    /// Finds an instance by its name.
+    ///
+    /// # Errors
+    /// [`UnknownInstance`] with the known ones when there is none.
+    pub fn instance(&self, id: &InstanceId) -> Result<&Instance, UnknownInstance> {
+        let found = self.instances.iter().find(|instance| instance.id == *id);
+        found.ok_or_else(|| {
+            let known: Vec<_> = self
+                .instances
+                .iter()
+                .map(|instance| instance.id.clone())
+                .collect();
+            let names: Vec<_> = known.iter().map(InstanceId::as_str).collect();
+            UnknownInstance {
+                group: self.reference.clone(),
+                instance: id.clone(),
+                suggestion: suggestion(id.as_str(), &names).map(str::to_owned),
+                known,
+            }
+        })
+    }
 }
 
 /// What the groups of a workspace share.

@@ -15,7 +15,7 @@ mod ssh;
 mod strategy;
 
 pub use file::{JournalLocation, UnknownGroup, Workspace, parse};
-pub use group::Group;
+pub use group::{Group, UnknownInstance};
 pub use packages::{PackageLimits, Packages};
 pub use plugin::{Access, Directory, Grants, Plugin, Secret, SecretSource};
 
