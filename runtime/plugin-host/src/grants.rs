@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use model::PluginName;
 
 use crate::failure::{Failure, FailureClass, code};
-use crate::manifest::{Access, Manifest};
+use crate::manifest::{self, Access, Manifest};
 use crate::pattern::{Capability, Error, Pattern};
 
 /// What the operator allows one plugin, as `cutover.yaml` says it.
@@ -79,8 +79,17 @@ impl Grants {
             .cloned()
             .map(Mismatch::NeverAsked)
             .collect();
+        let optional: Vec<Capability> = manifest
+            .capabilities
+            .directories
+            .iter()
+            .filter(|directory| directory.optional)
+            .map(directory)
+            .collect();
         for (capability, reason) in declared {
-            if !granted.iter().any(|grant| overlaps(&capability, grant)) {
+            if !optional.contains(&capability)
+                && !granted.iter().any(|grant| overlaps(&capability, grant))
+            {
                 mismatches.push(Mismatch::NotGranted { capability, reason });
             }
         }
@@ -119,15 +128,10 @@ impl Declared {
             .http
             .iter()
             .map(|h| (Capability::Http(h.host.clone()), h.reason.clone()));
-        let directories = asked.directories.iter().map(|d| {
-            (
-                Capability::Directory {
-                    name: d.name.clone(),
-                    access: d.access,
-                },
-                d.reason.clone(),
-            )
-        });
+        let directories = asked
+            .directories
+            .iter()
+            .map(|d| (directory(d), d.reason.clone()));
         let secrets = asked
             .secrets
             .iter()
@@ -142,6 +146,13 @@ impl Declared {
             .chain(secrets)
             .chain(programs)
             .collect()
+    }
+}
+
+fn directory(declared: &manifest::Directory) -> Capability {
+    Capability::Directory {
+        name: declared.name.clone(),
+        access: declared.access,
     }
 }
 
@@ -245,6 +256,19 @@ mod tests {
             ..Grants::default()
         };
         Permissions::new(name(), Some(&manifest), &grants).unwrap()
+    }
+
+    #[test]
+    fn what_a_plugin_does_without_need_not_be_granted() {
+        let asks = |optional: &str| {
+            let manifest = manifest(&format!(
+                r#"{{"directories":[{{"name":"*","access":"read-write"{optional}}}]}}"#
+            ));
+            Grants::default().check_declared(&manifest).len()
+        };
+
+        assert_eq!(asks(""), 1);
+        assert_eq!(asks(r#","optional":true"#), 0);
     }
 
     #[test]

@@ -89,6 +89,9 @@ pub struct Directory {
     pub access: Access,
     #[serde(default)]
     pub reason: String,
+    /// The plugin does without it: nobody is warned where it is not granted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// What may be done in a directory.
