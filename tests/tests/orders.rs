@@ -435,8 +435,146 @@ fn the_help_of_an_order() {
         assert!(page.exists(), "{command}");
         let completions = site.cutover(&["completions", "bash"]).ok().stdout;
         assert!(
-            completions.contains(&format!("cutover__{command}")),
+            completions.contains(&format!("cutover,{command})")),
             "{command}"
         );
+    }
+}
+
+/// Three instances as a canary whose first batch is one of them, on 1.0.0, with the keys of the group that are given.
+fn canary(more: &str) -> Site {
+    let strategy = "        strategy: {type: rolling}\n";
+    let site = Site::with_instances(3, strategy);
+    site.traced_package("v1", "1.0.0", "");
+    site.traced_package("v2", "1.1.0", "");
+    site.cutover(&DEPLOY).ok();
+    let text = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+    let canary =
+        "        strategy: {type: canary, first_batch: 1, remaining_batches: 1, promote: manual}\n";
+    site.write(
+        "cutover.yaml",
+        &text.replace(strategy, &format!("{canary}{more}")),
+    );
+    let _ = site.take_trace();
+    site
+}
+
+/// The canary of 1.1.0, when it waits for an operator.
+fn waiting_canary(site: &Site) -> (Child, String) {
+    let conductor = site.start(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v2",
+        "--version",
+        "1.1.0",
+    ]);
+    until_it_waits_for(site, "an operator");
+    (conductor, newest(site))
+}
+
+fn until_it_waits_for(site: &Site, what: &str) {
+    until(&format!("the release waits for {what}"), || {
+        let report = site.report_of_newest();
+        let waiting_for = report["waiting_for"].as_str().unwrap_or_default();
+        report["status"] == "RUNNING" && waiting_for.starts_with(what)
+    });
+}
+
+fn versions(site: &Site) -> [String; 3] {
+    [1, 2, 3].map(|number| {
+        let installed = site.path(&format!("web-{number}/app/version.txt"));
+        std::fs::read_to_string(installed).unwrap()
+    })
+}
+
+#[test]
+fn a_canary_is_promoted_from_another_terminal() {
+    let site = canary("");
+    let (mut conductor, id) = waiting_canary(&site);
+    assert_eq!(versions(&site), ["1.1.0", "1.0.0", "1.0.0"]);
+
+    assert_snapshot!(site.transcript(&["promote", &id]), @"
+    $ cutover promote RELEASE-ID
+    RUNNING  shop/web deploy 1.1.0  release RELEASE-ID
+    --- stderr
+    hint: follow it: cutover watch RELEASE-ID
+    ");
+
+    assert!(conductor.wait().unwrap().success());
+    assert_eq!(versions(&site), ["1.1.0", "1.1.0", "1.1.0"]);
+}
+
+#[test]
+fn a_paused_canary_is_driven_on_by_the_command_that_promotes_it() {
+    let site = canary("");
+    let (mut conductor, id) = waiting_canary(&site);
+    site.cutover(&["pause", &id]).ok();
+    assert_eq!(conductor.wait().unwrap().code(), Some(7));
+
+    let promoted = site.cutover(&["promote", &id]).ok();
+
+    assert!(
+        promoted.stdout.starts_with("SUCCEEDED"),
+        "{}",
+        promoted.stdout
+    );
+    assert_eq!(versions(&site), ["1.1.0", "1.1.0", "1.1.0"]);
+}
+
+#[test]
+fn the_rollback_of_a_group_has_its_canary_taken_back() {
+    for is_paused in [false, true] {
+        let site = canary("");
+        let (mut conductor, id) = waiting_canary(&site);
+        if is_paused {
+            site.cutover(&["pause", &id]).ok();
+        }
+
+        let refused = site.cutover(&["rollback", "shop/web", "--ignore-stop-failures"]);
+        let back = site
+            .cutover(&["rollback", "shop/web", "--comment", "too slow"])
+            .ok();
+
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(back.stdout.starts_with("FAILED"), "{}", back.stdout);
+        let code = conductor.wait().unwrap().code();
+        assert_eq!(code, Some(if is_paused { 7 } else { 4 }));
+        assert_eq!(versions(&site), ["1.0.0", "1.0.0", "1.0.0"]);
+        let report = site.report();
+        assert_eq!(report["id"], id.as_str());
+        let reason = report["deployments"][0]["reason"].as_str().unwrap();
+        assert!(reason.starts_with("taken back by ann@"), "{reason}");
+        assert!(reason.ends_with(": too slow"), "{reason}");
+        assert_eq!(report["deployments"][1]["status"], "SUCCEEDED");
+    }
+}
+
+#[test]
+fn a_gate_is_passed_or_failed_by_a_person_with_who_and_why() {
+    let gate = "        gates:\n          - {name: look, after: first, approve: \"Is it well?\"}\n";
+    for (order, is_passed) in [("approve", true), ("reject", false)] {
+        let site = canary(gate);
+        let (mut conductor, id) = waiting_canary(&site);
+
+        let other = site.cutover(&[order, &id, "--gate", "lok", "--comment", "x"]);
+        let decided = site.cutover(&[order, &id, "--comment", "graphs say so"]);
+
+        assert_eq!(other.code, 3, "{}", other.stderr);
+        assert!(other.stderr.contains("`look` is"), "{}", other.stderr);
+        assert_eq!(decided.code, 0, "{}", decided.stderr);
+        if is_passed {
+            until_it_waits_for(&site, "an operator");
+            until("it waits for its promotion", || {
+                let waiting_for = site.report_of_newest()["waiting_for"].to_string();
+                waiting_for.contains("cutover promote")
+            });
+            site.cutover(&["promote", &id]).ok();
+        }
+        assert_eq!(conductor.wait().unwrap().success(), is_passed);
+        let report = site.report().to_string();
+        assert!(report.contains("graphs say so"), "{report}");
+        let shown = site.cutover(&["report", &id]).ok().stdout;
+        assert!(shown.contains("ann@"), "{shown}");
     }
 }
