@@ -9,6 +9,7 @@ use crate::instance::{
     Agent, Instance, assert_failed, assert_succeeded, eventually, fifo, hooks, is_alive, kill,
     location, release,
 };
+use crate::trace::{Fate, carry_out, carry_out_and_go_on};
 
 #[test]
 fn an_attempt_runs_once_however_often_it_is_sent() {
@@ -137,6 +138,31 @@ fn what_is_announced_is_ready_and_begins_only_when_it_is_asked_for() {
         worker,
         "the one that waited did it"
     );
+}
+
+#[test]
+fn an_outcome_is_flushed_unless_whoever_asked_has_kept_it() {
+    let instance = Instance::new();
+    let good = instance.script("good.sh", "true");
+    let bad = instance.script("bad.sh", "false");
+    let run = |id: &str, work: &Work| instance.run(id, work.clone());
+    let flushes = |calls: Vec<libc::c_long>| {
+        let outcome = calls.iter().rposition(|call| *call == libc::SYS_rename);
+        let after = &calls[outcome.unwrap()..];
+        after.contains(&libc::SYS_fdatasync)
+    };
+
+    let alone = carry_out(&run("a", &good), Fate::Live);
+    let unheard = carry_out(&announcing(run("b", &good), "c", &good), Fate::Live);
+    let failed = announcing(run("d", &bad), "e", &good);
+    let failed = carry_out_and_go_on(&failed, run("e", &good));
+    let kept = announcing(run("f", &good), "g", &good);
+    let kept = carry_out_and_go_on(&kept, run("g", &good));
+
+    assert!(flushes(alone), "nobody says that it is kept");
+    assert!(flushes(unheard), "nobody has said that it is kept");
+    assert!(flushes(failed), "a failure may be asked for again");
+    assert!(!flushes(kept));
 }
 
 #[test]
