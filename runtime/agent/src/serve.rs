@@ -94,6 +94,7 @@ pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
         follows: BTreeMap::new(),
         workers: Vec::new(),
         announced: BTreeMap::new(),
+        kept: Vec::new(),
         dirty: BTreeSet::new(),
         recheck: BTreeSet::new(),
         stirred: BTreeSet::new(),
@@ -146,6 +147,8 @@ struct Front {
     follows: BTreeMap<String, Follow>,
     workers: Vec<Worker>,
     announced: BTreeMap<String, Announced>,
+    /// Gates of workers whose outcomes are kept, as long as they have not been told.
+    kept: Vec<OwnedFd>,
     /// Attempts that must be looked at.
     dirty: BTreeSet<String>,
     /// Attempts that must be looked at after a while, because nothing will report on them.
@@ -302,6 +305,11 @@ impl Front {
                 if let Some((next, after)) = next.zip(after) {
                     self.announce(next, after);
                 }
+                // A worker's end takes a processor's time, which what has just begun needs more.
+                for gate in self.kept.drain(..) {
+                    // A worker that has ended has no use for it.
+                    let _ = Word::Kept.say(&gate);
+                }
             }
             Ok(Request::Cached(question)) => {
                 let complete =
@@ -400,8 +408,7 @@ impl Front {
             && is_told
             && let Some(gate) = worker.gate.take()
         {
-            // A worker that has ended has no use for it.
-            let _ = Word::Kept.say(&gate);
+            self.kept.push(gate);
         }
         let is_the_same = announced.rootdir == run.rootdir && announced.work == run.work;
         // A worker that ended meanwhile has begun nothing; whoever buries it starts another.
