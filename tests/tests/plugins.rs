@@ -280,8 +280,8 @@ fn plugins_are_listed_with_what_they_may_do() {
 
     assert_snapshot!(site.transcript(&["plugin", "ls"]), @"
     $ cutover plugin ls
-    PLUGIN  IMPLEMENTS                            GRANTED                           DIGEST
-    lb      load-balancer, load-balancer weights  directory pool = lb (read-write)  sha256:DIGEST
+    PLUGIN  IMPLEMENTS                                            GRANTED                           DIGEST
+    lb      load-balancer, load-balancer weights, traffic router  directory pool = lb (read-write)  sha256:DIGEST
     ");
     let listed = site
         .cutover(&["plugin", "ls", "--output", "json"])
@@ -306,7 +306,7 @@ fn a_component_is_inspected_without_a_workspace() {
         .json();
 
     assert!(
-        text.contains("implements  load-balancer, load-balancer weights"),
+        text.contains("implements  load-balancer, load-balancer weights, traffic router"),
         "{text}"
     );
     assert_eq!(found["plugin"]["manifest"]["name"], "file-balancer");

@@ -1,13 +1,16 @@
 //! A load balancer whose upstreams are the lines of a text file in a granted directory.
 //!
 //! For balancers that watch a file, and for trying things without one. A pool is a file, a member is a line, and a
-//! member is in service while its line is there: nothing tells about open connections or health.
+//! member is in service while its line is there: nothing tells about open connections or health. How traffic is split
+//! between sides is a file of its own.
 
+mod split;
 mod upstreams;
 
 use cutover_plugin_sdk::{
     Diagnostic, Failure, HOST_STAMPS, LoadBalancer, Member, MemberResult, MemberStatus, OpContext,
-    Outcome, Phase, Plugin, PoolRef, Weight, Weights, directories, export,
+    Outcome, Phase, Plugin, PoolRef, Purpose, Router, Share, Side, Split, Weight, Weights,
+    directories, export,
 };
 use serde::Deserialize;
 
@@ -26,6 +29,13 @@ struct Config {
     /// The file in it, where `{pool}` is the backend that the group names.
     #[serde(default = "usual_file")]
     file: String,
+    /// The file in it that says how traffic is split between sides.
+    #[serde(default = "usual_split")]
+    split: String,
+}
+
+fn usual_split() -> String {
+    "split.txt".to_owned()
 }
 
 fn usual_file() -> String {
@@ -53,14 +63,11 @@ impl Plugin for FileBalancer {
         if config.directory.is_empty() {
             findings.push(Diagnostic::error("/directory", "name a granted directory"));
         }
-        if config.file.is_empty()
-            || config.file.starts_with('/')
-            || config.file.split('/').any(|part| part == "..")
-        {
-            findings.push(Diagnostic::error(
-                "/file",
-                "name a file inside the directory",
-            ));
+        for (path, file) in [("/file", &config.file), ("/split", &config.split)] {
+            if file.is_empty() || file.starts_with('/') || file.split('/').any(|part| part == "..")
+            {
+                findings.push(Diagnostic::error(path, "name a file inside the directory"));
+            }
         }
         findings
     }
@@ -135,6 +142,61 @@ impl Weights for FileBalancer {
     }
 }
 
+impl Router for FileBalancer {
+    fn check(
+        _ctx: &OpContext,
+        sides: &[Side],
+        _purpose: Purpose,
+    ) -> Result<Vec<Diagnostic>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        read_split(&config, sides).map(|_| Vec::new())
+    }
+
+    fn get(_ctx: &OpContext, sides: &[Side]) -> Result<Split, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let (text, shares) = read_split(&config, sides)?;
+        Ok(Split {
+            shares,
+            revision: Some(text),
+            settled: true,
+            observed_at: HOST_STAMPS,
+        })
+    }
+
+    fn set(
+        ctx: &OpContext,
+        sides: &[Side],
+        expected_revision: Option<&str>,
+        shares: &[Share],
+    ) -> Result<Outcome, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let (present, _) = read_split(&config, sides)?;
+        let wanted = split::text(sides, shares);
+        if present == wanted {
+            return Ok(Outcome::Unchanged);
+        }
+        split::check_present(&present, expected_revision, &wanted)?;
+        if !ctx.dry_run {
+            directories::write_text(&config.directory, &config.split, &wanted)?;
+        }
+        Ok(Outcome::changed())
+    }
+}
+
+fn read_split(config: &Config, sides: &[Side]) -> Result<(String, Vec<Share>), Failure> {
+    let text = directories::read_text(&config.directory, &config.split)?.unwrap_or_default();
+    let shares = split::parse(&text, sides).map_err(|line| {
+        Failure::invalid(
+            "file-balancer.split-line",
+            format!(
+                "line {line} of `{}` is not `SIDE PERCENT` with a side named once",
+                config.split
+            ),
+        )
+    })?;
+    Ok((text, shares))
+}
+
 /// Whether an edit changed the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Edit {
@@ -189,7 +251,7 @@ fn read(directory: &str, file: &str) -> Result<Upstreams, Failure> {
     })
 }
 
-export!(FileBalancer: LoadBalancer, Weights);
+export!(FileBalancer: LoadBalancer, Weights, Router);
 
 #[cfg(test)]
 mod tests {
@@ -224,6 +286,7 @@ mod tests {
             let config = Config {
                 directory: "lb".to_owned(),
                 file: file.to_owned(),
+                split: usual_split(),
             };
 
             assert_eq!(FileBalancer::check(&config).len(), 1, "{file}");
