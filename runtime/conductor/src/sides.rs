@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine::split::Means;
 use model::{
     Batching, Deployment, Digest, GroupRef, InstanceId, PluginName, Shares, SideName, Sides,
     Strategy, Target,
@@ -15,6 +16,7 @@ use crate::live::{LiveError, Roles, roles};
 use crate::plan::{PlanError, chain};
 use crate::pool;
 use crate::preflight::{self, context, sides};
+use crate::router::means;
 
 /// What a group's plugins say before anything changes.
 #[derive(Debug, Clone)]
@@ -73,6 +75,9 @@ impl Conductor {
             }
             deployment.sides = Some(sides);
         }
+        if let Some(label) = &group.spread_by {
+            spread(&mut deployment.targets, label);
+        }
         warnings.extend(above_fair_share(deployment));
         self.find_down(deployment, warnings).await;
         Ok(())
@@ -125,7 +130,7 @@ impl Conductor {
         })
     }
 
-    /// Prepares the way back of a deployment between sides: the router still has to say what the journal says, and a
+    /// Prepares the way back of a deployment between sides: it begins where the router says that the traffic is, and a
     /// colour still has to have what it had.
     pub(crate) async fn look_back(
         &self,
@@ -137,7 +142,6 @@ impl Conductor {
         let routed = preflight::router(&self.plugins, group, warnings).await?;
         deployment.plugins.extend(routed.plugins);
         if let Some(sides) = &mut deployment.sides {
-            let reference = || group.reference.clone();
             if let Strategy::BlueGreen { .. } = of.strategy {
                 let installed = self.journal.installed(&group.reference)?;
                 let had = of.sides.as_ref().map(|sides| &sides.installed);
@@ -145,22 +149,22 @@ impl Conductor {
                     let id = &target.instance.id;
                     if had.and_then(|had| had.get(id)) != installed.get(id) {
                         return Err(PlanError::Live(LiveError::Replaced {
-                            group: reference(),
+                            group: group.reference.clone(),
                             side: sides.to.clone(),
                             instance: id.clone(),
                         }));
                     }
                 }
-                let unknown = || LiveError::Unknown { group: reference() };
-                let read = routed.shares.ok_or_else(unknown)?;
-                if read != sides.shares {
-                    return Err(PlanError::Live(LiveError::Disagreement {
-                        group: reference(),
-                        live: None,
-                        read,
-                        journal: sides.shares.clone(),
-                    }));
-                }
+            }
+            if let Some(read) = routed.shares
+                && means(&sides.list) == Means::Groups
+                && read != sides.shares
+            {
+                warnings.push(format!(
+                    "the router of {} says that the traffic is at {read}, and the journal says that it was last brought to {}: the way back begins where the router says",
+                    group.reference, sides.shares
+                ));
+                sides.shares = read;
             }
         }
         self.find_down(deployment, warnings).await;
@@ -190,6 +194,25 @@ impl Conductor {
     }
 }
 
+/// Puts the targets into the order that interleaves the values of a label.
+fn spread(targets: &mut [Arc<Target>], label: &str) {
+    let instances: Vec<_> = targets
+        .iter()
+        .map(|target| target.instance.clone())
+        .collect();
+    let places: BTreeMap<_, _> = engine::spread(&instances, label)
+        .into_iter()
+        .map(|instance| instance.id)
+        .zip(0..)
+        .collect();
+    targets.sort_by_key(|target| {
+        places
+            .get(&target.instance.id)
+            .copied()
+            .unwrap_or(usize::MAX)
+    });
+}
+
 /// A share that is more than the first batch carries by its number.
 fn above_fair_share(deployment: &Deployment) -> Option<String> {
     let Strategy::Canary {
@@ -206,9 +229,9 @@ fn above_fair_share(deployment: &Deployment) -> Option<String> {
     let first = deployment.batches().next().map_or(0, <[_]>::len);
     let fair = (first * 100).div_ceil(total.max(1));
     (usize::from(share) > fair).then(|| {
-        let instances = if first == 1 { "instance" } else { "instances" };
+        let carry = if first == 1 { "carries" } else { "carry" };
         format!(
-            "the canary gets {share}% of the traffic, and {first} of {total} {instances} carries {fair}% by its number"
+            "the canary gets {share}% of the traffic, and {first} of {total} instances {carry} {fair}% by number"
         )
     })
 }
