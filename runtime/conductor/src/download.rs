@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plugin_host::address::{Checked, Reach, Refused};
 use ureq::http::header::{
     ACCEPT_ENCODING, CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE,
 };
@@ -14,7 +15,6 @@ use ureq::http::{HeaderMap, Response, StatusCode, Uri};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
-use crate::address::{Checked, Reach, Refused};
 use crate::digests::{Digests, Stated};
 use crate::fetch::{FetchError, Place};
 

@@ -4,7 +4,6 @@
 //! [`Conductor::plan_rollback`] gather what the engine needs to know; [`Conductor::open`] takes the group and [`Running::drive`] runs the release to its end, as does
 //! [`Conductor::resume`] after a crash. Deliberately absent: what comes next (the engine's), and printing.
 
-mod address;
 mod appspec;
 mod balancer;
 mod choices;

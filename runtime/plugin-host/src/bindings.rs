@@ -19,6 +19,7 @@ wasmtime::component::bindgen!({
             include cutover:plugin/with-sockets@0.1.0;
             include cutover:plugin/with-programs@0.1.0;
             include cutover:plugin/with-directories@0.1.0;
+            include cutover:plugin/with-http@0.1.0;
             export cutover:load-balancer/limits@0.1.0;
             export cutover:load-balancer/weights@0.1.0;
         }

@@ -13,6 +13,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use crate::answer::Answer;
 use crate::bindings::cutover::plugin::types as wit;
 use crate::capabilities::cancel::Cancellation;
+use crate::capabilities::http::Http;
 use crate::capabilities::output::{Output, Stream};
 use crate::capabilities::progress::Throttle;
 use crate::failure::{CallError, Failure, FailureClass, code};
@@ -72,6 +73,8 @@ pub(crate) struct State {
     memory: Memory,
     /// Most components never touch WASI, and making its context costs more than all the rest.
     wasi: Option<Box<WasiCtx>>,
+    /// Likewise.
+    http: Option<Box<Http>>,
     /// Codes of the failures that the host gave to the plugin, which it may give back.
     issued: Vec<&'static str>,
 }
@@ -79,15 +82,7 @@ pub(crate) struct State {
 impl State {
     /// Lets a capability be used, or makes the failure that the plugin gets instead.
     pub(crate) fn allow(&mut self, capability: &Capability) -> Result<(), wit::Failure> {
-        let outcome = if self.effect == Effect::Pure {
-            let (plugin, function) = (&self.plugin.name, self.function);
-            let message = format!(
-                "plugin `{plugin}` may not use {capability} in `{function}`, which only computes an answer"
-            );
-            Err(Failure::host(FailureClass::Denied, code::DENIED, message))
-        } else {
-            self.plugin.permissions.check(capability)
-        };
+        let outcome = self.plugin.check(self.effect, self.function, capability);
         outcome.map_err(|denial| {
             tracing::warn!(plugin = %self.plugin.name, capability = %capability, "capability was denied");
             self.fail(denial)
@@ -130,6 +125,15 @@ impl State {
     /// The time that the call has left.
     pub(crate) fn remaining(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// What the requests of this call share, and the table of its handles.
+    pub(crate) fn http_and_table(&mut self) -> (&mut Http, &mut ResourceTable) {
+        let http = self.http.get_or_insert_with(|| {
+            let http = Http::new(&self.plugin, self.function, self.effect, self.deadline);
+            Box::new(http)
+        });
+        (http, &mut self.table)
     }
 
     pub(crate) fn is_past_deadline(&self) -> bool {
@@ -325,6 +329,7 @@ impl Plugin {
                 was_denied: false,
             },
             wasi: None,
+            http: None,
             issued: Vec::new(),
         };
         let mut store = Store::new(self.host.engine.wasm(), state);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use model::PluginName;
 
+use crate::address::Reach;
 use crate::failure::{Failure, FailureClass, code};
 use crate::manifest::{self, Access, Manifest};
 use crate::pattern::{Capability, Error, Pattern};
@@ -221,6 +222,19 @@ impl Permissions {
             return Err(Failure::host(FailureClass::Denied, code::DENIED, message).with_hint(hint));
         }
         Ok(())
+    }
+
+    /// How far a request to a granted host may go: into private networks only where a grant names the host itself.
+    pub(crate) fn reach(&self, host: &Capability) -> Reach {
+        let is_named = Pattern::parse(host).is_ok_and(|wanted| {
+            let mut granted = self.granted.iter();
+            granted.any(|pattern| pattern.names_host() && pattern.covers(&wanted))
+        });
+        if is_named {
+            Reach::Private
+        } else {
+            Reach::Public
+        }
     }
 }
 

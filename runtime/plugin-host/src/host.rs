@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use model::PluginName;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use wasmtime::component::{Component, Linker};
 
 use crate::cache::{self, Cache};
@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::pattern;
 use crate::plugin::{self, Directory, Exports, Plugin};
 use crate::secret::Secrets;
+use crate::web::Client;
 
 /// The largest component, in bytes: several times the size of one with an interpreter in it.
 const MAX_COMPONENT: u64 = 256 << 20;
@@ -34,15 +35,23 @@ pub struct HostOptions {
     pub limits: Limits,
     /// Where the plugins' status lines go. Lines are dropped while it is full.
     pub progress: Option<mpsc::Sender<Progress>>,
+    /// A PEM file of roots that plugins' requests trust besides those of the system.
+    pub extra_roots: Option<PathBuf>,
 }
 
+/// The environment variable that names a file of further roots.
+const EXTRA_ROOTS: &str = "CUTOVER_EXTRA_ROOTS";
+
 impl HostOptions {
-    /// Options with the default limits and nobody listening.
+    /// Options with the default limits, nobody listening, and the further roots that `CUTOVER_EXTRA_ROOTS` names.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             cache_dir: cache_dir.into(),
             limits: Limits::default(),
             progress: None,
+            extra_roots: std::env::var_os(EXTRA_ROOTS)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
         }
     }
 }
@@ -53,6 +62,7 @@ pub struct Host {
     linker: Linker<State>,
     limits: Limits,
     progress: Option<mpsc::Sender<Progress>>,
+    web: Arc<Client>,
 }
 
 /// What loaded plugins go on using.
@@ -122,13 +132,17 @@ impl Host {
         capabilities::link(&mut linker).map_err(Error::Engine)?;
         let cache = Cache::open(&options.cache_dir, engine.wasm()).map_err(Error::Cache)?;
         let HostOptions {
-            limits, progress, ..
+            limits,
+            progress,
+            extra_roots,
+            ..
         } = options;
         Ok(Self {
             shared: Arc::new(Shared { engine, cache }),
             linker,
             limits,
             progress,
+            web: Arc::new(Client::new(extra_roots)),
         })
     }
 
@@ -166,6 +180,8 @@ impl Host {
         let shared = plugin::Shared {
             name: name.clone(),
             limits: self.limits.clone(),
+            http_turns: Arc::new(Semaphore::new(self.limits.http_requests)),
+            web: Arc::clone(&self.web),
             permissions,
             directories,
             secrets,

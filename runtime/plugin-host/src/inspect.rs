@@ -136,7 +136,7 @@ const KNOWN_EXPORTS: &str = "`cutover:load-balancer/pool`, `cutover:traffic/rout
     `cutover:package-source/source`, `cutover:deployment-kind/kind`, `cutover:gate/evaluation`";
 const GUEST: &str = "cutover:plugin/guest";
 
-/// The interfaces that wasmtime-wasi links, all of version 0.2.
+/// The interfaces that wasmtime-wasi and its HTTP link, all of version 0.2.
 const WASI: &[&str] = &[
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -152,6 +152,8 @@ const WASI: &[&str] = &[
     "wasi:clocks/wall-clock",
     "wasi:filesystem/preopens",
     "wasi:filesystem/types",
+    "wasi:http/outgoing-handler",
+    "wasi:http/types",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",

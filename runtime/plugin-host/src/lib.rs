@@ -9,6 +9,7 @@
     reason = "a failure is moved a few times in a call that takes longer than that"
 )]
 
+pub mod address;
 mod answer;
 mod bindings;
 mod cache;
@@ -30,6 +31,7 @@ mod plugin;
 mod secret;
 mod text;
 pub mod traffic;
+mod web;
 
 pub use call::OpContext;
 pub use capabilities::cancel::{Cancellation, Canceller};

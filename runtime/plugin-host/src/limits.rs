@@ -23,6 +23,12 @@ pub struct Limits {
     pub output_tail: usize,
     /// Calls of one plugin at a time; further ones wait for their turn.
     pub concurrent_calls: usize,
+    /// HTTP requests of one plugin at a time, over all its calls; further ones wait for their turn.
+    pub http_requests: usize,
+    /// Bytes of the body of an HTTP request.
+    pub http_request_body: usize,
+    /// Bytes of the body of its answer.
+    pub http_response_body: usize,
 }
 
 impl Default for Limits {
@@ -37,6 +43,9 @@ impl Default for Limits {
             output: 64 << 10,
             output_tail: 4 << 10,
             concurrent_calls: 64,
+            http_requests: 16,
+            http_request_body: 4 << 20,
+            http_response_body: 16 << 20,
         }
     }
 }

@@ -9,7 +9,6 @@ use wasmtime::component::{Instance, InstancePre, Resource};
 use crate::answer::Answer;
 use crate::bindings::exports::cutover::package_source::{source, streaming};
 use crate::call::{Effect, OpContext, Request, State, wit_context};
-use crate::capabilities::secrets::no_value;
 use crate::capabilities::sink::Sink;
 use crate::failure::{Attribute, CallError, Failure, FailureClass, code};
 use crate::inspect::Provides;
@@ -216,7 +215,7 @@ impl Plugin {
         let headers = download
             .headers
             .iter()
-            .map(|(name, value)| Ok((name.clone(), self.fill(value)?)));
+            .map(|(name, value)| Ok((name.clone(), self.shared.fill(value)?)));
         headers.collect()
     }
 
@@ -261,40 +260,6 @@ impl Plugin {
                 )))
             }
         }
-    }
-
-    /// Puts secrets in the places that a text leaves for them.
-    fn fill(&self, template: &str) -> Result<Secret, Failure> {
-        const OPEN: &str = "{{secret:";
-        let mut filled = Vec::new();
-        let mut rest = template;
-        while let Some((before, after)) = rest.split_once(OPEN) {
-            let plugin = &self.shared.name;
-            let Some((name, after)) = after.split_once("}}") else {
-                return Err(Failure::protocol(format!(
-                    "plugin `{plugin}` left `{OPEN}` open in a header"
-                )));
-            };
-            self.shared
-                .permissions
-                .check(&Capability::Secret(name.to_owned()))?;
-            let Some(secret) = self.shared.secrets.get(name) else {
-                return Err(no_value(plugin, name));
-            };
-            filled.extend_from_slice(before.as_bytes());
-            // A line feed at the end of a secret's file would end the header.
-            filled.extend_from_slice(secret.expose().trim_ascii());
-            rest = after;
-        }
-        filled.extend_from_slice(rest.as_bytes());
-        if filled.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            let plugin = &self.shared.name;
-            let message = format!(
-                "a secret of plugin `{plugin}` does not fit in a header: it has several lines"
-            );
-            return Err(Failure::host(FailureClass::Invalid, code::INVALID, message));
-        }
-        Ok(Secret::new(filled))
     }
 }
 

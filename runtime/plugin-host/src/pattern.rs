@@ -135,6 +135,14 @@ impl Pattern {
         }
     }
 
+    /// Whether it is about one host and not about all hosts of a kind.
+    pub(crate) fn names_host(&self) -> bool {
+        matches!(
+            self,
+            Self::Tcp { host, .. } | Self::Http { host, .. } if matches!(host, Host::Exact(_))
+        )
+    }
+
     /// Whether everything that `other` covers is covered.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.covers_target_of(other)

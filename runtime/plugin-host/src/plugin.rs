@@ -13,7 +13,7 @@ use crate::bindings::exports::cutover::plugin::guest;
 use crate::call::{Effect, Request, State};
 use crate::capabilities::progress::Progress;
 use crate::deployment_kind;
-use crate::failure::CallError;
+use crate::failure::{CallError, Failure, FailureClass, code};
 use crate::gate;
 use crate::grants::Permissions;
 use crate::inspect::{Inspection, Provides};
@@ -21,8 +21,10 @@ use crate::limits::Limits;
 use crate::load_balancer;
 use crate::manifest::Manifest;
 use crate::package_source;
+use crate::pattern::Capability;
 use crate::secret::Secrets;
 use crate::traffic;
+use crate::web::Client;
 
 /// A component that is compiled, linked and ready to be called. Every call has an instance of its own.
 pub struct Plugin {
@@ -43,6 +45,28 @@ pub(crate) struct Shared {
     pub(crate) directories: BTreeMap<String, Directory>,
     pub(crate) secrets: Secrets,
     pub(crate) progress: Option<mpsc::Sender<Progress>>,
+    pub(crate) web: Arc<Client>,
+    /// Bounds the HTTP requests at a time.
+    pub(crate) http_turns: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// Whether a capability may be used in a function, or the failure that says why not.
+    pub(crate) fn check(
+        &self,
+        effect: Effect,
+        function: &str,
+        capability: &Capability,
+    ) -> Result<(), Failure> {
+        if effect == Effect::Pure {
+            let plugin = &self.name;
+            let message = format!(
+                "plugin `{plugin}` may not use {capability} in `{function}`, which only computes an answer"
+            );
+            return Err(Failure::host(FailureClass::Denied, code::DENIED, message));
+        }
+        self.permissions.check(capability)
+    }
 }
 
 /// A granted directory, opened once.

@@ -21,11 +21,21 @@ pub mod host {
                 include cutover:plugin/with-sockets@0.1.0;
                 include cutover:plugin/with-programs@0.1.0;
                 include cutover:plugin/with-directories@0.1.0;
+                include cutover:plugin/with-http@0.1.0;
             }
         ",
         generate_all,
         generate_unused_types: true,
         additional_derives: [PartialEq],
+    });
+}
+
+/// `wasi:http/outgoing-handler`, whose resources cannot be compared as the host's own records can.
+pub mod http {
+    wit_bindgen::generate!({
+        path: ["../../wit/deps/io", "../../wit/deps/clocks", "../../wit/deps/http"],
+        inline: "package cutover:sdk-http; world http { import wasi:http/outgoing-handler@0.2.12; }",
+        generate_all,
     });
 }
 

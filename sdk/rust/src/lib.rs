@@ -53,7 +53,7 @@
 //! the operator grants a part of that, and every call outside the grant fails as `denied`.
 //!
 //! What a plugin decides can be unit-tested on any machine: the crate compiles natively, where only calls to the host's
-//! own interfaces ([`config()`], [`Connection`], [`directories`], …) have nothing behind them and panic.
+//! own interfaces ([`config()`], [`Connection`], [`directories`], [`http::send`], …) have nothing behind them and panic.
 
 #[doc(hidden)]
 pub mod bindings;
@@ -64,6 +64,7 @@ mod duration;
 mod export;
 mod failure;
 mod gate;
+pub mod http;
 mod load_balancer;
 mod log;
 mod outcome;

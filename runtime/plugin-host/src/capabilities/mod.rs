@@ -4,6 +4,7 @@
 pub(crate) mod cancel;
 pub(crate) mod config;
 pub(crate) mod directories;
+pub(crate) mod http;
 pub(crate) mod logging;
 pub(crate) mod output;
 pub(crate) mod programs;
@@ -23,6 +24,7 @@ use crate::call::State;
 /// grant is checked at each use, because Python and JavaScript components import whole worlds.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     plugin::types::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     plugin::logging::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     plugin::progress::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
@@ -34,6 +36,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     plugin::sockets::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     plugin::programs::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     plugin::directories::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    plugin::http::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     package_source::sink::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     deployment_kind::lifecycle::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
     deployment_kind::target::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;

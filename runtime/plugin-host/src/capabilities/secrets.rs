@@ -12,6 +12,7 @@ use crate::bindings::cutover::plugin::types::Failure;
 use crate::call::State;
 use crate::failure::{self, FailureClass, code};
 use crate::pattern::Capability;
+use crate::plugin::Shared;
 use crate::secret::Secret;
 
 /// A secret that a plugin may use, by the name that it asked for.
@@ -25,6 +26,45 @@ pub struct Handle {
 pub(crate) fn no_value(plugin: &PluginName, name: &str) -> failure::Failure {
     let message = format!("secret `{name}` of plugin `{plugin}` is granted, but has no value");
     failure::Failure::host(FailureClass::NotFound, code::INVALID, message)
+}
+
+impl Shared {
+    /// Puts secrets in the places that a text leaves for them.
+    pub(crate) fn fill(&self, template: &str) -> Result<Secret, failure::Failure> {
+        const OPEN: &str = "{{secret:";
+        let mut filled = Vec::new();
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once(OPEN) {
+            let plugin = &self.name;
+            let Some((name, after)) = after.split_once("}}") else {
+                return Err(failure::Failure::protocol(format!(
+                    "plugin `{plugin}` left `{OPEN}` open in a header"
+                )));
+            };
+            self.permissions
+                .check(&Capability::Secret(name.to_owned()))?;
+            let Some(secret) = self.secrets.get(name) else {
+                return Err(no_value(plugin, name));
+            };
+            filled.extend_from_slice(before.as_bytes());
+            // A line feed at the end of a secret's file would end the header.
+            filled.extend_from_slice(secret.expose().trim_ascii());
+            rest = after;
+        }
+        filled.extend_from_slice(rest.as_bytes());
+        if filled.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            let plugin = &self.name;
+            let message = format!(
+                "a secret of plugin `{plugin}` does not fit in a header: it has several lines"
+            );
+            return Err(failure::Failure::host(
+                FailureClass::Invalid,
+                code::INVALID,
+                message,
+            ));
+        }
+        Ok(Secret::new(filled))
+    }
 }
 
 impl secrets::Host for State {

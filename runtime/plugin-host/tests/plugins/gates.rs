@@ -11,7 +11,7 @@ use crate::guest::{Guest, encode, load_bytes};
 async fn gate(evaluate: &str, poll: &str) -> (std::sync::Arc<Plugin>, tempfile::TempDir) {
     let module = format!(
         r#"(module
-        (memory (export "memory") 2)
+        (memory (export "memory") 4)
         (global $next (mut i32) (i32.const 32768))
         (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
             (global.set $next (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
@@ -107,12 +107,12 @@ async fn what_did_not_pass_is_kept_of_too_much_evidence() {
     // 1000 pieces of evidence without names, of which the last alone has not passed.
     let body = "(local $i i32)
         (loop $more
-            (i32.store8 (i32.add (i32.const 4124) (i32.mul (local.get $i) (i32.const 32)))
+            (i32.store8 (i32.add (i32.const 131100) (i32.mul (local.get $i) (i32.const 32)))
                 (i32.lt_u (local.get $i) (i32.const 999)))
             (local.set $i (i32.add (local.get $i) (i32.const 1)))
             (br_if $more (i32.lt_u (local.get $i) (i32.const 1000))))
         (i32.store8 (i32.const 2056) (i32.const 1))
-        (i32.store (i32.const 2064) (i32.const 4096))
+        (i32.store (i32.const 2064) (i32.const 131072))
         (i32.store (i32.const 2068) (i32.const 1000))";
 
     let Verdict::Fail(evidence) = evaluate(body).await.unwrap() else {

@@ -100,7 +100,7 @@ async fn another_major_version_is_named() {
 #[tokio::test]
 async fn unknown_imports_are_listed_before_anything_runs() {
     let imports = r#"(component
-        (import "wasi:http/outgoing-handler@0.2.0" (instance))
+        (import "wasi:http/incoming-handler@0.2.0" (instance))
         (import "cutover:plugin/logging@0.1.3" (instance (export "log-all" (func))))
         (import "cutover:plugin/config@2.0.0" (instance (export "get" (func (result string)))))
         (instance $i)
@@ -109,7 +109,7 @@ async fn unknown_imports_are_listed_before_anything_runs() {
 
     assert_eq!(
         refusal(&wat::parse_str(imports).unwrap()).await,
-        "the component needs `wasi:http/outgoing-handler@0.2.0`, `log-all` of `cutover:plugin/logging@0.1.3`, \
+        "the component needs `wasi:http/incoming-handler@0.2.0`, `log-all` of `cutover:plugin/logging@0.1.3`, \
          `cutover:plugin/config@2.0.0` (provided in version 0.1.0), which this host does not provide"
     );
 }

@@ -1,4 +1,5 @@
-//! Which addresses a download may go to. Names are looked up once, here, and the connection goes to what was checked.
+//! Which addresses a request may go to, a plugin's or a download. Names are looked up once, here, and the connection goes
+//! to what was checked.
 //!
 //! INVARIANT: the services that give machines their credentials (`169.254.169.254` and its like) are never asked, whoever
 //! names them, and whatever a name or a redirect resolves to.
@@ -13,7 +14,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 /// What kind of address it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
+enum Class {
     Public,
     /// Loopback, or a network that is somebody's own: only where the operator says so.
     Private(&'static str),
@@ -23,24 +24,24 @@ pub(crate) enum Class {
 
 /// How far a request may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub enum Reach {
     Public,
     Private,
 }
 
-/// An address that a download may not go to.
+/// An address that a request may not go to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{host}` is at {address}, {what}")]
-pub(crate) struct Refused {
-    pub(crate) host: String,
-    pub(crate) address: IpAddr,
-    pub(crate) what: &'static str,
+pub struct Refused {
+    pub host: String,
+    pub address: IpAddr,
+    pub what: &'static str,
     /// Whether a grant would change it.
-    pub(crate) may_be_granted: bool,
+    pub may_be_granted: bool,
 }
 
 /// Says what kind of address it is.
-pub(crate) fn class(address: IpAddr) -> Class {
+fn class(address: IpAddr) -> Class {
     match address {
         IpAddr::V4(address) => class_v4(address),
         IpAddr::V6(address) => class_v6(address),
@@ -95,7 +96,10 @@ fn class_v6(address: Ipv6Addr) -> Class {
 
 impl Reach {
     /// Whether a request to a host may go to an address.
-    pub(crate) fn check(self, host: &str, address: IpAddr) -> Result<(), Refused> {
+    ///
+    /// # Errors
+    /// [`Refused`] with what the address is.
+    pub fn check(self, host: &str, address: IpAddr) -> Result<(), Refused> {
         let (what, may_be_granted) = match (class(address), self) {
             (Class::Public, _) | (Class::Private(_), Self::Private) => return Ok(()),
             (Class::Private(what), Self::Public) => (what, true),
@@ -108,16 +112,32 @@ impl Reach {
             may_be_granted,
         })
     }
+
+    /// The same for the host of a URL, where that is an address: where a proxy is asked, nobody here looks it up.
+    ///
+    /// # Errors
+    /// [`Refused`] with what the address is.
+    pub fn check_literal(self, uri: &Uri) -> Result<(), Refused> {
+        let Some(host) = uri.host() else {
+            return Ok(());
+        };
+        let address = host.trim_start_matches('[').trim_end_matches(']');
+        address
+            .parse()
+            .map_or(Ok(()), |address| self.check(host, address))
+    }
 }
 
 /// Looks names up and lets only those addresses through that may be reached.
-pub(crate) struct Checked {
-    pub(crate) reach: Reach,
+pub struct Checked {
+    reach: Reach,
     inner: DefaultResolver,
 }
 
 impl Checked {
-    pub(crate) fn new(reach: Reach) -> Self {
+    /// Lets through what `reach` does.
+    #[must_use]
+    pub fn new(reach: Reach) -> Self {
         Self {
             reach,
             inner: DefaultResolver::default(),
