@@ -532,11 +532,13 @@ fn the_rollback_of_a_group_has_its_canary_taken_back() {
         }
 
         let refused = site.cutover(&["rollback", "shop/web", "--ignore-stop-failures"]);
+        let elsewhere = site.cutover(&["rollback", "shop/web", "--to", "1.0.0"]);
         let back = site
             .cutover(&["rollback", "shop/web", "--comment", "too slow"])
             .ok();
 
         assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert_eq!(elsewhere.code, 2, "{}", elsewhere.stderr);
         assert!(back.stdout.starts_with("FAILED"), "{}", back.stdout);
         let code = conductor.wait().unwrap().code();
         assert_eq!(code, Some(if is_paused { 7 } else { 4 }));

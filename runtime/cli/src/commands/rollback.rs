@@ -107,6 +107,12 @@ async fn take_back(
         );
         return Err(Failure::new(Kind::Usage, text).hint("leave --ignore-stop-failures out"));
     }
+    if request.to.is_some() {
+        let text = format!(
+            "release {release} goes on, and each of its instances returns to what it had before"
+        );
+        return Err(Failure::new(Kind::Usage, text).hint("leave --to out"));
+    }
     if !yes {
         let group = &request.group;
         confirm(
