@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::Site;
 
 /// What a dry run cannot know, and what only it tells.
-const RUN_ONLY: [&str; 11] = [
+const RUN_ONLY: [&str; 12] = [
     "id",
     "status",
     "reason",
@@ -18,6 +18,7 @@ const RUN_ONLY: [&str; 11] = [
     "switches",
     "holds",
     "shares",
+    "down",
     "mixed_versions",
 ];
 

@@ -178,6 +178,8 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
       digest     sha256:DIGEST
       batch 1    web-1
       batch 2    web-2
+      mixed      1.2.0 on web-1
+                 1.0.0 on web-2
 
       INSTANCE  OUTCOME  FROM   TO     LAST EVENT        NOTE
       web-1     FAILED   1.0.0  1.2.0  ApplicationStart
@@ -198,6 +200,8 @@ fn a_failure_names_its_cause_once_and_ends_with_what_to_type_next() {
       digest     sha256:DIGEST
       batch 1    web-1
       batch 2    web-2
+      mixed      1.2.0 on web-1
+                 1.0.0 on web-2
 
       web-1  1.0.0 -> 1.2.0  FAILED
         EVENT             STATUS     REVISION        TOOK    NOTE
@@ -271,6 +275,10 @@ fn a_rollback_and_what_the_lists_say_of_it() {
     $ cutover rollback shop/web --comment too slow
     SUCCEEDED  shop/web rollback 1.0.0 in TOOK  release RELEASE-ID
     --- stderr
+    shop/web  rollback 1.0.0  rolling
+      BATCH  FROM   TO     INSTANCES
+      1      1.1.0  1.0.0  web-1
+      2      1.1.0  1.0.0  web-2
       returning shop/web                1.0.0 to 2 instances, 1 at a time  (RELEASE-ID-1)
            done web-1 ApplicationStop     TOOK
            done web-1 BeforeInstall       TOOK
@@ -302,10 +310,10 @@ fn a_rollback_and_what_the_lists_say_of_it() {
     ");
     assert_snapshot!(site.transcript(&["history", "shop/web"]), @"
     $ cutover history shop/web
-    DEPLOYMENT    VERSION  DIRECTION  STATUS     STARTED               OPERATOR  NOTE
-    RELEASE-ID-1  1.0.0    rollback   SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ  ann@HOST  takes RELEASE-ID-1 back
-    RELEASE-ID-1  1.1.0    deploy     SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ  ann@HOST  rolled back by RELEASE-ID-1
-    RELEASE-ID-1  1.0.0    deploy     SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ  ann@HOST
+    DEPLOYMENT    VERSION  FROM     KIND      STRATEGY  STATUS     STARTED               TOOK    OPERATOR  NOTE
+    RELEASE-ID-1  1.0.0    1.1.0    ROLLBACK  rolling   SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ    TOOK  ann@HOST  takes RELEASE-ID-1 back
+    RELEASE-ID-1  1.1.0    1.0.0    DEPLOY    rolling   SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ    TOOK  ann@HOST  rolled back by RELEASE-ID-1
+    RELEASE-ID-1  1.0.0    nothing  DEPLOY    rolling   SUCCEEDED  YYYY-MM-DDTHH:MM:SSZ    TOOK  ann@HOST
     ");
     assert_snapshot!(site.transcript(&["show", &newest(&site)]), @"
     $ cutover show RELEASE-ID
@@ -443,7 +451,7 @@ fn wrong_usage_ends_with_2() {
     --- stderr
     error: unrecognized subcommand 'dploy'
 
-      tip: a similar subcommand exists: 'deploy'
+      tip: some similar subcommands exist: 'redeploy', 'deploy'
 
     Usage: cutover [OPTIONS] <COMMAND>
 
@@ -806,7 +814,9 @@ fn the_help_of_the_program() {
       schema       Print the JSON Schema of cutover.yaml
       deploy       Deploy a package to a group
       local        Try a package on this machine, without a workspace
-      rollback     Take the latest deployment of a group back
+      rollback     Take the latest deployment of a group back, or return to a version
+      redeploy     Deploy what an old deployment brought once more, as another version
+      retry        Deploy a release's version to the instances that did not get it
       promote      End a canary's wait: the remaining batches go, and the version gets all traffic
       weight       Change the share of traffic of a canary that waits for its promotion
       approve      Pass a gate that waits for a person
@@ -883,6 +893,9 @@ fn the_help_of_the_program() {
           --version <VERSION>     Version to give it, A.B.C or A.B.C.D; generated from the time when
                                   left out
           --digest <DIGEST>       Digest that the package must have, sha256:…
+          --strategy <STRATEGY>   Strategy [default: what the file says] [possible values: rolling,
+                                  blue-green, canary]
+          --exclude <INSTANCE>    Instance to leave out; may be given several times
           --ignore-stop-failures  Go on when a script of the version being left fails, and record the
                                   choice
           --comment <COMMENT>     Why, for the history

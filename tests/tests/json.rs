@@ -92,7 +92,7 @@ fn the_lists() {
     assert_eq!(answer(&site, &["ls"]), json!({"v": 1, "releases": []}));
     assert_eq!(
         answer(&site, &["history", "shop/web"]),
-        json!({"v": 1, "group": "shop/web", "deployments": []})
+        json!({"v": 1, "group": "shop/web", "deployments": [], "mixed_versions": {}})
     );
     assert_eq!(
         answer(&site, &["check"]),

@@ -95,10 +95,19 @@ impl Conductor {
                 continue;
             };
             if summary.retries.is_some() {
+                // Between colours it is the retry that has moved the traffic, or nobody has.
+                let is_whole = matches!(found.plan.strategy, Strategy::BlueGreen { .. });
+                if is_whole && engine::rollback::has_switched(&found) {
+                    return Ok(Some((summary.id.clone(), found)));
+                }
                 retries.push(found);
                 continue;
             }
-            for retry in retries.iter().filter(|retry| brings(retry, &summary.id)) {
+            for retry in retries
+                .iter()
+                .rev()
+                .filter(|retry| brings(retry, &summary.id))
+            {
                 merge(&mut found, retry);
             }
             let mut instances = found.instances.iter();
@@ -371,13 +380,13 @@ fn brings(retry: &DeploymentState, key: &DeploymentId) -> bool {
     targets.any(|target| target.incoming == *key)
 }
 
-/// Adds what a retry did on instances that the deployment itself did not touch.
+/// Puts what a retry did on its instances in the place of what the deployment itself did there.
 fn merge(deployment: &mut DeploymentState, retry: &DeploymentState) {
     for (target, instance) in retry.plan.targets.iter().zip(&retry.instances) {
         let own = deployment
             .position(&target.instance.id)
             .and_then(|position| deployment.instances.get_mut(position));
-        if let Some(own) = own.filter(|own| !own.is_touched()) {
+        if let Some(own) = own.filter(|_| instance.is_touched()) {
             own.clone_from(instance);
         }
     }

@@ -124,10 +124,10 @@ async fn a_server_that_answers_as_expected_lets_the_deployment_pass() {
     let server = Server::start(HEALTHY).await;
     let root = tempfile::tempdir().unwrap();
     let plugin = load(root.path(), "http-check", std::slice::from_ref(&server.url)).await;
-    let config = format!(
+    let config = String::from(
         r#"{{"url":"{}/health?v={{{{version}}}}","body":{{"pointer":"/status","equals":"UP"}},
             "headers":{{"Authorization":"Bearer {{{{secret:token}}}}"}}}}"#,
-        server.url
+        server.url,
     );
 
     let verdict = evaluate(&plugin, &config).await.unwrap();
@@ -150,9 +150,8 @@ async fn attempts_are_made_until_enough_are_right_in_a_row() {
     let server = Server::start(HEALTHY).await;
     let root = tempfile::tempdir().unwrap();
     let plugin = load(root.path(), "http-check", std::slice::from_ref(&server.url)).await;
-    let config = format!(
-        r#"{{"url":"http://{{{{address}}}}/","successes":2,"interval":"10ms","status":[200]}}"#
-    );
+    let config = r#"{"url":"http://{{address}}/","successes":2,"interval":"10ms","status":[200]}"#
+        .to_owned();
     let (ctx, mut input) = (OpContext::default(), input());
     input.targets = vec![Target {
         id: "web-1".to_owned(),

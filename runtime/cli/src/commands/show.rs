@@ -12,7 +12,7 @@ use crate::commands::drive::now;
 use crate::failure::Failure;
 use crate::standing;
 use crate::ui::Ui;
-use crate::workspace;
+use crate::workspace::{self, Opened};
 
 /// How much of a release to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,28 +33,36 @@ pub(crate) fn run(
     let journal = workspace::journal(&opened)?;
     let found = journal.find(&arguments.id)?;
     let mut document = document(&journal, &found.release)?;
-    let summaries = journal.releases(Filter::Release(&found.release), 1)?;
-    for group in summaries.iter().flat_map(|summary| &summary.groups) {
-        let latest = journal.releases(Filter::Group(group), 1)?;
-        if latest
-            .first()
-            .is_some_and(|latest| latest.id == found.release)
-        {
-            let of_group = |deployment: &&mut report::Deployment| {
-                deployment.application == group.application.as_str()
-                    && deployment.group == group.group.as_str()
-            };
-            // The last one is what the group came to.
-            let last = document.deployments.iter_mut().rfind(of_group);
-            if let Some(deployment) = last {
-                deployment.mixed_versions = standing::mixed(&opened, &journal, group)?;
-            }
-        }
-    }
+    add_mixed_versions(&mut document, &opened, &journal, &found.release)?;
     match (ui.output, detail) {
         (Output::Json, _) => ui.answer_json(&document),
         (Output::Text, Detail::Steps) => ui.answer(&report::render(&document)),
         (Output::Text, Detail::Instances) => ui.answer(&report::summary(&document)),
+    }
+    Ok(())
+}
+
+/// Says of each group whose latest release this is which instance has which version, where they differ.
+fn add_mixed_versions(
+    document: &mut Document,
+    opened: &Opened,
+    journal: &Journal,
+    release: &ReleaseId,
+) -> Result<(), Failure> {
+    let summaries = journal.releases(Filter::Release(release), 1)?;
+    for group in summaries.iter().flat_map(|summary| &summary.groups) {
+        let latest = journal.releases(Filter::Group(group), 1)?;
+        if latest.first().is_none_or(|latest| latest.id != *release) {
+            continue;
+        }
+        let of_group = |deployment: &&mut report::Deployment| {
+            deployment.application == group.application.as_str()
+                && deployment.group == group.group.as_str()
+        };
+        // The last one is what the group came to.
+        if let Some(last) = document.deployments.iter_mut().rfind(of_group) {
+            last.mixed_versions = standing::mixed(opened, journal, group)?;
+        }
     }
     Ok(())
 }
