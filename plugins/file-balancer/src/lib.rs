@@ -157,7 +157,7 @@ impl Router for FileBalancer {
         let (text, shares) = read_split(&config, sides)?;
         Ok(Split {
             shares,
-            revision: Some(text),
+            revision: Some(split::revision(&text)),
             settled: true,
             observed_at: HOST_STAMPS,
         })

@@ -33,16 +33,25 @@ pub(crate) fn text(sides: &[Side], shares: &[Share]) -> String {
         .collect()
 }
 
+/// The content of a file on one line.
+pub(crate) fn revision(text: &str) -> String {
+    let lines: Vec<_> = text
+        .lines()
+        .map(|line| line.trim().replace(char::is_control, " "))
+        .collect();
+    lines.join(", ")
+}
+
 /// Whether the file may be written over.
 pub(crate) fn check_present(
     present: &str,
     expected: Option<&str>,
     wanted: &str,
 ) -> Result<(), Failure> {
+    let found = revision(present);
     match expected {
-        Some(expected) if present != expected && present != wanted => {
-            let told = present.trim().replace('\n', ", ");
-            let message = format!("somebody else changed the split: it is `{told}`");
+        Some(expected) if found != expected && present != wanted => {
+            let message = format!("somebody else changed the split: it is `{found}`");
             Err(Failure::conflict("file-balancer.split", message))
         }
         _ => Ok(()),
@@ -86,6 +95,7 @@ mod tests {
 
     #[test]
     fn only_what_was_read_is_written_over() {
+        assert!(check_present("a 1\nb 99\n", Some("a 1, b 99"), "b").is_ok());
         assert!(check_present("a", Some("a"), "b").is_ok());
         assert!(check_present("b", Some("a"), "b").is_ok());
         assert!(check_present("c", None, "b").is_ok());
