@@ -91,6 +91,14 @@ fn configurations(config: &str, sides: Option<&Sides>, goal: Goal) -> Vec<String
     configurations
 }
 
+/// How much later than its operation the last call may end: one that begins at the very end is still to be answered.
+const GRACE_MS: i64 = 2000;
+
+/// The end of the calls of an operation that ends at this time.
+pub(crate) fn with_grace(deadline: Timestamp) -> Timestamp {
+    Timestamp(deadline.0.saturating_add(GRACE_MS))
+}
+
 /// The most characters of a plugin's own output that a message quotes.
 const LONGEST_QUOTE: usize = 200;
 
@@ -197,7 +205,7 @@ impl Exchange<'_> {
                     Call::Change | Call::Poll { .. } => Some(self.turn.lock().await),
                     Call::Read => None,
                 };
-                self.call(&call, operation.deadline()).await
+                self.call(&call, with_grace(operation.deadline())).await
             };
             match operation.answer(now(), &call, answer) {
                 Next::Done { note } => return Ok(note),

@@ -14,7 +14,7 @@ use plugin_host::load_balancer::{Outcome, Phase};
 use plugin_host::traffic::{Member, Share, Side, Split};
 use plugin_host::{CallError, OpContext, Plugin};
 
-use crate::balancer::{Failed, idempotency_key, member_of};
+use crate::balancer::{Failed, idempotency_key, member_of, with_grace};
 use crate::drive::now;
 use crate::environment::SWITCH_TRAFFIC;
 use crate::perform::failed;
@@ -78,7 +78,7 @@ pub(crate) async fn switch(
                 Call::Write { .. } | Call::Poll { .. } => Some(exchange.turns(&router).await),
                 Call::Read | Call::Health { .. } => None,
             };
-            exchange.call(&call, operation.deadline()).await
+            exchange.call(&call, with_grace(operation.deadline())).await
         };
         match operation.answer(now(), &call, answer) {
             Next::Done { note } => {

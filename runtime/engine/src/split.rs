@@ -200,12 +200,23 @@ impl Operation {
                 class,
                 message,
                 retry_after,
-            } => self.failure(call, class, message, retry_after),
+            } => {
+                // At the end of the time a call is cut short: what was waited for says more than its failure.
+                let class = match class {
+                    Class::Permanent if self.is_over(now) => Class::Transient,
+                    class => class,
+                };
+                self.failure(call, class, message, retry_after)
+            }
         };
         match next {
             Next::Call { after, call } => self.before_deadline(now, after, call),
             done => done,
         }
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.deadline.since(now).is_zero()
     }
 
     fn split(&mut self, shares: Shares, revision: Option<String>, settled: bool) -> Next {
@@ -397,7 +408,7 @@ impl Operation {
 
     fn before_deadline(&self, now: Timestamp, after: Duration, call: Call) -> Next {
         let left = self.deadline.since(now);
-        if left.is_zero() {
+        if self.is_over(now) {
             let failure = self
                 .last_failure
                 .as_ref()

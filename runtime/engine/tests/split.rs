@@ -243,6 +243,16 @@ fn a_switch_goes_on_where_nothing_knows_of_health() {
 }
 
 #[test]
+fn a_call_that_is_cut_short_at_the_deadline_does_not_hide_what_was_waited_for() {
+    let sick = members("green", 1, &["green-2"]);
+    let answers = std::iter::once(split(0))
+        .chain(std::iter::repeat_n(sick, 11))
+        .chain([failure(Class::Permanent)])
+        .collect();
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: not healthy in time, so the traffic stays where it is; the balancer says: green: green-2 registering, L4CON: connection refused; the last call failed: no answer");
+}
+
+#[test]
 fn a_split_counts_only_when_it_is_settled() {
     let answers = vec![unsettled(100), unsettled(100), split(100)];
     insta::assert_snapshot!(check(from_blue_to_green(), answers), @r"
