@@ -8,7 +8,7 @@ use anstream::adapter::strip_str;
 use conductor::Observer;
 use engine::State;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use model::{Fact, InstanceId, LifecycleEvent, Record};
+use model::{DeploymentId, Fact, InstanceId, LifecycleEvent, Record};
 use report::{Line, Tone, lines, target_width};
 
 use crate::ui::Ui;
@@ -37,6 +37,14 @@ struct Lines {
     partial: HashMap<InstanceId, Vec<u8>>,
     /// What each instance in flight waits for. A step leaves it when it ends.
     waits: HashMap<InstanceId, Wait>,
+    /// What each deployment waits for: the switch of its traffic, or a gate.
+    holds: HashMap<DeploymentId, Held>,
+}
+
+struct Held {
+    since: Instant,
+    what: String,
+    is_told: bool,
 }
 
 struct Wait {
@@ -81,6 +89,19 @@ impl Progress {
                     verb: "waiting",
                     target: format!("{instance} {}", wait.event),
                     detail: format!("for {}", wait.what),
+                    took: None,
+                };
+                self.print(&line, width);
+            }
+        }
+        for (deployment, held) in &mut lines.holds {
+            if !held.is_told && held.since.elapsed() >= LONG_WAIT {
+                held.is_told = true;
+                let line = Line {
+                    tone: Tone::Attention,
+                    verb: "waiting",
+                    target: deployment.to_string(),
+                    detail: format!("for {}", held.what),
                     took: None,
                 };
                 self.print(&line, width);
@@ -151,7 +172,8 @@ impl Progress {
                 }
                 return width;
             }
-            Fact::SwitchEnded { .. } => {
+            Fact::SwitchEnded { deployment, .. } => {
+                lines.holds.remove(deployment);
                 let (rest, width) = (std::mem::take(&mut lines.partial), lines.width);
                 drop(lines);
                 for (instance, rest) in rest.iter().filter(|(_, rest)| !rest.is_empty()) {
@@ -160,6 +182,9 @@ impl Progress {
                 return width;
             }
             _ => {}
+        }
+        if let Fact::HoldClosed { deployment, .. } = &record.fact {
+            lines.holds.remove(deployment);
         }
         lines.width
     }
@@ -202,6 +227,23 @@ impl Observer for Progress {
             is_told: false,
         });
         what.clone_into(&mut wait.what);
+    }
+
+    fn holding(&self, deployment: &DeploymentId, what: &str) {
+        if let Some(bars) = &self.bars {
+            bars.hold(what);
+            return;
+        }
+        let mut lines = self.lines();
+        let held = lines
+            .holds
+            .entry(deployment.clone())
+            .or_insert_with(|| Held {
+                since: Instant::now(),
+                what: String::new(),
+                is_told: false,
+            });
+        what.clone_into(&mut held.what);
     }
 
     fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]) {
@@ -247,13 +289,28 @@ impl Bars {
         let _ = self.multi.println(line);
     }
 
+    /// Says beside the deployment's bar what it waits for.
+    fn hold(&self, what: &str) {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bar) = &shown.deployment {
+            bar.set_message(if what.is_empty() {
+                String::new()
+            } else {
+                format!("waiting for {what}")
+            });
+        }
+    }
+
     fn update(&self, state: &State, record: &Record) {
+        if let Fact::SwitchEnded { .. } | Fact::HoldClosed { .. } = &record.fact {
+            self.hold("");
+        }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         match &record.fact {
             Fact::DeploymentOpened(plan) => {
                 let bar = self.multi.add(ProgressBar::new(plan.targets.len() as u64));
                 if let Ok(style) = ProgressStyle::with_template(
-                    "{prefix:>11} [{bar:30}] {pos}/{len} instances  {elapsed}",
+                    "{prefix:>11} [{bar:30}] {pos}/{len} instances  {elapsed}  {msg}",
                 ) {
                     bar.set_style(style.progress_chars("=> "));
                 }
