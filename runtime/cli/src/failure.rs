@@ -99,9 +99,9 @@ impl Failure {
                 .group(group)
                 .ok()
                 .map(|group| group.router_at),
-            PlanError::Balancer(PreflightError::GateConfig { .. }) => {
-                opened.workspace.group(group).ok().map(|group| group.at)
-            }
+            PlanError::Balancer(
+                PreflightError::GateConfig { .. } | PreflightError::NotAGate { .. },
+            ) => opened.workspace.group(group).ok().map(|group| group.at),
             PlanError::Balancer(_) => opened
                 .workspace
                 .group(group)
@@ -262,7 +262,9 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
             return hint.as_deref().map(plugins_hint).into_iter().collect();
         }
         PlanError::Balancer(
-            PreflightError::NotABalancer { .. } | PreflightError::NotARouter { .. },
+            PreflightError::NotABalancer { .. }
+            | PreflightError::NotARouter { .. }
+            | PreflightError::NotAGate { .. },
         ) => "see what each plugin implements: cutover plugin ls".to_owned(),
         PlanError::Plugin(PluginError::NoSource { .. }) => {
             "name a folder, an archive or an http: address, or declare a plugin that serves it"

@@ -57,6 +57,13 @@ pub enum PreflightError {
         hint: Option<String>,
         source: Box<CallError>,
     },
+    #[error("plugin `{plugin}` cannot decide gate `{gate}` of {group}: it implements {implements}")]
+    NotAGate {
+        plugin: PluginName,
+        gate: String,
+        group: String,
+        implements: String,
+    },
     #[error("the config of gate `{gate}` of {group} is not valid: {}", problems.join("; "))]
     GateConfig {
         gate: String,
@@ -312,6 +319,14 @@ pub async fn gates(
             continue;
         };
         let plugin = plugins.get(plugin_name).await?;
+        if !plugin.provides().gate {
+            return Err(PreflightError::NotAGate {
+                plugin: plugin_name.clone(),
+                gate: gate.name.clone(),
+                group: group.reference.to_string(),
+                implements: implements(plugin.provides()),
+            });
+        }
         let what = format!("the config of gate `{}` of {}", gate.name, group.reference);
         let problems = validated(&plugin, config, &group.reference, &what, warnings).await?;
         if !problems.is_empty() {

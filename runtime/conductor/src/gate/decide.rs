@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::HoldAction;
 use model::{Decision, Evidence, GateCheck, ReleaseId, Timestamp, Verdict};
 
-use super::command;
+use super::{command, plugin};
 use crate::drive::now;
 use crate::{Conductor, Observer};
 
@@ -50,14 +50,9 @@ pub(crate) async fn decide(
         let time = time_for_a_look(now(), action.until);
         let looked = match &action.gate.check {
             GateCheck::Command { command } => command::evaluate(&question, command, time).await,
-            GateCheck::Plugin { plugin, .. } => Looked::Decided(Decision {
-                verdict: Verdict::Inconclusive,
-                by: None,
-                reason: Some(format!(
-                    "plugin `{plugin}` cannot be asked by this version of cutover"
-                )),
-                evidence: Vec::new(),
-            }),
+            GateCheck::Plugin { plugin, config } => {
+                plugin::evaluate(&question, plugin, config, time).await
+            }
             // A person decides it, by an order.
             GateCheck::Approval { .. } => pending().await,
         };

@@ -5,5 +5,6 @@
 
 mod command;
 mod decide;
+mod plugin;
 
 pub(crate) use decide::decide;
