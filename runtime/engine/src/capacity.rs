@@ -69,6 +69,10 @@ pub(crate) fn shares(state: &DeploymentState, goal: Goal) -> Result<Shares, Stri
     let Some(from) = &sides.from else {
         return Ok(Shares::all_to(to.clone()));
     };
+    if members(state).get(from).is_none_or(Vec::is_empty) {
+        // Nobody is there to carry anything: a first deployment, or one after everything was down.
+        return Ok(Shares::all_to(to.clone()));
+    }
     let between = |percent| Ok(Shares::between(to.clone(), percent, from.clone()));
     match goal {
         Goal::Nothing => between(0),

@@ -327,6 +327,30 @@ fn a_canary_in_one_group_is_told_apart_before_it_changes_and_weighed_at_the_end(
 }
 
 #[test]
+fn a_canary_where_nothing_runs_yet_gives_nothing_to_the_side_that_has_nobody() {
+    let mut plan = canary(3, 1, 1, Some(20), Promote::After(MINUTE));
+    let ids = plan.targets.iter().map(|target| target.instance.id.clone());
+    plan.down = ids.map(|id| (id, "maintenance".to_owned())).collect();
+    let mut site = Site::open(plan);
+
+    site.run(&succeed);
+
+    assert_eq!(site.status(), ReleaseStatus::Succeeded);
+    let already = "no switch: the traffic is split so already: new 100%";
+    assert_eq!(
+        stops(&site.journal),
+        [
+            "switch to new 100%",
+            already,
+            "wait Promotion",
+            "PASSED",
+            already,
+            already
+        ]
+    );
+}
+
+#[test]
 fn a_canary_without_a_router_has_only_its_batches_and_its_promotion() {
     let plan = Deployment {
         router: None,
