@@ -141,7 +141,8 @@ pub struct Hold {
     /// The gate's name.
     pub name: Option<String>,
     pub after_batch: u32,
-    /// `PASSED`, `FAILED`, `INCONCLUSIVE`, `WAITING`, or `PLANNED` in a dry run.
+    /// `PASSED`, `FAILED`, `INCONCLUSIVE`, `WAITING`, `ABANDONED` where the deployment ended first, or `PLANNED` in a dry
+    /// run.
     pub status: &'static str,
     pub opened_at: Option<String>,
     /// When it is over, or given up.
@@ -396,7 +397,14 @@ fn deployment_of(state: &DeploymentState, seen_as: ReleaseStatus) -> Deployment 
         holds: state
             .holds
             .iter()
-            .map(|hold| hold_of(&state.plan, hold))
+            .map(|hold| match (&hold.closed, state.ended_at) {
+                // What failed while it was open, or an operator, ended the deployment instead.
+                (None, Some(_)) => Hold {
+                    status: "ABANDONED",
+                    ..hold_of(&state.plan, hold)
+                },
+                _ => hold_of(&state.plan, hold),
+            })
             .collect(),
         down: texts(&state.down),
         ..deployment_head(&state.plan, status.name())
