@@ -289,7 +289,7 @@ mod tests {
                 split: usual_split(),
             };
 
-            assert_eq!(FileBalancer::check(&config).len(), 1, "{file}");
+            assert_eq!(<FileBalancer as Plugin>::check(&config).len(), 1, "{file}");
         }
     }
 }

@@ -124,7 +124,7 @@ async fn a_server_that_answers_as_expected_lets_the_deployment_pass() {
     let server = Server::start(HEALTHY).await;
     let root = tempfile::tempdir().unwrap();
     let plugin = load(root.path(), "http-check", std::slice::from_ref(&server.url)).await;
-    let config = String::from(
+    let config = format!(
         r#"{{"url":"{}/health?v={{{{version}}}}","body":{{"pointer":"/status","equals":"UP"}},
             "headers":{{"Authorization":"Bearer {{{{secret:token}}}}"}}}}"#,
         server.url,
