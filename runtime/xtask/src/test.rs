@@ -99,6 +99,8 @@ fn deny(root: &Path) -> Result<()> {
             "cargo-deny cannot be installed: is there a way to the crate registry?"
         );
     }
+    // It looks at the crates of every platform, of which a build has fetched those of this one.
+    cargo(root, &["fetch", "--quiet", "--locked"])?;
     eprintln!("$ cargo deny check bans licenses sources");
     let status = Command::new(&program)
         .current_dir(root)
