@@ -231,7 +231,7 @@ impl Operation {
         if !settled {
             return self.again(Call::Read);
         }
-        if self.is_reached(&shares) {
+        if self.is_reached(&shares) && self.is_told_by_reading() {
             return Next::Done {
                 note: self.note(&shares),
             };
@@ -277,6 +277,15 @@ impl Operation {
             .collect()
     }
 
+    /// Whether the shares of the sides tell that each member is as it should be. Shares that are made of weights do so only
+    /// after a write: a member that joined without a weight of its own changes none of them, and gets nothing.
+    fn is_told_by_reading(&self) -> bool {
+        match self.switch.means {
+            Means::Groups => true,
+            Means::Weights => self.written_over.is_some() && !self.is_interrupted,
+        }
+    }
+
     fn is_reached(&self, shares: &Shares) -> bool {
         let to = &self.switch.to;
         match self.switch.means {
@@ -292,7 +301,11 @@ impl Operation {
     }
 
     fn note(&self, shares: &Shares) -> Option<String> {
-        if !self.has_changed && self.written_over.is_none() {
+        let is_as_found = match self.switch.means {
+            Means::Groups => self.written_over.is_none(),
+            Means::Weights => true,
+        };
+        if !self.has_changed && is_as_found {
             return Some(format!("it was {shares} already"));
         }
         (*shares != self.switch.to).then(|| format!("the weights make it {shares}"))
