@@ -69,8 +69,7 @@ pub(crate) fn shares(state: &DeploymentState, goal: Goal) -> Result<Shares, Stri
     let Some(from) = &sides.from else {
         return Ok(Shares::all_to(to.clone()));
     };
-    if members(state).get(from).is_none_or(Vec::is_empty) {
-        // Nobody is there to carry anything: a first deployment, or one after everything was down.
+    if is_deserted(state) {
         return Ok(Shares::all_to(to.clone()));
     }
     let between = |percent| Ok(Shares::between(to.clone(), percent, from.clone()));
@@ -200,6 +199,13 @@ pub(crate) struct Shortage {
     /// Whether waiting is of no use.
     pub(crate) is_hopeless: bool,
     pub(crate) reason: String,
+}
+
+/// Whether nobody is on the side that is left: before a first deployment, or when everything there is down.
+pub(crate) fn is_deserted(state: &DeploymentState) -> bool {
+    let sides = state.plan.sides.as_ref();
+    let from = sides.and_then(|sides| sides.from.as_ref());
+    from.is_some_and(|from| members(state).get(from).is_none_or(Vec::is_empty))
 }
 
 /// Whether the traffic is split so by the records already, and the split is all there is to it: in one group it is

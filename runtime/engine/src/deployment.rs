@@ -172,6 +172,13 @@ impl Turn<'_> {
                 reason: "nothing is named that switches the traffic".to_owned(),
             });
         }
+        if goal == Goal::Nothing && capacity::is_deserted(deployment) {
+            return self.record(Fact::SwitchSkipped {
+                deployment: plan.id.clone(),
+                stage: Some(stage),
+                reason: "no instance has traffic that could stay where it is".to_owned(),
+            });
+        }
         match capacity::shares(deployment, goal) {
             Ok(to) if capacity::is_settled(deployment, &to) => self.record(Fact::SwitchSkipped {
                 deployment: plan.id.clone(),

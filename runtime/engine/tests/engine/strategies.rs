@@ -340,8 +340,8 @@ fn a_canary_where_nothing_runs_yet_gives_nothing_to_the_side_that_has_nobody() {
     assert_eq!(
         stops(&site.journal),
         [
+            "no switch: no instance has traffic that could stay where it is",
             "switch to new 100%",
-            already,
             "wait Promotion",
             "PASSED",
             already,
