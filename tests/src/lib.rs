@@ -2,13 +2,16 @@
 //!
 //! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback;
 //! [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every outcome,
-//! [`Wrk`] sends as many as it can. What a test starts is stopped when it is dropped.
+//! [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said. What a
+//! test starts is stopped when it is dropped.
 
 mod clients;
 mod dry_run;
 mod haproxy;
 mod hosts;
 mod http;
+mod late;
+mod load;
 mod nginx;
 mod service;
 mod site;
@@ -20,6 +23,8 @@ pub use dry_run::assert_as_planned;
 pub use haproxy::{HaProxy, Server};
 pub use hosts::{Hosts, skip};
 pub use http::WebServer;
+pub use late::LateAnswers;
+pub use load::{Connections, Pace, Visitors, Visits, visits};
 pub use nginx::Nginx;
 pub use service::Service;
 pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};

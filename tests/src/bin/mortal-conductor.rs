@@ -1,23 +1,59 @@
 //! A conductor that kills itself when a record of its release has become durable, before any action that the record
-//! authorises: `mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER`. It ends well when the release does.
+//! authorises: `mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER`. RECORD is a number, or `validating`,
+//! `switch-started` or `switch-ended` for the first of its kind. It ends well when the release does.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conductor::{Choices, Conductor, DeployRequest, Observer, Options, Plugins};
 use engine::State;
-use model::{InstanceId, LifecycleEvent, Record, ReleaseStatus, StopFailures, Version};
+use model::{Fact, InstanceId, LifecycleEvent, Record, ReleaseStatus, StopFailures, Version};
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Dies when a record with this number has been appended.
+/// The record after which it dies.
+enum Last {
+    /// The one with this number, or a later one.
+    Number(u64),
+    Validating,
+    SwitchStarted,
+    SwitchEnded,
+}
+
+impl Last {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        Ok(match text {
+            "validating" => Self::Validating,
+            "switch-started" => Self::SwitchStarted,
+            "switch-ended" => Self::SwitchEnded,
+            number => Self::Number(number.parse()?),
+        })
+    }
+
+    fn is(&self, record: &Record) -> bool {
+        match self {
+            Self::Number(number) => record.seq >= *number,
+            Self::Validating => matches!(
+                record.fact,
+                Fact::StepStarted {
+                    event: LifecycleEvent::ValidateService,
+                    ..
+                }
+            ),
+            Self::SwitchStarted => matches!(record.fact, Fact::SwitchStarted { .. }),
+            Self::SwitchEnded => matches!(record.fact, Fact::SwitchEnded { .. }),
+        }
+    }
+}
+
+/// Dies when that record has been appended.
 struct Mortal {
-    last: u64,
+    last: Last,
 }
 
 impl Observer for Mortal {
     fn records(&self, _: &State, records: &[Record]) {
-        if records.iter().any(|record| record.seq >= self.last) {
+        if records.iter().any(|record| self.last.is(record)) {
             // As the kernel would: nothing of this process runs after it.
             let _ = std::process::Command::new("kill")
                 .args(["-KILL", &std::process::id().to_string()])
@@ -71,7 +107,7 @@ async fn main() -> Result<(), Failure> {
     let state = running
         .drive(
             Arc::new(Mortal {
-                last: last.parse()?,
+                last: Last::parse(last)?,
             }),
             listening,
         )

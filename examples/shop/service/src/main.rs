@@ -1,7 +1,8 @@
 //! The example's service: a small HTTP server that says which version answers, and its own health check.
 //!
-//! `shop-service serve ADDRESS VERSION` answers `/healthz` with 200 and everything else with `shop VERSION`;
-//! `shop-service check ADDRESS VERSION` waits until a server there answers with that version.
+//! `shop-service serve ADDRESS VERSION` answers `/healthz` with 200 and everything else with `shop VERSION`, and the header
+//! `x-instance` names the instance that it was deployed to; `shop-service check ADDRESS VERSION` waits until a server there
+//! answers with that version.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -33,15 +34,16 @@ fn main() -> ExitCode {
 
 fn serve(address: &str, version: &str) -> io::Result<()> {
     let listener = TcpListener::bind(address)?;
+    let instance = env::var("CUTOVER_INSTANCE_ID").unwrap_or_default();
     for connection in listener.incoming() {
-        let (connection, version) = (connection?, version.to_owned());
-        thread::spawn(move || answer(connection, &version));
+        let (connection, version, instance) = (connection?, version.to_owned(), instance.clone());
+        thread::spawn(move || answer(connection, &version, &instance));
     }
     Ok(())
 }
 
 /// Answers the requests of one connection until the client closes it, or asks for its end.
-fn answer(mut connection: TcpStream, version: &str) -> io::Result<()> {
+fn answer(mut connection: TcpStream, version: &str, instance: &str) -> io::Result<()> {
     connection.set_read_timeout(Some(Duration::from_secs(30)))?;
     let mut reader = BufReader::new(connection.try_clone()?);
     loop {
@@ -61,11 +63,12 @@ fn answer(mut connection: TcpStream, version: &str) -> io::Result<()> {
         } else {
             format!("shop {version}\n")
         };
-        write!(
-            connection,
-            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}",
+        // In one piece: the second of two small ones would wait for the client to acknowledge the first.
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nx-instance: {instance}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
-        )?;
+        );
+        connection.write_all(answer.as_bytes())?;
         if closes {
             return Ok(());
         }
