@@ -17,10 +17,15 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         "the tests drive a real HAProxy: install it, on Debian with `apt-get install haproxy`"
     );
     prepare_hosts();
-    for (program, package) in [("/usr/sbin/nginx", "nginx-light"), ("/usr/bin/wrk", "wrk")] {
+    for (program, package) in [
+        ("/usr/sbin/nginx", "nginx-light"),
+        ("/usr/bin/wrk", "wrk"),
+        ("/usr/bin/curl", "curl"),
+        ("/bin/ps", "procps"),
+    ] {
         ensure!(
             Path::new(program).exists(),
-            "the tests split traffic on a real nginx under the load of wrk: install them, on Debian with `apt-get install {package}`"
+            "the tests split traffic on a real nginx under the load of wrk, and run the examples: install what is missing, on Debian with `apt-get install {package}`"
         );
     }
     cargo(root, &["fmt", "--all", "--check"])?;
@@ -60,6 +65,7 @@ fn prepare_hosts() {
         ("/usr/bin/python3", "python3"),
         ("/usr/sbin/nginx", "nginx-light"),
         ("/usr/bin/wrk", "wrk"),
+        ("/usr/bin/curl", "curl"),
     ];
     let missing = || {
         let is_missing = |(program, _): &&(&str, &'static str)| !Path::new(program).exists();

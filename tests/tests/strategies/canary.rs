@@ -1,0 +1,231 @@
+//! Canaries behind HAProxy, between two backends and by the weights of one.
+
+use cutover_tests::{HaProxy, visits};
+
+use super::*;
+
+const SERVERS: &str = "check inter 100ms fall 2 rise 1 weight 100 disabled";
+
+/// How the two versions share the traffic.
+#[derive(Clone, Copy)]
+enum By {
+    /// Each has a backend; a map says how much the second one gets.
+    Groups,
+    /// All servers are in one backend.
+    Weights,
+}
+
+/// Four instances behind HAProxy.
+struct Canary {
+    fleet: Fleet,
+    haproxy: HaProxy,
+    front: SocketAddr,
+}
+
+impl Canary {
+    /// With version 1.0.0 everywhere.
+    fn deployed(by: By, strategy: &str) -> Self {
+        let fleet = Fleet::new(&["web-1", "web-2", "web-3", "web-4"]);
+        let servers = fleet.servers("web");
+        let haproxy = match by {
+            By::Groups => HaProxy::with_sides(&fleet.site, &servers, &servers, SERVERS),
+            By::Weights => HaProxy::start(&fleet.site, &servers, SERVERS),
+        };
+        let front = match by {
+            By::Groups => haproxy.percent_front,
+            By::Weights => haproxy.front,
+        };
+        let canary = Self {
+            fleet,
+            haproxy,
+            front,
+        };
+        canary.describe(by, strategy);
+        canary.deploy_and_promote("1.0.0", "1.0.0");
+        canary
+    }
+
+    fn describe(&self, by: By, strategy: &str) {
+        let (fleet, socket) = (&self.fleet, self.haproxy.socket);
+        let maps = fleet.site.path("maps");
+        let directories = match by {
+            By::Groups => format!(
+                "[{{name: maps, path: \"{}\", access: read-write}}]",
+                maps.display()
+            ),
+            By::Weights => "[]".to_owned(),
+        };
+        let plugins = format!(
+            "plugins:\n  haproxy:\n    component: haproxy\n    grants: {{sockets: [\"tcp:{socket}\"], directories: {directories}}}\n"
+        );
+        let instances = fleet.instances("web");
+        let (sides, config) = match by {
+            By::Groups => (
+                "sides: {current: {group: {backend: shop-blue}}, new: {group: {backend: shop-green}}}\n",
+                format!(
+                    "percent_map: {{file: \"{}\", key: green, directory: maps, backend: shop-green}}",
+                    maps.join("share.map").display()
+                ),
+            ),
+            By::Weights => ("", "backend: shop".to_owned()),
+        };
+        let backend = match by {
+            By::Groups => "",
+            By::Weights => ", backend: shop",
+        };
+        let group = format!(
+            "strategy: {{type: canary, first_batch: 1, remaining_batches: 2, traffic: 20%{strategy}}}\n\
+             instances: {instances}\n{sides}\
+             load_balancer: {{plugin: haproxy, timeout: 60s, config: {{socket: \"tcp:{socket}\"{backend}}}}}\n\
+             traffic: {{plugin: haproxy, timeout: 60s, config: {{socket: \"tcp:{socket}\", {config}}}}}\n"
+        );
+        fleet.workspace(&plugins, &group);
+    }
+
+    /// Deploys, and promotes when the release waits for it.
+    fn deploy_and_promote(&self, package: &str, version: &str) {
+        let mut conductor = self.fleet.start(&deploying(package, version));
+        self.fleet.await_hold(&mut conductor, "promotion");
+        self.fleet
+            .site
+            .cutover(&["promote", &self.fleet.newest()])
+            .ok();
+        assert_eq!(conductor.wait().unwrap().code(), Some(0));
+    }
+
+    fn assert_all_at(&self, version: &str) {
+        let visits = visits(self.front, Connections::Kept, 200);
+        assert_eq!(visits.failed, 0, "{visits:?}");
+        assert_eq!(visits.of_version(version), visits.total(), "{visits:?}");
+        assert_eq!(visits.served.len(), 4, "each instance serves: {visits:?}");
+    }
+
+    /// Asserts that a version gets this share, within two points, of 20,000 requests.
+    fn assert_share(&self, version: &str, percent: f64) {
+        let visits = visits(self.front, Connections::Kept, 20_000);
+        let share = visits.percent_of_version(version);
+        println!(
+            "asked {percent} %, measured {share:.2} % of {}, {} failed",
+            visits.total(),
+            visits.failed
+        );
+        assert!((share - percent).abs() <= 2.0, "{share} %: {visits:?}");
+        assert_eq!(visits.failed, 0, "{visits:?}");
+    }
+}
+
+fn a_canary_gets_its_share(by: By) {
+    let shop = Canary::deployed(by, "");
+    let crowd = Crowd::at(shop.front);
+    let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
+    shop.fleet.await_hold(&mut conductor, "promotion");
+    let id = shop.fleet.newest();
+    shop.assert_share("1.1.0", 20.0);
+
+    let beyond = shop.fleet.site.cutover(&["weight", &id, "40%"]);
+    assert_eq!(
+        beyond.code, 3,
+        "one of four carries a fourth: {}",
+        beyond.stderr
+    );
+    shop.fleet
+        .site
+        .cutover(&["weight", &id, "40%", "--force"])
+        .ok();
+    shop.assert_share("1.1.0", 40.0);
+    shop.fleet.site.cutover(&["promote", &id]).ok();
+
+    assert_eq!(conductor.wait().unwrap().code(), Some(0));
+    shop.assert_all_at("1.1.0");
+    shop.fleet.rollback().ok();
+    shop.assert_all_at("1.0.0");
+    let _ = crowd.stop();
+}
+
+#[test]
+fn a_canary_gets_its_share_of_two_backends_and_no_request_is_lost() {
+    a_canary_gets_its_share(By::Groups);
+}
+
+#[test]
+fn a_canary_gets_its_share_of_one_backend_and_no_request_is_lost() {
+    a_canary_gets_its_share(By::Weights);
+}
+
+#[test]
+fn a_canary_does_what_its_dry_run_said() {
+    for by in [By::Groups, By::Weights] {
+        let shop = Canary::deployed(by, "");
+        shop.describe(by, ", promote: {after: 1s}");
+        let crowd = Crowd::at(shop.front);
+
+        let report = shop.fleet.site.as_planned(&deploying("1.1.0", "1.1.0"));
+
+        shop.assert_all_at("1.1.0");
+        let _ = crowd.stop();
+        let shares = switches(&report, 0);
+        assert_eq!(shares.len(), 5, "{shares:?}");
+    }
+}
+
+#[test]
+fn a_canary_that_waits_is_taken_back_without_a_lost_request() {
+    for by in [By::Groups, By::Weights] {
+        let shop = Canary::deployed(by, "");
+        let crowd = Crowd::at(shop.front);
+        let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
+        shop.fleet.await_hold(&mut conductor, "promotion");
+        crowd.go_on(100);
+
+        shop.fleet.rollback().ok();
+
+        assert_eq!(conductor.wait().unwrap().code(), Some(4));
+        shop.assert_all_at("1.0.0");
+        let report = shop.fleet.site.report();
+        assert_eq!(report["deployments"][0]["status"], "FAILED");
+        assert_eq!(report["deployments"][1]["status"], "SUCCEEDED");
+        for visits in crowd.stop() {
+            assert!(visits.of_version("1.1.0") > 0, "{visits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_canary_that_does_not_come_up_gets_no_request() {
+    for by in [By::Groups, By::Weights] {
+        let shop = Canary::deployed(by, "");
+        let crowd = Crowd::at(shop.front);
+
+        for (package, version) in [("dies", "2.0.0"), ("invalid", "2.0.1")] {
+            let answer = shop.fleet.deploy(package, version);
+            assert_eq!(answer.code, 4, "{}", answer.stderr);
+            crowd.go_on(50);
+            shop.fleet.rollback().ok();
+        }
+
+        shop.assert_all_at("1.0.0");
+        for visits in crowd.stop() {
+            assert_eq!(visits.of_version("1.0.0"), visits.total(), "{visits:?}");
+        }
+    }
+}
+
+#[test]
+fn a_conductor_killed_around_a_change_of_the_share_is_resumed_without_a_lost_request() {
+    let shop = Canary::deployed(By::Groups, "");
+    shop.describe(By::Groups, ", promote: {after: 1s}");
+    let crowd = Crowd::at(shop.front);
+
+    for (point, number) in ["switch-started", "switch-ended"].into_iter().zip(1..) {
+        let version = format!("1.1.{number}");
+        shop.fleet.deploy_and_die_at("1.1.0", &version, point);
+        crowd.go_on(50);
+        shop.fleet
+            .site
+            .cutover(&["resume", &shop.fleet.newest()])
+            .ok();
+        shop.assert_all_at(&version);
+    }
+
+    let _ = crowd.stop();
+}
