@@ -68,11 +68,16 @@ impl Backend {
     /// Reads a backend and its servers.
     pub(crate) fn read(control: &dyn Control, name: &str) -> Result<Self, Failure> {
         let state = table(control, &format!("show servers state {name}"))?;
-        let stat = table(control, &format!("show stat {name} 4 -1"))?;
+        let mut stat = table(control, &format!("show stat {name} 4 -1"))?;
         // Old versions do not have it; sessions alone have to do then.
         let connections = control.ask(&format!("show servers conn {name}"))?;
         let mut servers =
             parse_state(&state, name).ok_or_else(|| unreadable("show servers state", &state))?;
+        let is_told = |server: &Server| sessions(&stat, name, &server.name).is_some();
+        if !servers.iter().all(is_told) {
+            // A frontend of the same name is what HAProxy finds first, and that has no servers.
+            stat = table(control, "show stat -1 4 -1")?;
+        }
         for server in &mut servers {
             let (sessions, words) = sessions(&stat, name, &server.name)
                 .ok_or_else(|| unreadable("show stat", &stat))?;
@@ -322,6 +327,26 @@ mod tests {
                 ),
             ]
         );
+    }
+
+    #[test]
+    fn a_frontend_of_the_same_name_does_not_hide_the_backend() {
+        struct Namesake;
+        impl Control for Namesake {
+            fn ask(&self, command: &str) -> Result<String, Failure> {
+                let header = STAT.lines().next().unwrap_or_default();
+                match command {
+                    "show stat app 4 -1" => Ok(format!("{header}\n\n")),
+                    "show stat -1 4 -1" => Ok(STAT.to_owned()),
+                    other => Captured.ask(other),
+                }
+            }
+        }
+
+        let backend = Backend::read(&Namesake, "app").unwrap();
+
+        assert_eq!(backend.servers.len(), 4);
+        assert_eq!(backend.servers[0].words, "DRAIN L7OK 200");
     }
 
     #[test]
