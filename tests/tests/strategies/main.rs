@@ -222,6 +222,10 @@ impl Crowd {
                 "{kind} connections, of {} requests: {visits:?}",
                 visits.total()
             );
+            println!(
+                "{kind} connections: none of {} requests failed",
+                visits.total()
+            );
         }
         visits
     }

@@ -8,13 +8,18 @@ use cutover_tests::{Nginx, visits};
 use super::*;
 
 /// Asserts that nothing failed but requests on kept connections that a reload closed.
-fn assert_only_closed(kept: &Visits) {
+fn assert_only_closed(kept: &Visits, fresh: &Visits) {
     let [connect, read, write, status, timeout] = kept.kinds;
     println!(
         "kept connections: {} of {} requests met one that nginx had closed",
         read + write,
         kept.total() + read + write
     );
+    println!(
+        "fresh connections: none of {} requests failed",
+        fresh.total()
+    );
+    assert_eq!(fresh.failed, 0, "{fresh:?}");
     assert_eq!((connect, status, timeout), (0, 0, 0), "{kept:?}");
 }
 
@@ -57,17 +62,20 @@ fn blue_green_behind_nginx_loses_no_request_on_fresh_connections() {
     let upgraded = visits(nginx.front, Connections::Fresh, 200);
     fleet.rollback().ok();
     let back = visits(nginx.front, Connections::Fresh, 200);
+    fleet.deploy_and_die_at("1.1.0", "1.2.0", "switch-started");
+    fleet.site.cutover(&["resume", &fleet.newest()]).ok();
+    let resumed = visits(nginx.front, Connections::Fresh, 200);
 
     assert_eq!(
         upgraded.of_version("1.1.0"),
         upgraded.total(),
         "{upgraded:?}"
     );
+    assert_eq!(resumed.of_version("1.2.0"), resumed.total(), "{resumed:?}");
     assert_eq!(back.of_version("1.0.0"), back.total(), "{back:?}");
     let (fresh, kept) = (crowd.fresh.stop(), crowd.kept.stop());
-    assert_eq!(fresh.failed, 0, "{fresh:?}");
     assert_eq!(fresh.of_version("2.0.0"), 0, "{fresh:?}");
-    assert_only_closed(&kept);
+    assert_only_closed(&kept, &fresh);
 }
 
 #[test]
@@ -123,6 +131,5 @@ fn a_canary_behind_nginx_gets_its_share_and_loses_no_request_on_fresh_connection
     );
     assert_eq!(back.of_version("1.0.0"), back.total(), "{back:?}");
     let (fresh, kept) = (crowd.fresh.stop(), crowd.kept.stop());
-    assert_eq!(fresh.failed, 0, "{fresh:?}");
-    assert_only_closed(&kept);
+    assert_only_closed(&kept, &fresh);
 }
