@@ -134,3 +134,25 @@ fn an_instance_that_is_down_for_another_cause_counts_against_the_healthy_ones() 
     shop.assert_all_at("1.1.0");
     let _ = crowd.stop();
 }
+
+/// The same change without the balancer's part: visitors see what is lost, so the tests beside this one can fail.
+#[test]
+fn instances_that_change_in_traffic_do_lose_requests() {
+    let shop = Rolling::deployed("{type: rolling, concurrency: 2}", "");
+    let text = std::fs::read_to_string(shop.fleet.site.path("cutover.yaml")).unwrap();
+    let without = text
+        .lines()
+        .filter(|line| !line.contains("load_balancer:"))
+        .fold(String::new(), |all, line| all + line + "\n");
+    shop.fleet.site.write("cutover.yaml", &without);
+    let kept = Visitors::start(shop.haproxy.front, Connections::Kept, Pace::Full);
+    let fresh = Visitors::start(shop.haproxy.front, Connections::Fresh, Pace::Full);
+
+    for version in ["1.1.0", "1.1.1", "1.1.2"] {
+        shop.fleet.deploy("1.1.0", version).ok();
+    }
+
+    for visits in [kept.stop(), fresh.stop()] {
+        assert!(visits.failed > 0, "all of {} succeeded", visits.total());
+    }
+}
