@@ -91,10 +91,20 @@ pub(crate) enum Command {
     /// Takes one instance through the workflow that a profile names, with everything that it keeps below --rootdir: the
     /// instance itself, its package cache, and the journal, so that the version it leaves and the way back are known.
     Local(Local),
-    /// Return a group to the versions before its latest deployment, or to a version that it has had
+    /// Take the latest deployment of a group back, or return to a version
     ///
     /// Shows what goes back where first, and asks when it runs on a terminal.
     Rollback(Rollback),
+    /// Deploy what an old deployment brought once more, as another version
+    ///
+    /// The package comes from the store or from the recorded source, with the recorded digest. A deployment that was
+    /// rolled back is refused.
+    #[command(disable_version_flag = true)]
+    Redeploy(Redeploy),
+    /// Deploy a release's version to the instances that did not get it
+    ///
+    /// Makes a release of its own with the same version. Instances that have it already are left alone.
+    Retry(Retry),
     /// End a canary's wait: the remaining batches go, and the version gets all traffic
     ///
     /// Goes to whoever drives the release. Where nobody does, this command drives it on.
@@ -117,16 +127,6 @@ pub(crate) enum Command {
     ///
     /// Goes to whoever drives the release, and waits until it has paused.
     Pause(Pause),
-    /// Deploy what an old deployment brought once more, as another version
-    ///
-    /// The package comes from the store or from the recorded source, with the recorded digest. A deployment that was
-    /// rolled back is refused.
-    #[command(disable_version_flag = true)]
-    Redeploy(Redeploy),
-    /// Deploy a release's version to the instances that did not get it
-    ///
-    /// Makes a release of its own with the same version. Instances that have it already are left alone.
-    Retry(Retry),
     /// Go on with a release that is paused, interrupted, or whose conductor died
     Resume(Resume),
     /// End a release once what is in flight has finished
