@@ -143,6 +143,81 @@ fn a_side_that_is_not_healthy_gets_no_traffic() {
     assert_eq!(split(&site), "blue 100, green 0");
 }
 
+fn latest(site: &Site) -> String {
+    let report = site.report();
+    report["deployments"][0]["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn an_old_deployment_is_redeployed_to_the_idle_side() {
+    let site = blue_green();
+    deploy(&site, "1.0.0", &[]).ok();
+    let template = latest(&site);
+    deploy(&site, "2.0.0", &[]).ok();
+    let _ = events(&site);
+
+    site.cutover(&["redeploy", &template, "--version", "4.0.0"])
+        .ok();
+
+    assert_eq!(split(&site), "blue 100, green 0");
+    assert!(
+        events(&site)
+            .iter()
+            .all(|line| line.starts_with("web-blue "))
+    );
+    let report = site.report();
+    assert_eq!(report["deployments"][0]["revision"]["version"], "4.0.0");
+    assert_eq!(report["deployments"][0]["strategy"], "blue-green");
+    // Blue had 1.0.0 in between, so what is returned to is what green has.
+    site.cutover(&["rollback", "shop/web"]).ok();
+    assert_eq!(split(&site), "blue 0, green 100");
+}
+
+#[test]
+fn the_sides_of_a_canary_alternate_and_a_return_to_an_old_version_stays_where_the_traffic_is() {
+    let site = Site::new();
+    let mut text =
+        format!("{PLUGIN}applications:\n  shop:\n    groups:\n      web:\n        instances:\n");
+    for (id, port) in [("web-1", 8081), ("web-2", 8082)] {
+        let _ = writeln!(text, "          - {}", instance(&site, id, port));
+    }
+    text.push_str(
+        "        sides: {current: {group: {file: a.txt}}, new: {group: {file: b.txt}}}\n        \
+         strategy: {type: canary, promote: {after: 1s}}\n        \
+         load_balancer: {plugin: lb, config: {directory: pool}, timeout: 5s}\n        \
+         traffic: {plugin: lb, config: {directory: pool}, timeout: 5s}\n",
+    );
+    site.write("cutover.yaml", &text);
+    site.write("lb/split.txt", "current 100\n");
+    site.write(
+        "lb/a.txt",
+        "web-1 127.0.0.1:8081 100\nweb-2 127.0.0.1:8082 100\n",
+    );
+    site.write("lb/b.txt", "");
+    for version in ["1.0.0", "2.0.0"] {
+        site.traced_package(version, version, "");
+    }
+    let read = |name: &str| std::fs::read_to_string(site.path(name)).unwrap();
+
+    deploy(&site, "1.0.0", &[]).ok();
+    assert_eq!(split(&site), "current 0, new 100");
+    let template = latest(&site);
+    deploy(&site, "2.0.0", &[]).ok();
+    assert_eq!(split(&site), "current 100, new 0");
+    assert_eq!(read("lb/b.txt"), "");
+
+    site.cutover(&["rollback", "shop/web", "--to", "1.0.0", "--yes"])
+        .ok();
+    assert_eq!(split(&site), "current 100, new 0");
+    assert_eq!(read("lb/a.txt").lines().count(), 2);
+    assert_eq!(switches(&site.report()).len(), 0);
+
+    site.cutover(&["redeploy", &template, "--version", "3.0.0"])
+        .ok();
+    assert_eq!(split(&site), "current 0, new 100");
+    assert_eq!(read("lb/b.txt").lines().count(), 2);
+}
+
 #[test]
 fn a_canary_of_two_groups_moves_its_instances_and_its_traffic_behind_a_gate() {
     let site = Site::new();
