@@ -52,6 +52,12 @@ impl WebServer {
         self.asked.lock().expect("the server's list").clone()
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The address of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {

@@ -1,8 +1,8 @@
 //! Running the whole program against real servers.
 //!
-//! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback;
-//! [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every outcome,
-//! [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said. What a
+//! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback, and
+//! so is [`Prometheus`]; [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every
+//! outcome, [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said. What a
 //! test starts is stopped when it is dropped.
 
 mod clients;
@@ -13,6 +13,7 @@ mod http;
 mod late;
 mod load;
 mod nginx;
+mod prometheus;
 mod service;
 mod site;
 mod transcript;
@@ -26,6 +27,7 @@ pub use http::WebServer;
 pub use late::LateAnswers;
 pub use load::{Connections, Pace, Visitors, Visits, visits};
 pub use nginx::Nginx;
+pub use prometheus::Prometheus;
 pub use service::Service;
 pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};
 pub use wrk::{Load, Wrk};

@@ -66,6 +66,7 @@ fn prepare_hosts() {
         ("/usr/sbin/nginx", "nginx-light"),
         ("/usr/bin/wrk", "wrk"),
         ("/usr/bin/curl", "curl"),
+        ("/usr/bin/prometheus", "prometheus"),
     ];
     let missing = || {
         let is_missing = |(program, _): &&(&str, &'static str)| !Path::new(program).exists();
@@ -74,7 +75,7 @@ fn prepare_hosts() {
     };
     if !missing().is_empty() && !apt::install(&missing()) {
         eprintln!(
-            "tests over SSH, and comparisons with other programs, will be left out where they need root and {}",
+            "tests over SSH, of gates on a real Prometheus, and comparisons with other programs, will be left out where they need root and {}",
             missing().join(", ")
         );
     }
