@@ -268,3 +268,27 @@ fn without_data_a_release_pauses_and_goes_on_when_it_is_resumed_with_data() {
     assert_eq!(last["status"], "PASSED");
     assert_eq!(last["evidence"][0]["value"], "0.001");
 }
+
+#[test]
+fn neither_the_headers_nor_the_query_of_a_request_are_in_the_log() {
+    let Some(shop) = Shop::new(both) else { return };
+
+    let released = shop
+        .site
+        .command(&deploy("1.0.0"))
+        .env("CUTOVER_LOG", "trace")
+        .output()
+        .unwrap();
+    let released = Answer::from(released).ok();
+
+    let log = &released.stderr;
+    let mut lines = log.lines();
+    let asked = lines.find(|line| line.contains("HTTP request") && line.contains("/healthz"));
+    assert!(asked.is_some(), "nothing was logged: {log}");
+    for line in log.lines() {
+        // The unescaped query is among the evidence, which is the operator's to see.
+        for part in ["hunter2", "x-key", "healthz?", "query?", "shop_errors%7B"] {
+            assert!(!line.contains(part), "`{part}` is in: {line}");
+        }
+    }
+}

@@ -17,6 +17,10 @@ use args::{Arguments, Command};
 use clap::Parser;
 use commands::show::Detail;
 use failure::{Failure, Kind};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 use ui::Ui;
 
 fn main() -> ExitCode {
@@ -91,9 +95,16 @@ async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
 /// Tracing is for us: off unless `CUTOVER_LOG` asks for it, for example `CUTOVER_LOG=debug`.
 fn trace() {
     if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_env("CUTOVER_LOG") {
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+        tracing_subscriber::registry()
+            .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr))
+            .with(filter)
+            .with(filter_fn(may_be_logged))
             .init();
     }
+}
+
+/// The generated bindings of WASI print the arguments of every call at this level: the query and the names of the headers
+/// of each request that a plugin makes. No filter brings them back, because what plugins are given is never logged.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() < Level::TRACE || !metadata.target().starts_with("wasmtime_wasi")
 }
