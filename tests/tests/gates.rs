@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use cutover_tests::{Answer, Prometheus, Site, WebServer, until};
+use cutover_tests::{Answer, Prometheus, Site, WebServer, free_ports, until};
 use serde_json::{Value, json};
 
 /// Two instances with a web server each, and a server of metrics that Prometheus reads.
@@ -163,7 +163,8 @@ fn a_release_whose_gates_pass_goes_on_with_the_evidence_in_its_report() {
     let series = measured[0]["name"].as_str().unwrap();
     assert!(series.starts_with("shop_errors{instance="), "{series}");
     assert!(series.ends_with("version=\"1.0.0\"}"), "{series}");
-    let asked = &shop.web[1].asked()[0];
+    let asked = shop.web[1].asked();
+    let asked = asked.last().unwrap();
     assert!(asked.contains("/healthz?version=1.0.0"), "{asked}");
     assert!(asked.contains("x-key: hunter2"), "{asked}");
 }
@@ -291,4 +292,70 @@ fn neither_the_headers_nor_the_query_of_a_request_are_in_the_log() {
             assert!(!line.contains(part), "`{part}` is in: {line}");
         }
     }
+}
+
+/// The errors that `check` finds with these grants and gates. A release must not begin with them either.
+fn found(shop: &Shop, instances_granted: &[String], gates: &str) -> String {
+    shop.workspace(instances_granted, gates);
+
+    let (checked, deployed) = (shop.site.cutover(&["check"]), shop.deploy("1.0.0"));
+
+    assert_eq!((checked.code, deployed.code), (3, 3), "{}", deployed.stderr);
+    let place = "error: cutover.yaml:17:13: ";
+    assert!(deployed.stderr.contains(place), "{}", deployed.stderr);
+    shop.site.assert_untouched();
+    let lines = checked.stdout.lines();
+    let errors = lines.filter(|line| !line.contains(": warning: "));
+    errors.map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn a_check_finds_what_gates_cannot_work_with_at_the_place_of_each() {
+    let Some(shop) = Shop::new(both) else { return };
+    let gates = format!(
+        "{ANSWERS}{}",
+        errors(&shop.prometheus, "").replace("> 0.05", "> 0.005")
+    );
+
+    let found = found(&shop, &[shop.web[0].url("")], &gates);
+
+    let address = shop.web[1].url("");
+    assert_eq!(
+        found,
+        format!(
+            "cutover.yaml:17:13: ask plugin `http-check` about gate `answers` of shop/web: \
+             plugin `http-check` may not use HTTP host `{address}`: it is not granted\n  \
+             hint: grant it in the workspace file: plugins.http-check.grants.http: [\"{address}\"]\n\
+             cutover.yaml:18:13: the config of gate `errors` of shop/web is not valid: \
+             /fail: some values would pass and fail: let `pass` and `fail` exclude each other\n"
+        )
+    );
+}
+
+#[test]
+fn a_check_asks_prometheus_whether_the_query_can_be_answered() {
+    let Some(shop) = Shop::new(both) else { return };
+    let gates = errors(&shop.prometheus, "").replace("'shop_errors", "'sum(shop_errors");
+
+    let found = found(&shop, &[], &gates);
+
+    let expected = "cutover.yaml:17:13: ask plugin `prometheus` about gate `errors` of shop/web: \
+        query `sum(shop_errors{version=\"0.0.0\"}` cannot be used: ";
+    assert!(found.starts_with(expected), "{found}");
+    assert!(found.contains("unclosed left parenthesis"), "{found}");
+}
+
+#[test]
+fn a_check_warns_where_prometheus_does_not_answer() {
+    let Some(shop) = Shop::new(both) else { return };
+    let away = format!("http://127.0.0.1:{}", free_ports(1)[0]);
+    shop.workspace(&[], &errors(&shop.prometheus, ""));
+    let text = std::fs::read_to_string(shop.site.path("cutover.yaml")).unwrap();
+    let text = text.replace(&shop.prometheus.url(), &away);
+    shop.site.write("cutover.yaml", &text);
+
+    let checked = shop.site.cutover(&["check"]).ok();
+
+    let expected = "cutover.yaml:17:13: warning: gate `errors` of shop/web cannot be asked: ";
+    assert!(checked.stdout.contains(expected), "{}", checked.stdout);
 }

@@ -99,9 +99,12 @@ impl Failure {
                 .group(group)
                 .ok()
                 .map(|group| group.router_at),
-            PlanError::Balancer(
-                PreflightError::GateConfig { .. } | PreflightError::NotAGate { .. },
-            ) => opened.workspace.group(group).ok().map(|group| group.at),
+            PlanError::Balancer(error) if error.gate().is_some() => {
+                let group = opened.workspace.group(group).ok();
+                group
+                    .zip(error.gate())
+                    .map(|(group, gate)| group.gate_at(gate))
+            }
             PlanError::Balancer(_) => opened
                 .workspace
                 .group(group)
@@ -257,7 +260,9 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
         }
         PlanError::Live(error) => return live_hints(error),
         PlanError::Balancer(
-            PreflightError::Status { hint, .. } | PreflightError::Split { hint, .. },
+            PreflightError::Status { hint, .. }
+            | PreflightError::Split { hint, .. }
+            | PreflightError::AskGate { hint, .. },
         ) => {
             return hint.as_deref().map(plugins_hint).into_iter().collect();
         }

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use engine::split::Means;
 use model::{
-    Balancer, Digest, GateCheck, GroupRef, Instance, PluginName, Router, Shares, SideGroup,
+    Balancer, Digest, Gate, GateCheck, GroupRef, Instance, PluginName, Router, Shares, SideGroup,
     SideName, Strategy,
 };
+use plugin_host::gate::{Input, Target};
 use plugin_host::traffic::Purpose;
 use plugin_host::{CallError, Diagnostic, FailureClass, OpContext, Plugin, Severity};
 use spec::workspace::Group;
 
 use crate::balancer::{member_of, pool_of};
+use crate::drive::now;
 use crate::plan::chain;
 use crate::plugins::{PluginError, Plugins, implements};
 use crate::pool::{Pool, pools};
@@ -70,6 +72,14 @@ pub enum PreflightError {
         group: String,
         problems: Vec<String>,
     },
+    #[error("ask plugin `{plugin}` about gate `{gate}` of {group}")]
+    AskGate {
+        plugin: PluginName,
+        gate: String,
+        group: String,
+        hint: Option<String>,
+        source: Box<CallError>,
+    },
     #[error("plugins.{plugin}.config is not valid: {}", problems.join("; "))]
     SourceConfig {
         plugin: PluginName,
@@ -99,6 +109,19 @@ pub enum PreflightError {
         hint: Option<String>,
         source: Box<CallError>,
     },
+}
+
+impl PreflightError {
+    /// The gate that it is about, where it is about one.
+    #[must_use]
+    pub fn gate(&self) -> Option<&str> {
+        match self {
+            Self::NotAGate { gate, .. }
+            | Self::GateConfig { gate, .. }
+            | Self::AskGate { gate, .. } => Some(gate),
+            _ => None,
+        }
+    }
 }
 
 /// Checks the group's balancer with the groups of all its sides, and reads from it. Answers with the digests of the plugins in use; what is odd but no
@@ -300,7 +323,7 @@ fn away(
     })
 }
 
-/// Checks the plugins of the group's gates and their configurations.
+/// Checks the plugins of the group's gates, as [`gate`] does.
 ///
 /// # Errors
 /// [`PreflightError`] for whatever would leave a gate undecided.
@@ -310,35 +333,90 @@ pub async fn gates(
     warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<PluginName, Digest>, PreflightError> {
     let mut digests = BTreeMap::new();
-    for gate in &group.gates {
-        let GateCheck::Plugin {
-            plugin: plugin_name,
-            config,
-        } = &gate.check
-        else {
-            continue;
-        };
-        let plugin = plugins.get(plugin_name).await?;
-        if !plugin.provides().gate {
-            return Err(PreflightError::NotAGate {
-                plugin: plugin_name.clone(),
-                gate: gate.name.clone(),
-                group: group.reference.to_string(),
-                implements: implements(plugin.provides()),
-            });
-        }
-        let what = format!("the config of gate `{}` of {}", gate.name, group.reference);
-        let problems = validated(&plugin, config, &group.reference, &what, warnings).await?;
-        if !problems.is_empty() {
-            return Err(PreflightError::GateConfig {
-                gate: gate.name.clone(),
-                group: group.reference.to_string(),
-                problems,
-            });
-        }
-        digests.insert(plugin_name.clone(), plugin.digest().clone());
+    for one in &group.gates {
+        digests.extend(gate(plugins, group, one, warnings).await?);
     }
     Ok(digests)
+}
+
+/// Checks the plugin of a gate and its configuration, and asks it once, with all instances and a version that nobody has:
+/// whatever its verdict, it shows whether it may and can look. Answers with the digest of the plugin, where it has one.
+///
+/// # Errors
+/// [`PreflightError`] for whatever would leave the gate undecided.
+pub async fn gate(
+    plugins: &Plugins,
+    group: &Group,
+    gate: &Gate,
+    warnings: &mut Vec<String>,
+) -> Result<Option<(PluginName, Digest)>, PreflightError> {
+    let GateCheck::Plugin {
+        plugin: plugin_name,
+        config,
+    } = &gate.check
+    else {
+        return Ok(None);
+    };
+    let plugin = plugins.get(plugin_name).await?;
+    if !plugin.provides().gate {
+        return Err(PreflightError::NotAGate {
+            plugin: plugin_name.clone(),
+            gate: gate.name.clone(),
+            group: group.reference.to_string(),
+            implements: implements(plugin.provides()),
+        });
+    }
+    let what = format!("gate `{}` of {}", gate.name, group.reference);
+    let found = plugin.validate_config(config).await;
+    let found = found.map_err(|error| unasked(error, plugin_name, group, gate))?;
+    let problems = sorted(found, &format!("the config of {what}"), warnings);
+    if !problems.is_empty() {
+        return Err(PreflightError::GateConfig {
+            gate: gate.name.clone(),
+            group: group.reference.to_string(),
+            problems,
+        });
+    }
+    let asked = plugin
+        .evaluate_gate(&context(&group.reference), config, &rehearsed(group))
+        .await;
+    if let Err(error) = asked {
+        let class = error.failure().map(|failure| failure.class);
+        if matches!(class, Some(FailureClass::Denied | FailureClass::Invalid)) {
+            return Err(unasked(error, plugin_name, group, gate));
+        }
+        warnings.push(format!("{what} cannot be asked: {}", chain(&error)));
+    }
+    Ok(Some((plugin_name.clone(), plugin.digest().clone())))
+}
+
+fn unasked(error: CallError, plugin: &PluginName, group: &Group, gate: &Gate) -> PreflightError {
+    PreflightError::AskGate {
+        plugin: plugin.clone(),
+        gate: gate.name.clone(),
+        group: group.reference.to_string(),
+        hint: error.failure().and_then(|failure| failure.hint.clone()),
+        source: Box::new(error),
+    }
+}
+
+/// What a gate is asked with before there is a deployment.
+fn rehearsed(group: &Group) -> Input {
+    let targets = group.instances.iter().map(|instance| Target {
+        id: instance.id.to_string(),
+        address: instance.address.clone(),
+    });
+    Input {
+        group: group.reference.to_string(),
+        release_id: "check".to_owned(),
+        deployment_id: "check".to_owned(),
+        version: "0.0.0".to_owned(),
+        batch: 1,
+        of_batches: 1,
+        targets: targets.collect(),
+        since: now(),
+        parameters: String::new(),
+    }
 }
 
 /// Lets a plugin check a configuration, and answers with what is wrong with it.

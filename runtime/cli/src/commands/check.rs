@@ -196,9 +196,11 @@ async fn check_workspace(file: &Path, found: &mut Vec<Problem>) -> Result<(), Fa
         let mut warnings = Vec::new();
         let checked = preflight::router(&plugins, group, &mut warnings).await;
         tell(group.router_at, checked.err(), warnings);
-        let mut warnings = Vec::new();
-        let checked = preflight::gates(&plugins, group, &mut warnings).await;
-        tell(group.at, checked.err(), warnings);
+        for gate in &group.gates {
+            let mut warnings = Vec::new();
+            let checked = preflight::gate(&plugins, group, gate, &mut warnings).await;
+            tell(group.gate_at(&gate.name), checked.err(), warnings);
+        }
     }
     Ok(())
 }

@@ -215,6 +215,7 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
             at: Position::START,
             balancer_at: Position::START,
             router_at: Position::START,
+            gates_at: Vec::new(),
         }],
     };
     let host = PluginHost::new(HostOptions::new(state.join("compiled")))?;

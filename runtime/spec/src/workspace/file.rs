@@ -507,6 +507,7 @@ applications:
                         line: 17,
                         column: 7,
                     },
+                    gates_at: [],
                 },
             ],
         }
@@ -606,6 +607,7 @@ applications:
                         line: 5,
                         column: 7,
                     },
+                    gates_at: [],
                 },
             ],
         }

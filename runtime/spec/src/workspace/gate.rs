@@ -8,7 +8,7 @@ use model::{Gate, GateCheck, GatePolicy, GatePosition};
 use super::plugin::declared;
 use crate::fields::{BareNumber, Field, Fields, Shape};
 use crate::json;
-use crate::problem::{Collector, excerpt};
+use crate::problem::{Collector, Position, excerpt};
 
 pub(super) static GATE: Shape = Shape {
     name: "gate",
@@ -46,11 +46,12 @@ const POLICIES: [(&str, GatePolicy); 4] = [
     ("rollback", GatePolicy::Rollback),
 ];
 
+/// The gates, and where each is.
 pub(super) fn parse_all(
     field: Field<'_>,
     plugins: &[&str],
     problems: &mut Collector,
-) -> Option<Vec<Gate>> {
+) -> Option<(Vec<Gate>, Vec<Position>)> {
     let items = field.items("gates", problems);
     let mut lines = HashMap::new();
     let mut gates = Vec::new();
@@ -67,7 +68,8 @@ pub(super) fn parse_all(
         }
         gates.push(gate);
     }
-    (gates.len() == items.len()).then_some(gates)
+    let places = items.iter().map(|item| item.at()).collect();
+    (gates.len() == items.len()).then_some((gates, places))
 }
 
 fn parse(item: Field<'_>, plugins: &[&str], problems: &mut Collector) -> Option<Gate> {

@@ -89,6 +89,8 @@ pub struct Group {
     pub balancer_at: Position,
     /// Where `traffic` is, and the group's name where it has none.
     pub router_at: Position,
+    /// Where each of its gates is.
+    pub gates_at: Vec<Position>,
 }
 
 /// An instance that a group does not have.
@@ -104,6 +106,15 @@ pub struct UnknownInstance {
 }
 
 impl Group {
+    /// Where a gate is, and the group's name where it has none of this name.
+    #[must_use]
+    pub fn gate_at(&self, name: &str) -> Position {
+        let mut gates = self.gates.iter().zip(&self.gates_at);
+        gates
+            .find(|(gate, _)| gate.name == name)
+            .map_or(self.at, |(_, at)| *at)
+    }
+
     /// Finds an instance by its name.
     ///
     /// # Errors
@@ -170,9 +181,11 @@ pub(super) fn parse(
     if let Some(kind) = kind {
         fits_traffic(&fields, kind, problems);
     }
-    let gates = fields.get("gates").map_or(Some(Vec::new()), |field| {
-        gate::parse_all(field, seen.plugins, problems)
-    });
+    let gates = fields
+        .get("gates")
+        .map_or(Some(Default::default()), |field| {
+            gate::parse_all(field, seen.plugins, problems)
+        });
     let form = fields.get("scripts").map(|field| form(field, problems));
     let appspec = fields
         .get("appspec")
@@ -181,6 +194,7 @@ pub(super) fn parse(
         .get("keep_revisions")
         .and_then(|field| field.number(0..=1000, problems));
     let settings = settings?;
+    let (gates, gates_at) = gates?;
     let place = |key: &str| fields.get(key).map_or(field.name_at, |field| field.name_at);
     Some(Group {
         reference: reference?,
@@ -194,7 +208,7 @@ pub(super) fn parse(
         failure_threshold: settings.failure_threshold,
         batch_failure_threshold: settings.batch_failure_threshold,
         minimum_healthy: settings.minimum_healthy,
-        gates: gates?,
+        gates,
         on_failure: settings.on_failure,
         balancer,
         router,
@@ -206,6 +220,7 @@ pub(super) fn parse(
         at: field.name_at,
         balancer_at: place("load_balancer"),
         router_at: place("traffic"),
+        gates_at,
     })
 }
 
