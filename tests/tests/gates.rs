@@ -335,7 +335,9 @@ fn a_check_finds_what_gates_cannot_work_with_at_the_place_of_each() {
 #[test]
 fn a_check_asks_prometheus_whether_the_query_can_be_answered() {
     let Some(shop) = Shop::new(both) else { return };
-    let gates = errors(&shop.prometheus, "").replace("'shop_errors", "'sum(shop_errors");
+    let gates = errors(&shop.prometheus, "")
+        .replace("'shop_errors", "'sum(shop_errors")
+        .replace("pass:", "wait: 1m\n              pass:");
 
     let found = found(&shop, &[], &gates);
 

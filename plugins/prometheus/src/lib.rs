@@ -24,9 +24,10 @@ impl Plugin for Prometheus {
 }
 
 impl Gate for Prometheus {
-    fn evaluate(_ctx: &OpContext, input: &GateInput) -> Result<Verdict, Failure> {
+    fn evaluate(ctx: &OpContext, input: &GateInput) -> Result<Verdict, Failure> {
         let config: Config = cutover_plugin_sdk::config()?;
-        if !config.wait.is_zero() {
+        // A dry run wants to know whether the server can be asked, for which no data is needed.
+        if !(config.wait.is_zero() || ctx.dry_run) {
             let waiting = Pending::new(WAITED, config.wait, "gathering data");
             return Ok(Verdict::Pending(waiting));
         }

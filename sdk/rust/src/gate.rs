@@ -36,7 +36,8 @@ pub use evaluation::{Evidence, Input as GateInput, Target as GateTarget, Verdict
 /// export!(Morning: Gate);
 /// ```
 pub trait Gate: Plugin {
-    /// Looks once.
+    /// Looks once. Before a release it is called with `ctx.dry_run`, with all instances and no version of theirs: the verdict
+    /// counts for nothing then, a failure is told of. It should look at once, whatever it waits for otherwise.
     ///
     /// # Errors
     /// When it cannot be found out, which is no verdict.
