@@ -896,6 +896,7 @@ fn the_help_of_the_program() {
           --strategy <STRATEGY>   Strategy [default: what the file says] [possible values: rolling,
                                   blue-green, canary]
           --exclude <INSTANCE>    Instance to leave out; may be given several times
+          --live <SIDE>           Side that is live, where the router and the journal disagree
           --ignore-stop-failures  Go on when a script of the version being left fails, and record the
                                   choice
           --comment <COMMENT>     Why, for the history
