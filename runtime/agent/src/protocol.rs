@@ -69,8 +69,7 @@ pub struct Run {
     pub log_from: u64,
     /// What is to be done.
     pub work: Work,
-    /// The attempt that this instance is likely to be given next, if this one succeeds. Who has been told that it did
-    /// asks for the next one only when that is kept durably: the agent does not flush what need not be asked for again.
+    /// The attempt that this instance is likely to be given next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Box<Next>>,
 }

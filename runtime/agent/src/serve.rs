@@ -7,7 +7,6 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
@@ -22,7 +21,7 @@ use crate::follow::Follow;
 use crate::install;
 use crate::protocol::{self, Answer, Outcome, Request, Run};
 use crate::reason::chain;
-use crate::shim::{self, Session, Word};
+use crate::shim::{self, Session};
 
 /// Nothing more is taken in while this many bytes wait to be written.
 const MAX_UNWRITTEN: usize = 1 << 20;
@@ -36,10 +35,6 @@ const RECHECK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
-
-/// How long output waits for more of it, or for the outcome, before it is passed on. What a script says last then goes
-/// in one message with how it ended.
-const OUTPUT_DELAY: Duration = Duration::from_millis(5);
 
 /// How many attempts may be announced at a time.
 const MAX_ANNOUNCED: usize = 64;
@@ -94,11 +89,8 @@ pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
         follows: BTreeMap::new(),
         workers: Vec::new(),
         announced: BTreeMap::new(),
-        kept: Vec::new(),
         dirty: BTreeSet::new(),
         recheck: BTreeSet::new(),
-        stirred: BTreeSet::new(),
-        stirred_until: None,
     };
     front.run(stdin.as_fd(), stdout.as_fd())
 }
@@ -110,8 +102,6 @@ struct Worker {
     pidfd: OwnedFd,
     /// Whether it is a child of this process.
     origin: Origin,
-    /// Where it hears more than to begin, as long as there is more to say.
-    gate: Option<OwnedFd>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,8 +124,6 @@ struct Announced {
     run: Run,
     /// Lets the worker begin. When it is closed instead, the worker ends.
     gate: OwnedFd,
-    /// The attempt that comes before it.
-    after: String,
 }
 
 struct Front {
@@ -147,15 +135,10 @@ struct Front {
     follows: BTreeMap<String, Follow>,
     workers: Vec<Worker>,
     announced: BTreeMap<String, Announced>,
-    /// Gates of workers whose outcomes are kept, as long as they have not been told.
-    kept: Vec<OwnedFd>,
     /// Attempts that must be looked at.
     dirty: BTreeSet<String>,
     /// Attempts that must be looked at after a while, because nothing will report on them.
     recheck: BTreeSet<String>,
-    /// Attempts with output that waits, and how long it does.
-    stirred: BTreeSet<String>,
-    stirred_until: Option<Instant>,
 }
 
 impl Front {
@@ -194,10 +177,10 @@ impl Front {
         } else {
             PollFlags::OUT
         };
-        let timeout = match self.stirred_until {
-            Some(until) => Some(timespec(until.saturating_duration_since(Instant::now()))),
-            None if self.recheck.is_empty() => None,
-            None => Some(RECHECK),
+        let timeout = if self.recheck.is_empty() {
+            None
+        } else {
+            Some(&RECHECK)
         };
 
         let mut fds = vec![
@@ -210,7 +193,7 @@ impl Front {
                 .iter()
                 .map(|worker| PollFd::new(&worker.pidfd, PollFlags::IN)),
         );
-        let count = match poll(&mut fds, timeout.as_ref()) {
+        let count = match poll(&mut fds, timeout) {
             Ok(count) => count,
             Err(Errno::INTR) => 0,
             Err(error) => return Err(error.into()),
@@ -219,13 +202,6 @@ impl Front {
         drop(fds);
         if count == 0 {
             self.dirty.append(&mut self.recheck);
-        }
-        if self
-            .stirred_until
-            .is_some_and(|until| until <= Instant::now())
-        {
-            self.stirred_until = None;
-            self.dirty.append(&mut self.stirred);
         }
         Ok(Ready {
             // With no room only a hang-up is reported, and that is the end of the input or close to it.
@@ -294,7 +270,6 @@ impl Front {
             Ok(Request::Run(run)) => {
                 let attempt = run.attempt.clone();
                 let next = next_of(&run);
-                let after = next.is_some().then(|| attempt.clone());
                 if let Err(reason) = self.take_up(run) {
                     self.answer(&Answer::Refused {
                         attempt: Some(attempt),
@@ -302,13 +277,8 @@ impl Front {
                         reason,
                     });
                 }
-                if let Some((next, after)) = next.zip(after) {
-                    self.announce(next, after);
-                }
-                // A worker's end takes a processor's time, which what has just begun needs more.
-                for gate in self.kept.drain(..) {
-                    // A worker that has ended has no use for it.
-                    let _ = Word::Kept.say(&gate);
+                if let Some(next) = next {
+                    self.announce(next);
                 }
             }
             Ok(Request::Cached(question)) => {
@@ -361,7 +331,7 @@ impl Front {
 
     /// Has a worker ready for an attempt that is likely to come. What fails here fails again, and is told, when the
     /// attempt is asked for.
-    fn announce(&mut self, run: Run, after: String) {
+    fn announce(&mut self, run: Run) {
         // An instance has one attempt after the other: what was announced for it before does not come any more.
         self.announced
             .retain(|id, announced| announced.run.rootdir != run.rootdir || *id == run.attempt);
@@ -378,7 +348,7 @@ impl Front {
         if let Ok(Standing::Absent) = attempt.standing(&self.boot)
             && let Ok((passage, gate)) = pipe_with(PipeFlags::CLOEXEC)
             && let Ok(Some(lock)) = attempt.file(&run, &self.boot)
-            && let Ok(pid) = shim::launch(self.session, passage, &attempt, lock, &run)
+            && let Ok(pid) = shim::launch_behind(self.session, passage, &attempt, lock, &run)
             && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
         {
             self.workers.push(Worker {
@@ -386,43 +356,21 @@ impl Front {
                 pid,
                 pidfd,
                 origin: Origin::Child,
-                gate: None,
             });
-            self.announced.insert(id, Announced { run, gate, after });
+            self.announced.insert(id, Announced { run, gate });
         }
     }
 
     /// Lets the worker of an announced attempt begin, if it is the attempt that was announced.
     fn let_through(&mut self, run: &Run) -> bool {
-        let Some(Announced {
-            run: announced,
-            gate,
-            after,
-        }) = self.announced.remove(&run.attempt)
-        else {
-            return false;
-        };
-        // Who has been told how the one before it ended asks for it only when that is kept.
-        let is_told = !self.follows.contains_key(&after);
-        if let Some(worker) = self.worker(&after)
-            && is_told
-            && let Some(gate) = worker.gate.take()
-        {
-            self.kept.push(gate);
-        }
-        let is_the_same = announced.rootdir == run.rootdir && announced.work == run.work;
-        // A worker that ended meanwhile has begun nothing; whoever buries it starts another.
-        let has_begun = is_the_same && Word::of(run).say(&gate).is_ok();
-        if let Some(worker) = self.worker(&run.attempt) {
-            worker.gate = has_begun.then_some(gate);
-        }
-        has_begun
-    }
-
-    fn worker(&mut self, attempt: &str) -> Option<&mut Worker> {
-        self.workers
-            .iter_mut()
-            .find(|worker| worker.attempt == attempt)
+        self.announced
+            .remove(&run.attempt)
+            .is_some_and(|announced| {
+                let is_the_same =
+                    announced.run.rootdir == run.rootdir && announced.run.work == run.work;
+                // A worker that ended meanwhile has begun nothing; whoever buries it starts another.
+                is_the_same && rustix::io::write(&announced.gate, b"!").is_ok()
+            })
     }
 
     /// Begins an attempt or joins the one that is there.
@@ -476,16 +424,16 @@ impl Front {
         let started = if follow.launches > MAX_LAUNCHES {
             Err(io::Error::other("it ends before it begins"))
         } else {
-            begin(self.session, follow, lock)
+            shim::launch(self.session, &follow.attempt, lock, &follow.run)
         };
-        match started {
-            Ok((pid, pidfd, gate)) => {
+        let worker = started.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
+        match worker {
+            Ok((pid, pidfd)) => {
                 self.workers.push(Worker {
                     attempt: id.to_owned(),
                     pid,
                     pidfd,
                     origin: Origin::Child,
-                    gate: Some(gate),
                 });
                 Ok(())
             }
@@ -511,34 +459,21 @@ impl Front {
         }
         self.dirty.remove(id);
         self.recheck.remove(id);
-        self.stirred.remove(id);
     }
 
     fn note_changed_folders(&mut self) {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
-        let (mut ended, mut stirred) = (BTreeSet::new(), BTreeSet::new());
+        let mut changed = BTreeSet::new();
         let mut overflow = false;
         while let Ok(event) = events.next() {
-            let what = event.events();
-            overflow |= what.contains(inotify::ReadFlags::QUEUE_OVERFLOW);
-            let kind = if what.contains(inotify::ReadFlags::MOVED_TO) {
-                &mut ended
-            } else {
-                &mut stirred
-            };
-            kind.insert(event.wd());
+            overflow |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
+            changed.insert(event.wd());
         }
         for (id, follow) in &self.follows {
-            if overflow || ended.contains(&follow.watch) {
+            if overflow || changed.contains(&follow.watch) {
                 self.dirty.insert(id.clone());
-            } else if stirred.contains(&follow.watch) {
-                self.stirred.insert(id.clone());
             }
-        }
-        if !self.stirred.is_empty() {
-            let until = Instant::now() + OUTPUT_DELAY;
-            self.stirred_until.get_or_insert(until);
         }
     }
 
@@ -632,7 +567,6 @@ impl Front {
                             pid,
                             pidfd,
                             origin: Origin::Stranger,
-                            gate: None,
                         });
                     }
                     _ => {
@@ -642,21 +576,6 @@ impl Front {
             }
         }
         Ok(())
-    }
-}
-
-/// Starts a worker that begins at once.
-fn begin(session: Session, follow: &Follow, lock: OwnedFd) -> io::Result<(Pid, OwnedFd, OwnedFd)> {
-    let (passage, gate) = pipe_with(PipeFlags::CLOEXEC)?;
-    Word::of(&follow.run).say(&gate)?;
-    let pid = shim::launch(session, passage, &follow.attempt, lock, &follow.run)?;
-    Ok((pid, pidfd_open(pid, PidfdFlags::empty())?, gate))
-}
-
-fn timespec(duration: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }
 

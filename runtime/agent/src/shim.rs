@@ -27,57 +27,6 @@ use crate::protocol::{Cause, Outcome, Run, Work};
 /// How long a worker waits for an attempt to be asked for that was announced.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a worker waits to hear that its outcome is kept elsewhere.
-const KEEPING: Duration = Duration::from_secs(5);
-
-/// What is said to a worker through its gate, a byte each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Word {
-    /// Its attempt has been asked for.
-    Begin = b'!',
-    /// The same, and another attempt has been announced that is asked for when the outcome of this one is kept.
-    BeginAndAwaitNext = b'+',
-    /// Whoever asked has kept the outcome, durably.
-    Kept = b'k',
-}
-
-impl Word {
-    /// What begins the work of a request.
-    pub(crate) fn of(run: &Run) -> Self {
-        match run.next {
-            None => Word::Begin,
-            Some(_) => Word::BeginAndAwaitNext,
-        }
-    }
-
-    /// Says it. Nobody may be there to hear it.
-    pub(crate) fn say(self, gate: &OwnedFd) -> io::Result<()> {
-        rustix::io::write(gate, &[self as u8])?;
-        Ok(())
-    }
-
-    /// Waits for the next word, for a while; none when nobody can say one any more.
-    fn hear(gate: &OwnedFd, patience: Duration) -> Option<Self> {
-        let patience = Timespec {
-            tv_sec: patience.as_secs() as i64,
-            tv_nsec: 0,
-        };
-        loop {
-            match poll(&mut [PollFd::new(gate, PollFlags::IN)], Some(&patience)) {
-                Err(Errno::INTR) => {}
-                Ok(1..) => break,
-                Ok(_) | Err(_) => return None,
-            }
-        }
-        let mut byte = [0];
-        let said = matches!(rustix::io::read(gate, &mut byte), Ok(1));
-        [Word::Begin, Word::BeginAndAwaitNext, Word::Kept]
-            .into_iter()
-            .find(|word| said && *word as u8 == byte[0])
-    }
-}
-
 /// What is left to do when the outcome has been told: making durable what was done.
 pub(crate) type Afterwork = Box<dyn FnOnce()>;
 
@@ -142,9 +91,27 @@ impl Session {
     }
 }
 
-/// Starts the worker of an attempt and hands it the attempt's lock and its end of the gate. It does everything that comes
-/// before the beginning, and begins when it is told to. When it is not it ends, and leaves an attempt that has not begun.
+/// Starts the worker of an attempt and hands it the attempt's lock.
 pub(crate) fn launch(
+    session: Session,
+    attempt: &Attempt,
+    lock: OwnedFd,
+    run: &Run,
+) -> io::Result<Pid> {
+    match os::fork()? {
+        Forked::Parent(pid) => Ok(pid),
+        Forked::Child => leave(|| {
+            session.leave_group()?;
+            let [lock] = os::shed_descriptors([lock])?;
+            let groups = detach(attempt, &lock)?;
+            work(attempt, run, &groups, attempt.settle())
+        }),
+    }
+}
+
+/// Starts the worker of an attempt that nobody has asked for yet. It does everything that comes before the beginning,
+/// and begins when a byte comes through the gate. When none comes it ends, and leaves an attempt that has not begun.
+pub(crate) fn launch_behind(
     session: Session,
     gate: OwnedFd,
     attempt: &Attempt,
@@ -158,15 +125,27 @@ pub(crate) fn launch(
             let [lock, gate] = os::shed_descriptors([lock, gate])?;
             let groups = detach(attempt, &lock)?;
             let settled = attempt.settle();
-            match Word::hear(&gate, PATIENCE) {
-                Some(Word::Begin) => {
-                    drop(gate);
-                    work(attempt, run, &groups, settled, None)
-                }
-                Some(Word::BeginAndAwaitNext) => work(attempt, run, &groups, settled, Some(&gate)),
-                Some(Word::Kept) | None => Ok(()),
+            if !is_let_through(&gate) {
+                return Ok(());
             }
+            drop(gate);
+            work(attempt, run, &groups, settled)
         }),
+    }
+}
+
+/// Waits for the byte, for a while.
+fn is_let_through(gate: &OwnedFd) -> bool {
+    let patience = Timespec {
+        tv_sec: PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    loop {
+        match poll(&mut [PollFd::new(gate, PollFlags::IN)], Some(&patience)) {
+            Err(Errno::INTR) => {}
+            Ok(1..) => return matches!(rustix::io::read(gate, &mut [0; 1]), Ok(1)),
+            Ok(_) | Err(_) => return false,
+        }
     }
 }
 
@@ -184,14 +163,7 @@ fn detach(attempt: &Attempt, lock: &OwnedFd) -> io::Result<Names> {
     Ok(groups)
 }
 
-/// Does the work. `next` is where it is said that the attempt's outcome is kept, when it is to be.
-fn work(
-    attempt: &Attempt,
-    run: &Run,
-    groups: &Names,
-    settled: io::Result<()>,
-    next: Option<&OwnedFd>,
-) -> io::Result<()> {
+fn work(attempt: &Attempt, run: &Run, groups: &Names, settled: io::Result<()>) -> io::Result<()> {
     let (outcome, afterwork) = match settled.and_then(|()| attempt.begin()) {
         Ok(log) => {
             let mut log = Capture::new(log);
@@ -216,12 +188,7 @@ fn work(
     if let Some(afterwork) = afterwork {
         afterwork();
     }
-    // Whoever has kept a success never asks for it again, and so nothing is lost with it. A flush would hold up those
-    // that others wait for.
-    let is_success = matches!(outcome, Outcome::Succeeded { .. });
-    let is_kept =
-        is_success && next.is_some_and(|gate| Word::hear(gate, KEEPING) == Some(Word::Kept));
-    if is_kept { Ok(()) } else { attempt.sync() }
+    attempt.sync()
 }
 
 fn perform(run: &Run, groups: &Names, log: &mut Capture) -> Result<Done, Failure> {

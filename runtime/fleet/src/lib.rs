@@ -39,7 +39,7 @@ pub struct Command {
     pub rootdir: String,
     pub work: Work,
     /// What the instance is likely to be given next, if this succeeds. Its agent may make ready for it, and does none of
-    /// it before it is given. Whoever gives it has kept this one's ending durably.
+    /// it before it is given.
     pub next: Option<Next>,
 }
 

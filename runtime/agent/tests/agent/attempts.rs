@@ -9,7 +9,6 @@ use crate::instance::{
     Agent, Instance, assert_failed, assert_succeeded, eventually, fifo, hooks, is_alive, kill,
     location, release,
 };
-use crate::trace::{Fate, carry_out, carry_out_and_go_on};
 
 #[test]
 fn an_attempt_runs_once_however_often_it_is_sent() {
@@ -138,49 +137,6 @@ fn what_is_announced_is_ready_and_begins_only_when_it_is_asked_for() {
         worker,
         "the one that waited did it"
     );
-}
-
-#[test]
-fn an_outcome_is_flushed_unless_whoever_asked_has_kept_it() {
-    let instance = Instance::new();
-    let good = instance.script("good.sh", "true");
-    let bad = instance.script("bad.sh", "false");
-    let run = |id: &str, work: &Work| instance.run(id, work.clone());
-    // What the worker did after the last name that it gave, which is that of the outcome.
-    let flushes = |calls: &[libc::c_long]| {
-        let outcome = calls.iter().rposition(|call| *call == libc::SYS_rename)?;
-        Some(calls[outcome..].contains(&libc::SYS_fdatasync))
-    };
-    let mut number = 0;
-    // On a machine with more to do than this, a worker may be lost sight of before it gave the name.
-    let mut seen = |carry_out: &dyn Fn(&str, &str) -> Vec<libc::c_long>| {
-        eventually(|| {
-            number += 2;
-            flushes(&carry_out(
-                &format!("a{number}"),
-                &format!("a{}", number + 1),
-            ))
-        })
-    };
-
-    let alone = seen(&|id, _| carry_out(&run(id, &good), Fate::Live));
-    let unheard = seen(&|id, next| carry_out(&announcing(run(id, &good), next, &good), Fate::Live));
-    let failed = seen(&|id, next| {
-        let failed = announcing(run(id, &bad), next, &good);
-        carry_out_and_go_on(&failed, run(next, &good))
-    });
-
-    assert!(alone, "nobody says that it is kept");
-    assert!(unheard, "nobody has said that it is kept");
-    assert!(failed, "a failure may be asked for again");
-    // On a machine that is slow enough it is said too late.
-    eventually(|| {
-        let kept = seen(&|id, next| {
-            let kept = announcing(run(id, &good), next, &good);
-            carry_out_and_go_on(&kept, run(next, &good))
-        });
-        (!kept).then_some(())
-    });
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! An agent whose worker is killed, or gets an error, at a chosen system call.
 #![allow(unsafe_code)]
 
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use agent::protocol::{self, Answer, Request, Run};
+use agent::protocol::{self, Request, Run};
 
 /// What happens to the worker. Calls that change something on a disk are counted from 0.
 #[derive(Debug, Clone, Copy)]
@@ -76,12 +75,7 @@ fn ptrace(request: libc::c_uint, pid: i32, data: usize) -> bool {
 
 /// Carries out an attempt and returns the numbers of the calls of its worker that change something.
 pub(crate) fn carry_out(run: &Run, fate: Fate) -> Vec<libc::c_long> {
-    trace(run, None, fate, &mut |_| {})
-}
-
-/// The same, and asks for the attempt that it announces as soon as it has ended.
-pub(crate) fn carry_out_and_go_on(run: &Run, next: Run) -> Vec<libc::c_long> {
-    trace(run, Some(next), Fate::Live, &mut |_| {})
+    trace(run, fate, &mut |_| {})
 }
 
 /// Carries out an attempt, and something else before one of the worker's calls.
@@ -91,17 +85,12 @@ pub(crate) fn disturb(run: &Run, call: usize, deed: impl Fn()) {
             deed();
         }
     };
-    trace(run, None, Fate::Live, &mut meddle);
+    trace(run, Fate::Live, &mut meddle);
 }
 
-fn trace(
-    run: &Run,
-    next: Option<Run>,
-    fate: Fate,
-    meddle: &mut dyn FnMut(usize),
-) -> Vec<libc::c_long> {
+fn trace(run: &Run, fate: Fate, meddle: &mut dyn FnMut(usize)) -> Vec<libc::c_long> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cutover-agent"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
     // SAFETY: It is one system call.
     unsafe {
         command.pre_exec(|| {
@@ -114,35 +103,16 @@ fn trace(
     // As long as its input is open it does not end.
     let mut stdin = front.stdin.take().unwrap();
     stdin.write_all(&request).unwrap();
-    let answers = BufReader::new(front.stdout.take().unwrap());
-    let asker = std::thread::spawn(move || ask_for_next(answers, &mut stdin, next));
     let pid = i32::try_from(front.id()).unwrap();
     let calls = follow(pid, fate, meddle);
     front.kill().unwrap();
     front.wait().unwrap();
-    asker.join().unwrap();
     calls
-}
-
-/// Reads the answers to their end, and asks for the next attempt when one has ended.
-fn ask_for_next(answers: impl BufRead, stdin: &mut ChildStdin, mut next: Option<Run>) {
-    for line in answers.lines().map_while(Result::ok) {
-        let answer = protocol::decode(line.as_bytes()).unwrap();
-        if matches!(answer, Answer::Ended { .. })
-            && let Some(run) = next.take()
-        {
-            stdin
-                .write_all(&protocol::encode(&Request::Run(run)))
-                .unwrap();
-        }
-    }
 }
 
 fn follow(front: i32, fate: Fate, meddle: &mut dyn FnMut(usize)) -> Vec<libc::c_long> {
     let mut calls = Vec::new();
     let mut worker = None;
-    // Scripts, and the worker of what is announced.
-    let mut others = BTreeSet::new();
     // The call that the worker is in, and what it is to return.
     let mut inside: Option<Option<i32>> = None;
     let mut has_options = false;
@@ -153,10 +123,8 @@ fn follow(front: i32, fate: Fate, meddle: &mut dyn FnMut(usize)) -> Vec<libc::c_
         assert!(pid > 0, "there is nothing to wait for");
         if !libc::WIFSTOPPED(status) {
             if Some(pid) == worker {
-                end(others);
                 return calls;
             }
-            others.remove(&pid);
             assert!(
                 worker.is_some(),
                 "the front ended before there was a worker"
@@ -178,11 +146,10 @@ fn follow(front: i32, fate: Fate, meddle: &mut dyn FnMut(usize)) -> Vec<libc::c_
             ptrace(libc::PTRACE_CONT, pid, pass as usize);
             continue;
         }
-        let worker = *worker.get_or_insert(pid);
-        if pid != worker {
-            others.insert(pid);
+        if worker.is_none() {
+            worker = Some(pid);
         }
-        if signal == libc::SIGTRAP | 0x80 && pid == worker {
+        if signal == libc::SIGTRAP | 0x80 {
             let before = calls.len();
             on_call(pid, fate, &mut inside, &mut calls);
             if calls.len() > before {
@@ -192,19 +159,6 @@ fn follow(front: i32, fate: Fate, meddle: &mut dyn FnMut(usize)) -> Vec<libc::c_
         let is_own = matches!(signal, libc::SIGTRAP | libc::SIGSTOP) || signal & 0x80 != 0;
         let pass = if is_own { 0 } else { signal };
         ptrace(libc::PTRACE_SYSCALL, pid, pass as usize);
-    }
-}
-
-/// Ends processes that this thread traces, which stop for ever when it no longer looks after them.
-fn end(processes: BTreeSet<i32>) {
-    for pid in processes {
-        let mut status = 0;
-        // SAFETY: It takes numbers and a pointer to one on the stack. A number is not given to another process before
-        // this one has been waited for.
-        unsafe {
-            libc::kill(pid, libc::SIGKILL);
-            libc::waitpid(pid, &raw mut status, libc::__WALL);
-        }
     }
 }
 
