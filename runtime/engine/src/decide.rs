@@ -52,9 +52,7 @@ pub enum Input {
     Tick,
     /// An operator gives an order.
     Order { order: Order, operator: String },
-    /// An operator asks for a pause.
-    Pause,
-    /// An operator asks for an end.
+    /// A release that nobody drives is to end. Of one that is driven, an order asks for it.
     Stop,
     /// The conductor has to leave.
     Interrupt { reason: String },
@@ -232,7 +230,6 @@ impl Engine {
                 attempt,
                 ending,
             })?,
-            Input::Pause => turn.wind_down(ReleaseStatus::Pausing, "pause")?,
             Input::Stop => turn.stop()?,
             Input::Interrupt { reason } => {
                 if turn.state.status.is_active() {

@@ -1,15 +1,10 @@
 //! Canary: a first batch with a share of the traffic, a promotion, and the others.
 
-use model::{Deployment, Direction, Hold, Promote};
+use model::{Deployment, Direction, Hold};
 
 use super::{Boundary, Goal, Stop, gates, interval};
 
-pub(super) fn stops(
-    plan: &Deployment,
-    at: Boundary,
-    traffic: Option<u8>,
-    _promote: Promote,
-) -> Vec<Stop> {
+pub(super) fn stops(plan: &Deployment, at: Boundary, traffic: Option<u8>) -> Vec<Stop> {
     let mut stops = Vec::new();
     let returns = plan.direction != Direction::Deploy;
     let switch = |goal| plan.router.as_ref().map(|_| Stop::Switch(goal));

@@ -51,7 +51,7 @@ pub(crate) fn stops(plan: &Deployment, at: Boundary) -> Vec<Stop> {
         _ if matches!(plan.direction, Direction::Retire { .. }) => Vec::new(),
         Strategy::Rolling => rolling::stops(plan, at),
         Strategy::BlueGreen { bake, .. } => blue_green::stops(plan, at, bake),
-        Strategy::Canary { traffic, promote } => canary::stops(plan, at, traffic, promote),
+        Strategy::Canary { traffic, .. } => canary::stops(plan, at, traffic),
     }
 }
 

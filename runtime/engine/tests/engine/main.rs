@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod rolling;
+mod split;
 mod strategies;
 mod traffic;
 mod world;

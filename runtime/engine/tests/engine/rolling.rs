@@ -2,8 +2,15 @@
 
 use crate::world::{Setting, World, drive, ended, fail, jobs, opening, run, succeed};
 use engine::{Engine, Input, State};
-use model::{Amount, Ending, InstanceOutcome, OnFailure, ReleaseStatus, Timestamp};
+use model::{Amount, Ending, InstanceOutcome, OnFailure, Order, ReleaseStatus, Timestamp};
 use proptest::prelude::*;
+
+fn pause() -> Input {
+    Input::Order {
+        order: Order::Pause,
+        operator: "ann".into(),
+    }
+}
 
 fn trace_of(setting: &Setting) -> String {
     run(setting, &succeed).2.trace.join("\n")
@@ -344,7 +351,7 @@ fn a_pause_lets_instances_in_flight_finish_and_resume_goes_on() {
     let mut engine = Engine::from_records(&journal).unwrap();
     let mut world = World::default();
     let output = engine.handle(Timestamp(1), Input::Begin).unwrap();
-    engine.handle(Timestamp(2), Input::Pause).unwrap();
+    engine.handle(Timestamp(2), pause()).unwrap();
     journal.clear();
     let ending = world.perform(&output.actions[0], &succeed);
     drive(
@@ -384,7 +391,7 @@ fn a_pause_lets_instances_in_flight_finish_and_resume_goes_on() {
 fn a_finished_release_refuses_commands() {
     let (mut engine, ..) = run(&Setting::default(), &succeed);
 
-    let refusal = engine.handle(Timestamp(9), Input::Pause).unwrap_err();
+    let refusal = engine.handle(Timestamp(9), pause()).unwrap_err();
 
     assert_eq!(
         refusal.to_string(),

@@ -3,20 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::world::site::{Site, canary, colours, deployment, opening};
+use crate::world::site::{Site, canary, colours, deployment};
 use crate::world::{fail, succeed};
-use engine::{Action, Input, Refusal, State, Work};
+use engine::{Action, Input, Refusal, State};
 use model::{
     Amount, Batching, Capacity, Decision, Deployment, Direction, Fact, Gate, GateCheck, GatePolicy,
     GatePosition, InstanceOutcome, LifecycleEvent, OnFailure, Order, Promote, Record,
-    ReleaseStatus, Retire, Shares, SideName, Strategy, Verdict,
+    ReleaseStatus, Retire, Shares, Strategy, Verdict,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn side(name: &str) -> SideName {
-    SideName::parse(name).unwrap()
-}
 
 fn shares(state: &State) -> String {
     state.deployments.last().unwrap().shares.to_string()
@@ -802,16 +798,19 @@ fn a_crash_after_any_record_of_any_strategy_changes_nothing_that_anybody_sees() 
 }
 
 #[test]
-fn a_deployment_with_work_for_the_balancer_says_which() {
-    let mut seen = Vec::new();
-    let mut site = Site::open(canary(2, 1, 1, None, Promote::After(MINUTE)));
-    site.run(&|action: &Action| {
-        if matches!(action.work, Work::Allow) {
-            assert_eq!(action.deployment.sides.as_ref().unwrap().to, side("new"));
-        }
-        succeed(action)
+fn health_is_watched_where_it_matters_and_only_until_the_deployment_ends() {
+    let watched = |site: &Site| site.engine.watched().len();
+    let mut canary = Site::open(canary(2, 1, 1, None, Promote::After(MINUTE)));
+    let rolling = Site::open(deployment(2));
+    let guarded = Site::open(Deployment {
+        minimum_healthy: Some(Amount::Count(1)),
+        ..deployment(2)
     });
-    seen.extend(stops(&site.journal));
-    assert!(!seen.is_empty());
-    assert_eq!(opening(&deployment(1)).len(), 2);
+
+    assert_eq!(
+        (watched(&canary), watched(&rolling), watched(&guarded)),
+        (1, 0, 1)
+    );
+    canary.run(&succeed);
+    assert_eq!(watched(&canary), 0);
 }

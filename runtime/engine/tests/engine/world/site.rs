@@ -20,7 +20,7 @@ pub(crate) struct Site {
     in_flight: VecDeque<Job>,
 }
 
-pub(crate) fn opening(plan: &Deployment) -> Vec<Record> {
+fn opening(plan: &Deployment) -> Vec<Record> {
     let mut records = super::opening(&Setting::default());
     records[1].fact = Fact::DeploymentOpened(Arc::new(plan.clone()));
     records

@@ -1,7 +1,5 @@
 //! A switch: what is called next on each answer, and what must never happen whatever is answered.
 
-#![allow(clippy::unwrap_used)]
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
