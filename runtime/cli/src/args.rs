@@ -422,6 +422,9 @@ pub(crate) struct Stop {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// What finishes first; of a plan the services, else the instances in flight
+    #[arg(long, value_name = "BOUNDARY")]
+    pub(crate) at: Option<At>,
     /// Do not wait until it has ended, where another process drives it
     #[arg(long)]
     pub(crate) no_wait: bool,
@@ -476,9 +479,30 @@ pub(crate) struct Skip {
 pub(crate) struct Pause {
     /// Release, or the beginning of its id
     pub(crate) id: String,
+    /// What finishes first; of a plan the services, else the instances in flight
+    #[arg(long, value_name = "BOUNDARY")]
+    pub(crate) at: Option<At>,
     /// Do not wait until it has paused
     #[arg(long)]
     pub(crate) no_wait: bool,
+}
+
+/// How far what goes on is carried before a pause or a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum At {
+    /// The services that have begun finish
+    Service,
+    /// The instances in flight finish
+    Batch,
+}
+
+impl From<At> for model::Boundary {
+    fn from(at: At) -> Self {
+        match at {
+            At::Service => model::Boundary::Service,
+            At::Batch => model::Boundary::Batch,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -121,7 +121,7 @@ impl Progress {
                 state,
                 &[Record {
                     seq: 0,
-                    at: deployment.started_at,
+                    at: deployment.started_at.unwrap_or(state.opened_at),
                     fact,
                 }],
             );

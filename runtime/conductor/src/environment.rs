@@ -62,8 +62,10 @@ fn variables(
         instance.rootdir.trim_end_matches('/'),
         cache_folder(deployment, package)
     );
+    let kind = deployment.kind.to_lowercase();
     let (jd_operation, operation) = match deployment.direction {
         Direction::Deploy => ("UPDATE", "deploy"),
+        Direction::Operate => ("UPDATE", kind.as_str()),
         Direction::Rollback { .. } => ("ROLLBACK", "rollback"),
         Direction::Retire { .. } => ("UPDATE", "retire"),
     };

@@ -7,7 +7,7 @@ use engine::Traffic;
 use journal::{Holder, Owner};
 use model::{
     Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, Release, ReleaseId,
-    ReleaseStatus, Revision, StopFailures, Target, Version,
+    ReleaseStatus, Revision, Scope, StopFailures, Target, Version,
 };
 use plugin_host::CallError;
 use spec::Problems;
@@ -343,6 +343,7 @@ impl Conductor {
             id,
             comment,
             operator: self.operator.clone(),
+            scope: Scope::Service,
         })
     }
 

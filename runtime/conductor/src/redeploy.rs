@@ -58,7 +58,7 @@ impl Conductor {
         let summary = history.into_iter().find(|past| past.id == deployment);
         let summary = summary.ok_or_else(unknown)?;
         let (package, mut warnings) = match (summary.direction, summary.rolled_back_by) {
-            (Direction::Rollback { .. } | Direction::Retire { .. }, _) => {
+            (Direction::Operate | Direction::Rollback { .. } | Direction::Retire { .. }, _) => {
                 let first = old.targets.first();
                 return Err(PlanError::from(TemplateError::NoPackage {
                     deployment,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::{
-    Balancer, Decision, Deployment, DeploymentId, Ending, Fact, Gate, GateCheck, Hold, InstanceId,
-    InstanceOutcome, LifecycleEvent, Order, Package, Record, ReleaseStatus, Router, Shares,
-    SideName, Stage, Target, Timestamp,
+    Balancer, Boundary, Decision, Deployment, DeploymentId, Ending, Fact, Gate, GateCheck, Hold,
+    InstanceId, InstanceOutcome, LifecycleEvent, Order, Package, Record, ReleaseStatus, Router,
+    Shares, SideName, Stage, Target, Timestamp,
 };
 
 use crate::capacity::members;
@@ -172,14 +172,13 @@ impl Engine {
     /// When [`Input::Tick`] is due, where something waits for a time.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        let deployments = self.state.deployments.iter();
-        let waiting = deployments.filter_map(|deployment| {
+        let deployments = self.state.deployments.iter().enumerate();
+        let waiting = deployments.filter_map(|(index, deployment)| {
             let hold = deployment.current_hold()?;
-            wake(deployment, hold)
+            let moves = self.state.goes_on(index) && !self.state.is_at_rest(deployment);
+            wake(deployment, hold).filter(|_| moves)
         });
-        waiting
-            .min()
-            .filter(|_| self.state.status == ReleaseStatus::Running)
+        waiting.min()
     }
 
     /// Deployments whose instances' health has to be watched, for [`Input::HealthObserved`].
@@ -188,7 +187,9 @@ impl Engine {
         self.state
             .deployments
             .iter()
-            .filter(|deployment| deployment.ended_at.is_none() && is_watched(&deployment.plan))
+            .enumerate()
+            .filter(|(index, deployment)| self.state.is_on(*index) && is_watched(&deployment.plan))
+            .map(|(_, deployment)| deployment)
             .map(|deployment| deployment.plan.clone())
             .collect()
     }
@@ -275,7 +276,7 @@ impl Turn<'_> {
         })
     }
 
-    /// Keeps new instances from starting; those in flight go on.
+    /// Keeps new services from starting, or new instances; those in flight go on.
     pub(crate) fn wind_down(
         &mut self,
         status: ReleaseStatus,
@@ -284,7 +285,11 @@ impl Turn<'_> {
         if self.state.status != ReleaseStatus::Running {
             return self.refuse(verb);
         }
-        let reason = format!("{verb} requested; instances in flight finish first");
+        let finishing = match self.state.boundary() {
+            Boundary::Service => "services that have begun",
+            Boundary::Batch => "instances in flight",
+        };
+        let reason = format!("{verb} requested; {finishing} finish first");
         Ok(self.record(Fact::StatusChanged { status, reason })?)
     }
 
@@ -293,22 +298,7 @@ impl Turn<'_> {
             ReleaseStatus::Running => self.wind_down(ReleaseStatus::Stopping, "stop"),
             ReleaseStatus::Paused | ReleaseStatus::Interrupted => {
                 let reason = "stopped by an operator".to_owned();
-                let open = self
-                    .state
-                    .deployments
-                    .iter()
-                    .filter(|deployment| deployment.ended_at.is_none());
-                for id in open
-                    .map(|deployment| deployment.plan.id.clone())
-                    .collect::<Vec<_>>()
-                {
-                    let reason = Some(reason.clone());
-                    self.record(Fact::DeploymentEnded {
-                        deployment: id,
-                        status: ReleaseStatus::Stopped,
-                        reason,
-                    })?;
-                }
+                self.end_rest(&reason)?;
                 Ok(self.record(Fact::StatusChanged {
                     status: ReleaseStatus::Stopped,
                     reason,

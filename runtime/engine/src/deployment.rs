@@ -10,7 +10,7 @@ use model::{
 
 use crate::capacity::{self, shortage};
 use crate::decide::{MAX_ATTEMPTS, Turn, hold_action, switch_action};
-use crate::failure::{Failure, failure, headline};
+use crate::failure::{Failure, failure, headline, remarks};
 use crate::holds::is_passed;
 use crate::rollback;
 use crate::state::{DeploymentState, Misfit, Progress, SwitchState};
@@ -36,51 +36,50 @@ impl Turn<'_> {
     /// Starts whatever can start, and ends whatever is done.
     pub(crate) fn advance(&mut self) -> Result<(), Misfit> {
         loop {
-            match self.current() {
-                Some(current) if self.advance_deployment(current)? == Flow::Waits => break,
-                Some(_) => {}
-                None => match self.follower() {
-                    Some(plan) => self.record(Fact::DeploymentOpened(Arc::new(plan)))?,
-                    None => break,
-                },
+            let mut has_ended = false;
+            for index in 0..self.state.deployments.len() {
+                if self.state.is_on(index) {
+                    has_ended |= self.advance_deployment(index)? == Flow::Ended;
+                }
+            }
+            let followers = self.followers();
+            if followers.is_empty() && !has_ended {
+                break;
+            }
+            for plan in followers {
+                self.record(Fact::DeploymentOpened(Arc::new(plan)))?;
             }
         }
         self.settle()
     }
 
-    /// The deployment that follows from how the last one ended, where one does: it is taken back, or the colour that
-    /// it relieved is stopped.
-    fn follower(&self) -> Option<Deployment> {
-        let last = self.state.deployments.last()?;
-        let plan = &last.plan;
-        let id = DeploymentId::nth(&self.state.release.id, self.state.deployments.len() + 1);
-        let is_open = self.state.status.is_active() && plan.direction == Direction::Deploy;
-        match last.status {
-            ReleaseStatus::Failed if is_open => {
-                let is_wanted = plan.on_failure == OnFailure::Rollback
-                    || failure(last).is_some_and(|failure| failure.asks_for_rollback);
-                is_wanted.then(|| rollback::of_failed(last, id)).flatten()
-            }
-            ReleaseStatus::Succeeded if is_open => {
-                let retires = matches!(
-                    plan.strategy,
-                    Strategy::BlueGreen {
-                        retire: Retire::Stop,
-                        ..
-                    }
-                );
-                retires.then(|| rollback::retirement(plan, id)).flatten()
-            }
-            _ => None,
+    /// The deployments that follow from how others ended: one is taken back, or the colour that it relieved is stopped.
+    fn followers(&self) -> Vec<Deployment> {
+        if !self.state.status.is_active() {
+            return Vec::new();
         }
+        let mut next = self.state.deployments.len() + 1;
+        let mut followers = Vec::new();
+        for ended in &self.state.deployments {
+            let id = DeploymentId::nth(&self.state.release.id, next);
+            if !self.is_followed(&ended.plan.id)
+                && let Some(follower) = follower(ended, id)
+            {
+                followers.push(follower);
+                next += 1;
+            }
+        }
+        followers
     }
 
-    /// Index of the deployment that goes on.
-    pub(crate) fn current(&self) -> Option<usize> {
+    fn is_followed(&self, id: &DeploymentId) -> bool {
         self.state
             .deployments
             .iter()
-            .position(|deployment| deployment.ended_at.is_none())
+            .any(|other| match &other.plan.direction {
+                Direction::Rollback { of } | Direction::Retire { of } => of == id,
+                Direction::Deploy | Direction::Operate => false,
+            })
     }
 
     fn advance_deployment(&mut self, current: usize) -> Result<Flow, Misfit> {
@@ -109,16 +108,16 @@ impl Turn<'_> {
                 continue;
             }
             let is_complete = deployment.next == deployment.plan.targets.len();
-            let is_running = self.state.status == ReleaseStatus::Running;
+            let goes_on = self.state.goes_on(current) && !self.state.is_at_rest(deployment);
             match next_stop(deployment) {
-                Some(_) if !is_running => return self.wait_or_stop(current),
+                Some(_) if !goes_on => return self.wait_or_stop(current),
                 Some((stage, Stop::Switch(goal))) => self.begin_switch(current, stage, goal)?,
                 Some((stage, Stop::Hold(hold))) => self.open_hold(current, stage, hold)?,
                 None if is_complete => {
                     self.succeed(current)?;
                     return Ok(Flow::Ended);
                 }
-                None if is_running => {
+                None if goes_on => {
                     let boundary = boundary(deployment).done;
                     let index = HEALTH;
                     self.open_hold(current, Stage { boundary, index }, Hold::Health)?;
@@ -131,7 +130,7 @@ impl Turn<'_> {
     /// What becomes of a deployment with nothing in flight that cannot go on by itself.
     fn wait_or_stop(&mut self, current: usize) -> Result<Flow, Misfit> {
         let deployment = &self.state.deployments[current];
-        if self.state.status != ReleaseStatus::Stopping || deployment.is_busy() {
+        if self.state.status != ReleaseStatus::Stopping || self.state.is_under_way(current) {
             return Ok(Flow::Waits);
         }
         self.record(Fact::DeploymentEnded {
@@ -145,7 +144,7 @@ impl Turn<'_> {
     fn start_instances(&mut self, current: usize) -> Result<(), Misfit> {
         loop {
             let deployment = &self.state.deployments[current];
-            let may_start = self.state.status == ReleaseStatus::Running
+            let may_start = self.state.goes_on(current)
                 && deployment.next < deployment.plan.targets.len()
                 && deployment.current_hold().is_none()
                 && deployment.in_flight < width(deployment)
@@ -298,57 +297,104 @@ impl Turn<'_> {
         Ok(true)
     }
 
-    /// Moves the release on when no deployment is left running, or nothing is in flight any more.
+    /// Moves the release on when nothing in it moves by itself any more.
     fn settle(&mut self) -> Result<(), Misfit> {
-        let Some(last) = self.state.deployments.last() else {
-            return Ok(());
-        };
-        let is_busy = self.state.deployments.iter().any(DeploymentState::is_busy);
-        if is_busy || self.state.status.is_terminal() {
+        let deployments = &self.state.deployments;
+        let is_under_way = (0..deployments.len()).any(|index| self.state.is_under_way(index));
+        if is_under_way || deployments.is_empty() || self.state.status.is_terminal() {
             return Ok(());
         }
-        if last.ended_at.is_some() {
-            let failed = self
-                .state
-                .deployments
-                .iter()
-                .find(|state| state.status == ReleaseStatus::Failed);
-            let stopped = self
-                .state
-                .deployments
-                .iter()
-                .any(|state| state.status == ReleaseStatus::Stopped);
-            return match failed {
-                Some(failed) => {
-                    let reason = headline(failed, self.state);
-                    self.record(Fact::ReleaseEnded {
-                        status: ReleaseStatus::Failed,
-                        reason: Some(reason),
-                    })
-                }
-                None if stopped => self.record(Fact::StatusChanged {
-                    status: ReleaseStatus::Stopped,
-                    reason: "stopped by an operator".to_owned(),
-                }),
-                None => {
-                    let reason = last.reason.clone();
-                    self.record(Fact::ReleaseEnded {
-                        status: ReleaseStatus::Succeeded,
-                        reason,
-                    })
-                }
-            };
-        }
-        match self.state.status {
-            ReleaseStatus::Pausing => {
-                let reason = self.why_paused();
+        let failed = self.state.failed();
+        let headline = failed.map(|failed| headline(failed, self.state));
+        let culprit = failed.map(|failed| failed.plan.group.clone());
+        let is_open = deployments.iter().any(|one| one.ended_at.is_none());
+        match (self.state.status, headline, culprit) {
+            // What takes the failed service back begins when the release is resumed.
+            (ReleaseStatus::Pausing, Some(_), _) if self.has_way_back() => self.pause(),
+            (_, Some(headline), Some(culprit)) => {
+                self.end_rest(&format!("no further service starts: {culprit} failed"))?;
+                self.record(Fact::ReleaseEnded {
+                    status: ReleaseStatus::Failed,
+                    reason: Some(headline),
+                })
+            }
+            (ReleaseStatus::Pausing, ..) => self.pause(),
+            (ReleaseStatus::Stopping, ..) => {
+                let reason = "stopped by an operator";
+                self.end_rest(reason)?;
                 self.record(Fact::StatusChanged {
-                    status: ReleaseStatus::Paused,
+                    status: ReleaseStatus::Stopped,
+                    reason: reason.to_owned(),
+                })
+            }
+            _ if is_open => Ok(()),
+            _ => {
+                let reason = remarks(self.state);
+                self.record(Fact::ReleaseEnded {
+                    status: ReleaseStatus::Succeeded,
                     reason,
                 })
             }
-            _ => Ok(()),
         }
+    }
+
+    fn pause(&mut self) -> Result<(), Misfit> {
+        let reason = self.why_paused();
+        self.record(Fact::StatusChanged {
+            status: ReleaseStatus::Paused,
+            reason,
+        })
+    }
+
+    /// Whether a failed deployment is to be taken back, and is not yet.
+    fn has_way_back(&self) -> bool {
+        self.state.deployments.iter().any(|deployment| {
+            deployment.ended_at.is_none()
+                && matches!(deployment.plan.direction, Direction::Rollback { .. })
+        })
+    }
+
+    /// Ends what has not ended as stopped.
+    pub(crate) fn end_rest(&mut self, reason: &str) -> Result<(), Misfit> {
+        let open = self.state.deployments.iter();
+        let open: Vec<_> = open
+            .filter(|deployment| deployment.ended_at.is_none())
+            .map(|deployment| deployment.plan.id.clone())
+            .collect();
+        for deployment in open {
+            self.record(Fact::DeploymentEnded {
+                deployment,
+                status: ReleaseStatus::Stopped,
+                reason: Some(reason.to_owned()),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What follows from how a deployment ended.
+fn follower(ended: &DeploymentState, id: DeploymentId) -> Option<Deployment> {
+    let plan = &ended.plan;
+    if plan.direction != Direction::Deploy {
+        return None;
+    }
+    match ended.status {
+        ReleaseStatus::Failed => {
+            let is_wanted = plan.on_failure == OnFailure::Rollback
+                || failure(ended).is_some_and(|failure| failure.asks_for_rollback);
+            is_wanted.then(|| rollback::of_failed(ended, id)).flatten()
+        }
+        ReleaseStatus::Succeeded => {
+            let retires = matches!(
+                plan.strategy,
+                Strategy::BlueGreen {
+                    retire: Retire::Stop,
+                    ..
+                }
+            );
+            retires.then(|| rollback::retirement(plan, id)).flatten()
+        }
+        _ => None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Why a deployment fails, and how that is told.
 
 use model::{
-    Direction, Ending, GatePolicy, Hold, InstanceOutcome, OnFailure, ReleaseStatus, StepStatus,
-    Strategy, Verdict,
+    Direction, Ending, GatePolicy, Hold, InstanceOutcome, OnFailure, ReleaseStatus, Scope,
+    StepStatus, Strategy, Verdict,
 };
 
 use crate::deployment::has_failed;
@@ -191,9 +191,28 @@ fn first_failed(deployment: &DeploymentState) -> String {
     })
 }
 
+/// A reason that names its service, where the release has several.
+fn told(deployment: &DeploymentState, state: &State) -> String {
+    let reason = deployment.reason.clone().unwrap_or_default();
+    match state.release.scope {
+        Scope::Service => reason,
+        Scope::Plan => format!("{}: {reason}", deployment.plan.group),
+    }
+}
+
+/// What is worth telling of a release that succeeded.
+pub(crate) fn remarks(state: &State) -> Option<String> {
+    let deployments = state.deployments.iter();
+    let told: Vec<_> = deployments
+        .filter(|deployment| deployment.reason.is_some())
+        .map(|deployment| told(deployment, state))
+        .collect();
+    (!told.is_empty()).then(|| told.join("; "))
+}
+
 /// What a failed release says of itself.
 pub(crate) fn headline(failed: &DeploymentState, state: &State) -> String {
-    let reason = failed.reason.clone().unwrap_or_default();
+    let reason = told(failed, state);
     let rollback = state.deployments.iter().find(|other| {
         other.plan.direction
             == Direction::Rollback {

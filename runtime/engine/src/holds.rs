@@ -73,8 +73,7 @@ impl Turn<'_> {
 
     /// Why the release pauses: an operator, or a gate.
     pub(crate) fn why_paused(&self) -> String {
-        let gate = self.current().and_then(|current| {
-            let deployment = &self.state.deployments[current];
+        let gate = self.state.deployments.iter().find_map(|deployment| {
             let hold = deployment.holds.last()?;
             let (_, decision) = hold.closed.as_ref()?;
             let Hold::Gate { index } = hold.hold else {
@@ -100,7 +99,7 @@ impl Turn<'_> {
         let is_late = hold.until.is_some_and(|until| until <= self.now);
         let id = deployment.plan.id.clone();
         let decision = match &hold.hold {
-            _ if self.state.status != ReleaseStatus::Running => None,
+            _ if !self.state.goes_on(current) => None,
             Hold::Interval | Hold::Promotion => is_late.then(passed),
             Hold::Gate { index } => {
                 let gate = deployment.plan.gates.get(*index as usize);

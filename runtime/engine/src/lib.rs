@@ -14,6 +14,7 @@ mod orders;
 mod rehearsal;
 pub mod rollback;
 mod sequence;
+mod services;
 pub mod split;
 mod spread;
 mod state;

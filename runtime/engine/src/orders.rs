@@ -1,57 +1,64 @@
 //! What an operator asks of a release that goes on.
 
 use model::{
-    Capacity, Decision, Direction, Fact, GateCheck, Hold, InstanceId, InstanceOutcome, Order,
-    ReleaseStatus, Shares, Strategy, Verdict,
+    Capacity, Decision, DeploymentId, Direction, Fact, Gate, GateCheck, Hold, InstanceId,
+    InstanceOutcome, Order, ReleaseStatus, Scope, Shares, Stage, Strategy, Verdict,
 };
 
 use crate::capacity::{members, most};
 use crate::decide::{Refusal, Turn};
-use crate::state::DeploymentState;
+use crate::state::{DeploymentState, Misfit};
 
 impl Turn<'_> {
     /// Takes an order, or refuses it; nothing has changed then.
     pub(crate) fn order(&mut self, order: Order, operator: String) -> Result<(), Refusal> {
+        let (to, order) = match order {
+            Order::For { deployment, order } => (Some(deployment), *order),
+            order => (None, order),
+        };
+        let to = to.as_ref();
         match order {
-            Order::Pause => {
+            Order::Pause { .. } => {
                 self.expect(ReleaseStatus::Running, "pause")?;
-                self.ordered(order, operator)?;
+                self.record(Fact::Ordered { order, operator })?;
                 self.wind_down(ReleaseStatus::Pausing, "pause")
             }
-            Order::Stop => {
+            Order::Stop { .. } => {
                 self.expect(ReleaseStatus::Running, "stop")?;
-                self.ordered(order, operator)?;
+                self.record(Fact::Ordered { order, operator })?;
                 self.stop()
             }
-            Order::Promote => self.promote(operator),
-            Order::Weight { percent, capacity } => self.weigh(percent, capacity, operator),
-            Order::Approve { gate, comment } => {
-                let order = Order::Approve {
-                    gate: gate.clone(),
-                    comment: comment.clone(),
-                };
-                self.decide(order, Verdict::Passed, gate.as_deref(), comment, operator)
-            }
-            Order::Reject { gate, comment } => {
-                let order = Order::Reject {
-                    gate: gate.clone(),
-                    comment: comment.clone(),
-                };
-                self.decide(order, Verdict::Failed, gate.as_deref(), comment, operator)
-            }
-            Order::Skip { instance } => self.skip(instance, operator),
+            Order::For { .. } => no(&order, "it is addressed twice"),
+            Order::Promote => self.promote(to, operator),
+            Order::Weight { percent, capacity } => self.weigh(to, percent, capacity, operator),
+            Order::Approve { .. } => self.decide(to, order, Verdict::Passed, operator),
+            Order::Reject { .. } => self.decide(to, order, Verdict::Failed, operator),
+            Order::Skip { instance } => self.skip(to, instance, operator),
             Order::Rollback { .. } => {
-                let deployment = self.going_on(&order)?;
-                match deployment.plan.direction {
-                    Direction::Deploy => Ok(self.ordered(order, operator)?),
-                    _ => no(&order, "the release is on its way back already"),
+                let current = self.addressed(to, &order, |_| true)?;
+                match self.state.deployments[current].plan.direction {
+                    Direction::Deploy => Ok(self.ordered(current, order, operator)?),
+                    Direction::Operate => {
+                        no(&order, "it installs nothing that could be taken back")
+                    }
+                    Direction::Rollback { .. } | Direction::Retire { .. } => {
+                        no(&order, "the release is on its way back already")
+                    }
                 }
             }
         }
     }
 
-    fn ordered(&mut self, order: Order, operator: String) -> Result<(), Refusal> {
-        Ok(self.record(Fact::Ordered { order, operator })?)
+    /// Records an order to a deployment; in a release of one service it need not be named.
+    fn ordered(&mut self, current: usize, order: Order, operator: String) -> Result<(), Misfit> {
+        let order = match self.state.release.scope {
+            Scope::Service => order,
+            Scope::Plan => Order::For {
+                deployment: self.state.deployments[current].plan.id.clone(),
+                order: Box::new(order),
+            },
+        };
+        self.record(Fact::Ordered { order, operator })
     }
 
     fn expect(&self, status: ReleaseStatus, verb: &'static str) -> Result<(), Refusal> {
@@ -62,18 +69,70 @@ impl Turn<'_> {
         }
     }
 
-    /// The deployment that goes on.
-    fn going_on(&self, order: &Order) -> Result<&DeploymentState, Refusal> {
+    /// The deployment that an order is for: the one that it names, the only one that goes on, or the only one that it
+    /// fits.
+    fn addressed(
+        &self,
+        to: Option<&DeploymentId>,
+        order: &Order,
+        fits: impl Fn(&DeploymentState) -> bool,
+    ) -> Result<usize, Refusal> {
         self.expect(ReleaseStatus::Running, order.name())?;
-        match self.current() {
-            Some(current) => Ok(&self.state.deployments[current]),
-            None => no(order, "no deployment goes on"),
+        let deployments = &self.state.deployments;
+        if let Some(id) = to {
+            let found = deployments
+                .iter()
+                .position(|deployment| deployment.plan.id == *id);
+            return match found {
+                Some(index) if self.state.is_on(index) => Ok(index),
+                Some(index) if deployments[index].ended_at.is_some() => {
+                    let status = deployments[index].status;
+                    no(
+                        order,
+                        format!("deployment `{id}` has ended: it is {status}"),
+                    )
+                }
+                Some(_) => no(order, format!("deployment `{id}` has not begun")),
+                None => no(order, format!("the release has no deployment `{id}`")),
+            };
+        }
+        let going_on: Vec<_> = (0..deployments.len())
+            .filter(|index| self.state.is_on(*index))
+            .collect();
+        if let [only] = going_on[..] {
+            return Ok(only);
+        }
+        let fitting: Vec<_> = going_on
+            .into_iter()
+            .filter(|index| fits(&deployments[*index]))
+            .collect();
+        match fitting[..] {
+            [only] => Ok(only),
+            [] => no(order, "no service that goes on waits for it"),
+            _ => {
+                let names: Vec<_> = fitting
+                    .iter()
+                    .map(|index| &deployments[*index].plan)
+                    .map(|plan| format!("`{}` ({})", plan.id, plan.group))
+                    .collect();
+                no(
+                    order,
+                    format!(
+                        "several services could be meant; name one of the deployments {}",
+                        names.join(", ")
+                    ),
+                )
+            }
         }
     }
 
-    fn promote(&mut self, operator: String) -> Result<(), Refusal> {
+    fn promote(&mut self, to: Option<&DeploymentId>, operator: String) -> Result<(), Refusal> {
         let order = Order::Promote;
-        let deployment = self.going_on(&order)?;
+        let current = self.addressed(to, &order, |deployment| {
+            let hold = deployment.current_hold();
+            hold.is_some_and(|hold| hold.hold == Hold::Promotion)
+        })?;
+        let deployment = &self.state.deployments[current];
         let id = deployment.plan.id.clone();
         let waiting = deployment
             .current_hold()
@@ -81,7 +140,7 @@ impl Turn<'_> {
         let Some(stage) = waiting.map(|hold| hold.stage) else {
             return no(&order, format!("it waits for {}", waits_for(deployment)));
         };
-        self.ordered(order, operator.clone())?;
+        self.ordered(current, order, operator.clone())?;
         let decision = Decision {
             verdict: Verdict::Passed,
             by: Some(operator),
@@ -91,14 +150,18 @@ impl Turn<'_> {
         Ok(self.close_hold(id, stage, decision)?)
     }
 
-    fn weigh(&mut self, percent: u8, capacity: Capacity, operator: String) -> Result<(), Refusal> {
+    fn weigh(
+        &mut self,
+        to: Option<&DeploymentId>,
+        percent: u8,
+        capacity: Capacity,
+        operator: String,
+    ) -> Result<(), Refusal> {
         let order = Order::Weight { percent, capacity };
-        let deployment = self.going_on(&order)?;
-        let plan = &deployment.plan;
-        let is_canary = matches!(plan.strategy, Strategy::Canary { .. })
-            && plan.direction == Direction::Deploy
-            && plan.router.is_some();
-        let sides = plan.sides.as_ref().filter(|_| is_canary);
+        let current = self.addressed(to, &order, is_shared)?;
+        let deployment = &self.state.deployments[current];
+        let sides = deployment.plan.sides.as_ref();
+        let sides = sides.filter(|_| is_shared(deployment));
         let Some((to, from)) = sides.and_then(|sides| Some((&sides.to, sides.from.as_ref()?)))
         else {
             return no(&order, "it is no canary whose traffic can be shared");
@@ -134,28 +197,30 @@ impl Turn<'_> {
             );
         }
         let shares = Shares::between(to.clone(), percent, from.clone());
-        self.ordered(order, operator)?;
-        match self.current() {
-            Some(current) => Ok(self.switch(current, None, shares)?),
-            None => Ok(()),
-        }
+        self.ordered(current, order, operator)?;
+        Ok(self.switch(current, None, shares)?)
     }
 
     fn decide(
         &mut self,
+        to: Option<&DeploymentId>,
         order: Order,
         verdict: Verdict,
-        name: Option<&str>,
-        comment: Option<String>,
         operator: String,
     ) -> Result<(), Refusal> {
-        let deployment = self.going_on(&order)?;
+        let (Order::Approve { gate, comment } | Order::Reject { gate, comment }) = &order else {
+            return no(&order, "it decides no gate");
+        };
+        let (name, comment) = (gate.as_deref(), comment.clone());
+        let current = self.addressed(to, &order, |deployment| {
+            open_gate(deployment).is_some_and(|(_, gate)| {
+                name.is_none_or(|name| gate.name == name)
+                    && (name.is_some() || matches!(gate.check, GateCheck::Approval { .. }))
+            })
+        })?;
+        let deployment = &self.state.deployments[current];
         let plan = &deployment.plan;
-        let open = deployment.current_hold().and_then(|hold| match hold.hold {
-            Hold::Gate { index } => Some((hold.stage, plan.gates.get(index as usize)?)),
-            Hold::Interval | Hold::Promotion | Hold::Bake | Hold::Health => None,
-        });
-        let Some((stage, gate)) = open else {
+        let Some((stage, gate)) = open_gate(deployment) else {
             return no(
                 &order,
                 format!("no gate is open; it waits for {}", waits_for(deployment)),
@@ -177,7 +242,7 @@ impl Turn<'_> {
             );
         }
         let id = plan.id.clone();
-        self.ordered(order, operator.clone())?;
+        self.ordered(current, order, operator.clone())?;
         let decision = Decision {
             verdict,
             by: Some(operator),
@@ -187,11 +252,19 @@ impl Turn<'_> {
         Ok(self.close_hold(id, stage, decision)?)
     }
 
-    fn skip(&mut self, instance: InstanceId, operator: String) -> Result<(), Refusal> {
+    fn skip(
+        &mut self,
+        to: Option<&DeploymentId>,
+        instance: InstanceId,
+        operator: String,
+    ) -> Result<(), Refusal> {
         let order = Order::Skip {
             instance: instance.clone(),
         };
-        let deployment = self.going_on(&order)?;
+        let current = self.addressed(to, &order, |deployment| {
+            deployment.position(&instance).is_some()
+        })?;
+        let deployment = &self.state.deployments[current];
         let Some(index) = deployment.position(&instance) else {
             return no(&order, format!("`{instance}` is no instance of it"));
         };
@@ -213,13 +286,29 @@ impl Turn<'_> {
         }
         let id = deployment.plan.id.clone();
         let reason = format!("left out by {operator}");
-        self.ordered(order, operator)?;
+        self.ordered(current, order, operator)?;
         Ok(self.record(Fact::InstanceEnded {
             deployment: id,
             instance,
             outcome: InstanceOutcome::Skipped,
             reason: Some(reason),
         })?)
+    }
+}
+
+/// Whether it is a canary that shares its traffic.
+fn is_shared(deployment: &DeploymentState) -> bool {
+    let plan = &deployment.plan;
+    matches!(plan.strategy, Strategy::Canary { .. })
+        && plan.direction == Direction::Deploy
+        && plan.router.is_some()
+}
+
+fn open_gate(deployment: &DeploymentState) -> Option<(Stage, &Gate)> {
+    let hold = deployment.current_hold()?;
+    match hold.hold {
+        Hold::Gate { index } => Some((hold.stage, deployment.plan.gates.get(index as usize)?)),
+        Hold::Interval | Hold::Promotion | Hold::Bake | Hold::Health => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a deployment comes to when nothing fails, for dry runs: the same decisions, over nothing.
+//! What deployments come to when nothing fails, for dry runs: the same decisions, over nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,18 +10,15 @@ use model::{
 use crate::decide::{Engine, Input, Output, Refusal};
 use crate::state::State;
 
-/// The state of a release of one deployment at its end, when every attempt succeeds, every gate passes, and whoever is
-/// asked agrees at once. Its times mean nothing.
+/// The state of a release of these deployments at its end, when every attempt succeeds, every gate passes, and whoever
+/// is asked agrees at once. Its times mean nothing.
 ///
 /// # Errors
-/// [`Refusal`] when the deployment cannot be carried out at all.
-pub fn rehearse(release: &Release, deployment: &Arc<Deployment>) -> Result<State, Refusal> {
-    let facts = [
-        Fact::ReleaseOpened(release.clone()),
-        Fact::DeploymentOpened(Arc::clone(deployment)),
-    ];
-    let records: Vec<_> = facts
-        .into_iter()
+/// [`Refusal`] when the deployments cannot be carried out at all.
+pub fn rehearse(release: &Release, deployments: &[Arc<Deployment>]) -> Result<State, Refusal> {
+    let opened = deployments.iter().cloned().map(Fact::DeploymentOpened);
+    let records: Vec<_> = std::iter::once(Fact::ReleaseOpened(release.clone()))
+        .chain(opened)
         .zip(0..)
         .map(|(fact, seq)| Record {
             seq,
@@ -94,19 +91,24 @@ fn endings(output: Output) -> impl Iterator<Item = Input> {
 
 /// What a person is asked for, answered.
 fn agreement(state: &State) -> Option<Order> {
-    let deployments = state.deployments.iter();
-    let (plan, hold) = deployments
-        .filter_map(|deployment| Some((&deployment.plan, deployment.current_hold()?)))
-        .next()?;
-    match hold.hold {
-        Hold::Promotion => Some(Order::Promote),
-        Hold::Gate { index } => {
-            let gate = plan.gates.get(index as usize)?;
-            matches!(gate.check, GateCheck::Approval { .. }).then_some(Order::Approve {
-                gate: None,
-                comment: None,
-            })
-        }
-        Hold::Interval | Hold::Bake | Hold::Health => None,
-    }
+    let waiting = state.deployments.iter().find_map(|deployment| {
+        let plan = &deployment.plan;
+        let order = match deployment.current_hold()?.hold {
+            Hold::Promotion => Order::Promote,
+            Hold::Gate { index } => {
+                let gate = plan.gates.get(index as usize)?;
+                let is_asked = matches!(gate.check, GateCheck::Approval { .. });
+                is_asked.then_some(Order::Approve {
+                    gate: None,
+                    comment: None,
+                })?
+            }
+            Hold::Interval | Hold::Bake | Hold::Health => return None,
+        };
+        Some((plan.id.clone(), order))
+    });
+    waiting.map(|(deployment, order)| Order::For {
+        deployment,
+        order: Box::new(order),
+    })
 }

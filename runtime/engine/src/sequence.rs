@@ -39,7 +39,7 @@ pub fn sequence(
     let traffic = match (strategy, direction) {
         (_, Direction::Retire { .. }) => return vec![LifecycleEvent::ApplicationStop],
         (Strategy::Rolling | Strategy::Canary { .. }, _) => traffic,
-        (Strategy::BlueGreen { .. }, Direction::Deploy) => Traffic::Direct,
+        (Strategy::BlueGreen { .. }, Direction::Deploy | Direction::Operate) => Traffic::Direct,
         (Strategy::BlueGreen { .. }, Direction::Rollback { .. }) => {
             return vec![LifecycleEvent::ValidateService];
         }
@@ -54,10 +54,10 @@ pub fn sequence(
             | LifecycleEvent::BeforeAllowTraffic
             | LifecycleEvent::AllowTraffic
             | LifecycleEvent::AfterAllowTraffic => traffic == Traffic::Balanced,
-            LifecycleEvent::ApplicationStop
-            | LifecycleEvent::BeforeInstall
+            LifecycleEvent::BeforeInstall
             | LifecycleEvent::Install
-            | LifecycleEvent::AfterInstall
+            | LifecycleEvent::AfterInstall => *direction != Direction::Operate,
+            LifecycleEvent::ApplicationStop
             | LifecycleEvent::ApplicationStart
             | LifecycleEvent::ValidateService => true,
         })

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use model::{
-    Decision, Deployment, DeploymentId, Ending, Fact, Hold, InstanceId, InstanceOutcome,
+    Boundary, Decision, Deployment, DeploymentId, Ending, Fact, Hold, InstanceId, InstanceOutcome,
     LifecycleEvent, Order, Record, Release, ReleaseStatus, Shares, Stage, StepStatus, Timestamp,
 };
 
@@ -27,6 +27,8 @@ pub struct State {
     pub reason: Option<String>,
     pub opened_at: Timestamp,
     pub ended_at: Option<Timestamp>,
+    /// How far what goes on is carried, where whoever paused or stopped the release said so.
+    pub winds_down_at: Option<Boundary>,
     pub deployments: Vec<DeploymentState>,
     pub next_seq: u64,
 }
@@ -38,7 +40,8 @@ pub struct DeploymentState {
     /// `Running` until it ended.
     pub status: ReleaseStatus,
     pub reason: Option<String>,
-    pub started_at: Timestamp,
+    /// When anything was first done. Until then it waits for its turn.
+    pub started_at: Option<Timestamp>,
     pub ended_at: Option<Timestamp>,
     /// In the order of the plan's targets.
     pub instances: Vec<InstanceState>,
@@ -289,6 +292,7 @@ impl State {
             reason: None,
             opened_at: record.at,
             ended_at: None,
+            winds_down_at: None,
             deployments: Vec::new(),
             next_seq: record.seq + 1,
         })
@@ -309,9 +313,9 @@ impl State {
         self.next_seq += 1;
         match &record.fact {
             Fact::ReleaseOpened(_) => return Err(misfit("the release is open already".to_owned())),
-            Fact::DeploymentOpened(plan) => self
-                .deployments
-                .push(DeploymentState::new(plan.clone(), record.at)),
+            Fact::DeploymentOpened(plan) => {
+                self.deployments.push(DeploymentState::new(plan.clone()));
+            }
             Fact::StepStarted {
                 deployment,
                 instance,
@@ -340,7 +344,7 @@ impl State {
                     started_at: record.at,
                     ended_at: None,
                 });
-                deployment.note_start(index);
+                deployment.note_start(index, record.at);
             }
             Fact::StepEnded {
                 deployment,
@@ -378,7 +382,7 @@ impl State {
                     started_at: record.at,
                     ended_at: Some(record.at),
                 });
-                deployment.note_start(index);
+                deployment.note_start(index, record.at);
             }
             Fact::SwitchStarted {
                 deployment,
@@ -391,6 +395,7 @@ impl State {
                 if deployment.current_switch().is_some() || deployment.ended_at.is_some() {
                     return Err(misfit("the traffic cannot be switched".to_owned()));
                 }
+                deployment.begin(record.at);
                 deployment.switches.push(SwitchState {
                     attempt: *attempt,
                     stage: *stage,
@@ -428,6 +433,7 @@ impl State {
                 reason,
             } => {
                 let deployment = self.deployment(deployment).map_err(misfit)?;
+                deployment.begin(record.at);
                 deployment.switches.push(SwitchState {
                     attempt: 0,
                     stage: *stage,
@@ -502,6 +508,7 @@ impl State {
                 if deployment.current_hold().is_some() || deployment.ended_at.is_some() {
                     return Err(misfit("the deployment cannot wait twice".to_owned()));
                 }
+                deployment.begin(record.at);
                 deployment.holds.push(HoldState {
                     stage: *stage,
                     hold: hold.clone(),
@@ -527,19 +534,33 @@ impl State {
                 self.deployment(deployment).map_err(misfit)?.down = down.clone();
             }
             Fact::Ordered { order, operator } => {
-                let current = self
-                    .deployments
-                    .iter_mut()
-                    .find(|deployment| deployment.ended_at.is_none());
-                if let (Order::Rollback { reason }, Some(current)) = (order, current) {
-                    let reason = reason.as_ref().map(|reason| format!(": {reason}"));
-                    current.aborted = Some(format!(
-                        "taken back by {operator}{}",
-                        reason.unwrap_or_default()
-                    ));
+                let (to, order) = match order {
+                    Order::For { deployment, order } => (Some(deployment), order.as_ref()),
+                    order => (None, order),
+                };
+                match order {
+                    Order::Pause { at } | Order::Stop { at } => self.winds_down_at = *at,
+                    Order::Rollback { reason } => {
+                        let addressed = self.deployments.iter_mut().find(|deployment| {
+                            to.map_or(deployment.ended_at.is_none(), |id| {
+                                deployment.plan.id == *id
+                            })
+                        });
+                        if let Some(addressed) = addressed {
+                            let reason = reason.as_ref().map(|reason| format!(": {reason}"));
+                            addressed.aborted = Some(format!(
+                                "taken back by {operator}{}",
+                                reason.unwrap_or_default()
+                            ));
+                        }
+                    }
+                    _ => {}
                 }
             }
             Fact::StatusChanged { status, reason } => {
+                if *status == ReleaseStatus::Running {
+                    self.winds_down_at = None;
+                }
                 self.status = *status;
                 self.reason = Some(reason.clone());
                 self.ended_at = status.is_terminal().then_some(record.at);
@@ -583,7 +604,7 @@ impl State {
 }
 
 impl DeploymentState {
-    fn new(plan: Arc<Deployment>, at: Timestamp) -> Self {
+    fn new(plan: Arc<Deployment>) -> Self {
         let index = plan
             .targets
             .iter()
@@ -593,7 +614,7 @@ impl DeploymentState {
         Self {
             status: ReleaseStatus::Running,
             reason: None,
-            started_at: at,
+            started_at: None,
             ended_at: None,
             instances: vec![InstanceState::default(); plan.targets.len()],
             switches: Vec::new(),
@@ -613,8 +634,14 @@ impl DeploymentState {
         }
     }
 
+    /// Notes when anything was first done.
+    fn begin(&mut self, at: Timestamp) {
+        self.started_at.get_or_insert(at);
+    }
+
     /// Counts an instance in at its first record.
-    fn note_start(&mut self, index: usize) {
+    fn note_start(&mut self, index: usize, at: Timestamp) {
+        self.begin(at);
         if self.instances[index].steps.len() == 1 {
             self.in_flight += 1;
         }

@@ -164,7 +164,7 @@ pub(crate) fn insert(
 
 #[cfg(test)]
 mod tests {
-    use model::{Release, Timestamp};
+    use model::{Release, Scope, Timestamp};
 
     use super::*;
     use crate::owner::Owner;
@@ -198,6 +198,7 @@ mod tests {
             id: release.clone(),
             comment: String::new(),
             operator: "o".into(),
+            scope: Scope::Service,
         });
         let owner = Owner::current().unwrap();
         let opened = vec![Record {

@@ -369,6 +369,7 @@ fn deployment_of(row: &Row<'_>) -> rusqlite::Result<DeploymentSummary> {
         kind: row.get(5)?,
         strategy: row.get(6)?,
         direction: match (optional_id(7)?, row.get_ref(13)?.as_str()?) {
+            (None, "operate") => Direction::Operate,
             (None, _) => Direction::Deploy,
             (Some(of), "retire") => Direction::Retire { of },
             (Some(of), _) => Direction::Rollback { of },

@@ -174,7 +174,7 @@ fn open_deployment(
     deployment: &model::Deployment,
 ) -> Result<(), Fault> {
     let of = match &deployment.direction {
-        Direction::Deploy => None,
+        Direction::Deploy | Direction::Operate => None,
         Direction::Rollback { of } | Direction::Retire { of } => Some(of.as_str()),
     };
     connection

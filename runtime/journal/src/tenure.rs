@@ -381,9 +381,12 @@ fn outdated(connection: &Connection, fact: &Fact) -> Result<Option<OpenError>, F
         // A version is brought once more only as long as nothing else came after it.
         let newest: Option<String> = connection
             .prepare_cached(
-                "SELECT version FROM deployments WHERE application = ?1 AND grp = ?2 ORDER BY position DESC LIMIT 1",
+                "SELECT version FROM deployments WHERE application = ?1 AND grp = ?2 AND direction != ?3 ORDER BY position DESC LIMIT 1",
             )?
-            .query_row([application.as_str(), group.as_str()], |row| row.get(0))
+            .query_row(
+                [application.as_str(), group.as_str(), Direction::Operate.name()],
+                |row| row.get(0),
+            )
             .optional()?;
         is_outdated |= newest.as_deref() != Some(deployment.revision.version.as_str());
     } else if deployment.direction == Direction::Deploy {

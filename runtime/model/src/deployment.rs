@@ -16,12 +16,25 @@ pub struct Release {
     pub comment: String,
     /// Who asked for it, `user@host`.
     pub operator: String,
+    pub scope: Scope,
 }
 
-/// Whether a deployment brings a revision or takes one back.
+/// What a release is an execution of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// One group.
+    #[default]
+    Service,
+    /// A release plan, of any number of services.
+    Plan,
+}
+
+/// Whether a deployment brings a revision, takes one back, or works on what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Direction {
     Deploy,
+    /// Starts, stops or restarts what is installed, and installs nothing.
+    Operate,
     Rollback {
         /// The deployment that is taken back.
         of: DeploymentId,
@@ -39,6 +52,7 @@ impl Direction {
     pub fn name(&self) -> &'static str {
         match self {
             Direction::Deploy => "deploy",
+            Direction::Operate => "operate",
             Direction::Rollback { .. } => "rollback",
             Direction::Retire { .. } => "retire",
         }

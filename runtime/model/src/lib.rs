@@ -21,7 +21,7 @@ mod traffic;
 
 pub use appspec::{AppSpec, Context, FileMapping, Kinds, OnExisting, Permission, Run, Script};
 pub use batching::Batching;
-pub use deployment::{Balancer, Deployment, Direction, Instance, Release, Router, Target};
+pub use deployment::{Balancer, Deployment, Direction, Instance, Release, Router, Scope, Target};
 pub use event::{LifecycleEvent, Side};
 pub use gate::{
     Decision, Evidence, Gate, GateCheck, GatePolicy, GatePosition, Hold, Stage, Verdict,
@@ -31,7 +31,7 @@ pub use id::{
     ApplicationName, AttemptId, DeploymentId, GroupName, GroupRef, InstanceId, InvalidId,
     PluginName, ReleaseId, SideName,
 };
-pub use order::{Capacity, Order};
+pub use order::{Boundary, Capacity, Order};
 pub use record::{Fact, Record};
 pub use revision::{Digest, InvalidDigest, InvalidVersion, Package, Revision, Version};
 pub use status::{Cause, Ending, InstanceOutcome, ReleaseStatus, StepStatus};

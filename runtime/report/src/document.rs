@@ -7,8 +7,8 @@ use engine::{
     DeploymentState, Doing, HoldState, InstanceState, State, StepState, SwitchState, planned_steps,
 };
 use model::{
-    Gate, GateCheck, Hold as Wait, LifecycleEvent, Package, Promote, ReleaseStatus, Shares, Side,
-    Strategy, Target, Timestamp,
+    Gate, GateCheck, Hold as Wait, LifecycleEvent, Package, Promote, ReleaseStatus, Scope, Shares,
+    Side, Strategy, Target, Timestamp,
 };
 use serde::Serialize;
 
@@ -50,10 +50,15 @@ pub struct Deployment {
     /// The deployment that a rollback takes back.
     pub rolls_back: Option<String>,
     pub revision: Revision,
+    /// As a release's; `PLANNED` also for a service of a plan that waits for its turn.
     pub status: &'static str,
     pub reason: Option<String>,
+    /// When anything was first done.
     pub started_at: Option<String>,
     pub ended_at: Option<String>,
+    /// What a service of a plan waits for that has not begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_for: Option<String>,
     pub batches: Vec<Vec<String>>,
     /// Digest of each plugin in use.
     pub plugins: BTreeMap<String, String>,
@@ -196,7 +201,13 @@ impl Document {
             deployments: state
                 .deployments
                 .iter()
-                .map(|deployment| deployment_of(deployment, seen_as))
+                .map(|deployment| match turn(state, deployment) {
+                    Some(turn) => Deployment {
+                        waiting_for: Some(turn),
+                        ..deployment_of(deployment, "PLANNED")
+                    },
+                    None => deployment_of(deployment, seen_as.name()),
+                })
                 .collect(),
         }
     }
@@ -205,10 +216,10 @@ impl Document {
     #[must_use]
     pub fn planned(
         release: &model::Release,
-        deployment: &model::Deployment,
+        deployments: &[Arc<model::Deployment>],
         grants: BTreeMap<String, Vec<String>>,
     ) -> Self {
-        let rehearsed = engine::rehearse(release, &Arc::new(deployment.clone()));
+        let rehearsed = engine::rehearse(release, deployments);
         let (deployments, reason) = match &rehearsed {
             Ok(state) => (
                 state.deployments.iter().map(planned_deployment).collect(),
@@ -232,8 +243,12 @@ impl Document {
             reason,
             deployments,
         };
-        if let Some(first) = document.deployments.first_mut() {
-            first.grants = grants;
+        for deployment in &mut document.deployments {
+            deployment.grants = grants
+                .iter()
+                .filter(|(plugin, _)| deployment.plugins.contains_key(*plugin))
+                .map(|(plugin, granted)| (plugin.clone(), granted.clone()))
+                .collect();
         }
         document
     }
@@ -315,7 +330,9 @@ fn decided_by(gate: &Gate) -> String {
 
 fn deployment_head(plan: &model::Deployment, status: &'static str) -> Deployment {
     let rolls_back = match &plan.direction {
-        model::Direction::Deploy | model::Direction::Retire { .. } => None,
+        model::Direction::Deploy | model::Direction::Operate | model::Direction::Retire { .. } => {
+            None
+        }
         model::Direction::Rollback { of } => Some(of.to_string()),
     };
     Deployment {
@@ -338,6 +355,7 @@ fn deployment_head(plan: &model::Deployment, status: &'static str) -> Deployment
         reason: None,
         started_at: None,
         ended_at: None,
+        waiting_for: None,
         batches: plan
             .batches()
             .map(|batch| {
@@ -378,16 +396,34 @@ fn shares(shares: &Shares) -> BTreeMap<String, u32> {
         .collect()
 }
 
-fn deployment_of(state: &DeploymentState, seen_as: ReleaseStatus) -> Deployment {
+/// What a service that has not begun waits for.
+fn turn(state: &State, deployment: &DeploymentState) -> Option<String> {
+    let is_waiting = state.release.scope == Scope::Plan
+        && deployment.started_at.is_none()
+        && deployment.ended_at.is_none();
+    if !is_waiting {
+        return None;
+    }
+    let ahead: Vec<_> = state
+        .ahead_of(&deployment.plan)
+        .map(|other| format!("{} of priority {}", other.plan.group, other.plan.priority))
+        .collect();
+    Some(match ahead.as_slice() {
+        [] => "the release to go on".to_owned(),
+        ahead => ahead.join(", "),
+    })
+}
+
+fn deployment_of(state: &DeploymentState, seen_as: &'static str) -> Deployment {
     let status = if state.ended_at.is_some() {
-        state.status
+        state.status.name()
     } else {
         seen_as
     };
     let instances = state.plan.targets.iter().zip(&state.instances);
     Deployment {
         reason: state.reason.clone(),
-        started_at: Some(rfc3339(state.started_at)),
+        started_at: state.started_at.map(rfc3339),
         ended_at: state.ended_at.map(rfc3339),
         instances: instances
             .map(|(target, instance)| instance_of(&state.plan, target, instance))
@@ -407,7 +443,7 @@ fn deployment_of(state: &DeploymentState, seen_as: ReleaseStatus) -> Deployment 
             })
             .collect(),
         down: texts(&state.down),
-        ..deployment_head(&state.plan, status.name())
+        ..deployment_head(&state.plan, status)
     }
 }
 
@@ -588,10 +624,27 @@ fn waiting_for(state: &State, seen_as: ReleaseStatus, now: Timestamp) -> Option<
 
 /// What a release waits for while none of its instances is being changed.
 fn waiting_between_batches(state: &State, now: Timestamp) -> Option<String> {
-    let deployment = state
+    let waiting = state
         .deployments
         .iter()
-        .find(|deployment| deployment.ended_at.is_none())?;
+        .filter(|deployment| deployment.ended_at.is_none())
+        .filter_map(|deployment| {
+            let what = deployment_waits_for(state, deployment, now)?;
+            Some(match state.release.scope {
+                Scope::Service => what,
+                Scope::Plan => format!("{}: {what}", deployment.plan.group),
+            })
+        });
+    let waiting: Vec<_> = waiting.collect();
+    (!waiting.is_empty()).then(|| waiting.join("; "))
+}
+
+/// What a deployment waits for while none of its instances is being changed.
+fn deployment_waits_for(
+    state: &State,
+    deployment: &DeploymentState,
+    now: Timestamp,
+) -> Option<String> {
     if let Some(switch) = deployment.current_switch() {
         let since = duration(now.since(switch.started_at));
         return Some(match switch.to.is_empty() {
@@ -601,7 +654,11 @@ fn waiting_between_batches(state: &State, now: Timestamp) -> Option<String> {
     }
     let hold = deployment.current_hold()?;
     let plan = &deployment.plan;
-    let id = &state.release.id;
+    // In a plan several services may wait for somebody.
+    let id = match state.release.scope {
+        Scope::Service => state.release.id.as_str(),
+        Scope::Plan => plan.id.as_str(),
+    };
     let since = duration(now.since(hold.opened_at));
     let left = hold
         .until

@@ -221,6 +221,7 @@ fn hold_closed(state: &State, deployment: &DeploymentId, decision: &Decision) ->
 fn opened(plan: &Deployment) -> Line {
     let verb = match plan.direction {
         Direction::Deploy => "deploying",
+        Direction::Operate => "operating",
         Direction::Rollback { .. } => "returning",
         Direction::Retire { .. } => "retiring",
     };
@@ -343,6 +344,7 @@ fn deployment_ended(state: &State, record: &Record) -> Option<Line> {
     let version = &state.plan.revision.version;
     let (tone, verb) = match (status, &state.plan.direction) {
         (ReleaseStatus::Succeeded, Direction::Deploy) => (Tone::Done, "deployed"),
+        (ReleaseStatus::Succeeded, Direction::Operate) => (Tone::Done, "done"),
         (ReleaseStatus::Succeeded, Direction::Rollback { .. }) => (Tone::Done, "returned"),
         (ReleaseStatus::Succeeded, Direction::Retire { .. }) => (Tone::Done, "retired"),
         (ReleaseStatus::Failed, _) => (Tone::Failed, "failed"),
@@ -358,7 +360,7 @@ fn deployment_ended(state: &State, record: &Record) -> Option<Line> {
         ),
     };
     Some(Line {
-        took: Some(record.at.since(state.started_at)),
+        took: state.started_at.map(|started| record.at.since(started)),
         ..line(tone, verb, &state.plan.group, detail)
     })
 }
@@ -375,7 +377,13 @@ pub fn count(number: usize, thing: &str) -> String {
 /// An order as it would be typed, with what was said about it.
 fn words_of(order: &Order) -> String {
     let more = match order {
-        Order::Pause | Order::Stop | Order::Promote => String::new(),
+        Order::For { deployment, order } => {
+            return format!("{} for {deployment}", words_of(order));
+        }
+        Order::Pause { at } | Order::Stop { at } => at
+            .map(|at| format!(" at {}", at.name()))
+            .unwrap_or_default(),
+        Order::Promote => String::new(),
         Order::Weight { percent, capacity } => match capacity {
             Capacity::Respect => format!(" {percent}%"),
             Capacity::Exceed => format!(" {percent}% by force"),

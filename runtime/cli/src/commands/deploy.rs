@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use conductor::{Conductor, DeployRequest, Planned};
 use model::PluginName;
@@ -68,5 +69,9 @@ pub(crate) fn show_plan(
 pub(crate) fn document(conductor: &Conductor, planned: &Planned) -> Document {
     let granted = |name: &PluginName| (name.to_string(), conductor.plugins().granted(name));
     let grants: BTreeMap<_, _> = planned.deployment.plugins.keys().map(granted).collect();
-    Document::planned(&planned.release, &planned.deployment, grants)
+    Document::planned(
+        &planned.release,
+        &[Arc::new(planned.deployment.clone())],
+        grants,
+    )
 }

@@ -124,10 +124,13 @@ pub(crate) fn verdict(state: &State, seen_as: ReleaseStatus) -> Result<(), Failu
     match seen_as {
         ReleaseStatus::Succeeded => Ok(()),
         ReleaseStatus::Failed => {
-            let returning = state
-                .deployments
-                .iter()
-                .find(|deployment| deployment.plan.direction != Direction::Deploy);
+            let returning = state.deployments.iter().find(|deployment| {
+                let direction = &deployment.plan.direction;
+                matches!(
+                    direction,
+                    Direction::Rollback { .. } | Direction::Retire { .. }
+                )
+            });
             let is_stuck =
                 returning.is_some_and(|deployment| deployment.status != ReleaseStatus::Succeeded);
             let kind = if is_stuck {

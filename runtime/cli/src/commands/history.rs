@@ -132,7 +132,7 @@ fn note(past: &Past) -> String {
         (Direction::Rollback { of }, _) => notes.push(format!("takes {of} back")),
         (Direction::Retire { of }, _) => notes.push(format!("retires what {of} replaced")),
         (Direction::Deploy, Some(by)) => notes.push(format!("rolled back by {by}")),
-        (Direction::Deploy, None) => {}
+        (Direction::Deploy, None) | (Direction::Operate, _) => {}
     }
     if let Some(retried) = &deployment.retries {
         notes.push(format!("retries {retried}"));
@@ -156,7 +156,7 @@ fn shortened(note: &str) -> String {
 fn as_json(past: &Past) -> serde_json::Value {
     let deployment = &past.summary;
     let rolls_back = match &deployment.direction {
-        Direction::Deploy | Direction::Retire { .. } => None,
+        Direction::Deploy | Direction::Operate | Direction::Retire { .. } => None,
         Direction::Rollback { of } => Some(of.to_string()),
     };
     json!({

@@ -431,6 +431,7 @@ fn done(deployment: &DeploymentState) -> String {
     let version = &deployment.plan.revision.version;
     match deployment.plan.direction {
         Direction::Deploy => format!("deployed {version}"),
+        Direction::Operate => format!("worked on {version}"),
         Direction::Rollback { .. } => format!("returned to {version}"),
         Direction::Retire { .. } => format!("retired {version}"),
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use conductor::{Conductor, OrderError, PlanError, Running};
 use engine::State;
 use journal::{OrderId, OrderOutcome};
-use model::{Capacity, Order, ReleaseId, ReleaseStatus};
+use model::{Capacity, DeploymentId, Order, ReleaseId, ReleaseStatus};
 
 use crate::args::{Approve, Id, Reject, Skip, Weight};
 use crate::commands::{drive, show};
@@ -26,7 +26,7 @@ pub(crate) enum Given {
 }
 
 pub(crate) async fn promote(ui: Ui, config: Option<&Path>, arguments: &Id) -> Result<(), Failure> {
-    carry_out(ui, config, &arguments.id, &Order::Promote).await
+    carry_out(ui, config, &arguments.id, Order::Promote).await
 }
 
 pub(crate) async fn weight(
@@ -42,7 +42,7 @@ pub(crate) async fn weight(
             Capacity::Respect
         },
     };
-    carry_out(ui, config, &arguments.id, &order).await
+    carry_out(ui, config, &arguments.id, order).await
 }
 
 pub(crate) async fn approve(
@@ -54,7 +54,7 @@ pub(crate) async fn approve(
         gate: arguments.gate,
         comment: arguments.comment,
     };
-    carry_out(ui, config, &arguments.id, &order).await
+    carry_out(ui, config, &arguments.id, order).await
 }
 
 pub(crate) async fn reject(
@@ -72,17 +72,18 @@ pub(crate) async fn reject(
         gate: arguments.gate,
         comment: Some(comment),
     };
-    carry_out(ui, config, &arguments.id, &order).await
+    carry_out(ui, config, &arguments.id, order).await
 }
 
 /// Leaves instances out, each by an order of its own: one that is refused does not keep the others.
 pub(crate) async fn skip(ui: Ui, config: Option<&Path>, arguments: Skip) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
     let conductor = workspace::conductor(&opened)?;
-    let release = conductor.journal().find(&arguments.id)?.release;
+    let found = conductor.journal().find(&arguments.id)?;
+    let release = found.release;
     let mut refused = Vec::new();
     for instance in arguments.instances {
-        let order = Order::Skip { instance };
+        let order = addressed(found.deployment.as_ref(), Order::Skip { instance });
         match unless_interrupted(conductor.order(&release, &order)).await? {
             Ok(()) => {}
             Err(OrderError::Refused { reason, .. }) => refused.push(reason),
@@ -97,12 +98,25 @@ pub(crate) async fn skip(ui: Ui, config: Option<&Path>, arguments: Skip) -> Resu
         .hint(format!("see where it stands: cutover show {release}")))
 }
 
+/// The order, for this deployment of a release where one is named.
+fn addressed(deployment: Option<&DeploymentId>, order: Order) -> Order {
+    match deployment {
+        Some(deployment) => Order::For {
+            deployment: deployment.clone(),
+            order: Box::new(order),
+        },
+        None => order,
+    }
+}
+
 /// Gives an order to whoever drives the release, or takes the release up with it.
-async fn carry_out(ui: Ui, config: Option<&Path>, id: &str, order: &Order) -> Result<(), Failure> {
+async fn carry_out(ui: Ui, config: Option<&Path>, id: &str, order: Order) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
     let conductor = workspace::conductor(&opened)?;
-    let release = conductor.journal().find(id)?.release;
-    match give(&conductor, &release, order).await? {
+    let found = conductor.journal().find(id)?;
+    let release = found.release;
+    let order = addressed(found.deployment.as_ref(), order);
+    match give(&conductor, &release, &order).await? {
         Given::Taken => tell(ui, &conductor, &release),
         Given::TakenUp(running, given) => {
             let driven = drive::to_the_end(ui, *running).await;

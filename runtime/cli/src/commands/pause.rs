@@ -17,7 +17,10 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Pause) -> Res
     let conductor = workspace::conductor(&opened)?;
     let release = conductor.journal().find(&arguments.id)?.release;
     let from = order::state(&conductor, &release)?.next_seq;
-    match order::unless_interrupted(conductor.order(&release, &Order::Pause)).await? {
+    let order = Order::Pause {
+        at: arguments.at.map(Into::into),
+    };
+    match order::unless_interrupted(conductor.order(&release, &order)).await? {
         Ok(()) => {}
         Err(OrderError::NotDriven {
             status: ReleaseStatus::Paused,

@@ -44,7 +44,10 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Stop) -> Resu
             }
         }
     }
-    match order::unless_interrupted(conductor.order(&release, &Order::Stop)).await? {
+    let order = Order::Stop {
+        at: arguments.at.map(Into::into),
+    };
+    match order::unless_interrupted(conductor.order(&release, &order)).await? {
         Ok(()) => {}
         Err(OrderError::NotDriven { .. }) => {
             let state = end(ui, &conductor, &release).await?;

@@ -10,7 +10,8 @@ use journal::{Journal, OrderOutcome};
 use model::{
     Amount, AppSpec, Batching, Capacity, Deployment, DeploymentId, Digest, Direction, Ending, Fact,
     GroupRef, Hold, Host, Instance, InstanceId, LifecycleEvent, OnFailure, Order, Package, Promote,
-    Record, Release, ReleaseId, ReleaseStatus, Revision, StopFailures, Strategy, Target, Version,
+    Record, Release, ReleaseId, ReleaseStatus, Revision, Scope, StopFailures, Strategy, Target,
+    Version,
 };
 use spec::Position;
 use spec::workspace::{JournalLocation, Packages, Workspace};
@@ -157,6 +158,7 @@ impl Shop {
                 id: release,
                 comment: String::new(),
                 operator: conductor.operator.clone(),
+                scope: Scope::Service,
             },
             deployment,
             warnings: Vec::new(),
@@ -342,7 +344,10 @@ async fn a_paused_release_is_taken_up_with_an_order() {
     let (here, elsewhere) = (shop.conductor("ada@build"), shop.conductor("eve@desk"));
     let driving = drive(shop.canary(&here, Promote::Manual).await);
     waits_for_promotion(&elsewhere).await;
-    elsewhere.order(&canary_id(), &Order::Pause).await.unwrap();
+    elsewhere
+        .order(&canary_id(), &Order::Pause { at: None })
+        .await
+        .unwrap();
     let paused = driving.await.unwrap().unwrap();
     assert_eq!(paused.status, ReleaseStatus::Paused);
 
@@ -376,7 +381,9 @@ async fn a_paused_release_that_would_refuse_an_order_stays_as_it_is() {
     let here = shop.conductor("ada@build");
     let driving = drive(shop.canary(&here, Promote::Manual).await);
     waits_for_promotion(&here).await;
-    here.order(&canary_id(), &Order::Pause).await.unwrap();
+    here.order(&canary_id(), &Order::Pause { at: None })
+        .await
+        .unwrap();
     driving.await.unwrap().unwrap();
     let before = state(&here).next_seq;
     let weight = Order::Weight {
@@ -405,7 +412,7 @@ async fn whoever_stops_waiting_takes_the_order_back() {
     let running = shop.canary(&here, Promote::Manual).await;
 
     let release = canary_id();
-    let waiting = elsewhere.order(&release, &Order::Pause);
+    let waiting = elsewhere.order(&release, &Order::Pause { at: None });
     let given = tokio::time::timeout(Duration::ZERO, waiting).await;
 
     assert!(given.is_err(), "nobody has heard it: {given:?}");
@@ -417,7 +424,11 @@ async fn an_order_to_a_release_that_ends_meanwhile_is_refused() {
     let shop = Shop::new();
     let (here, elsewhere) = (shop.conductor("ada@build"), shop.conductor("eve@desk"));
     let running = shop.canary(&here, Promote::Manual).await;
-    let waiting = tokio::spawn(async move { elsewhere.order(&canary_id(), &Order::Pause).await });
+    let waiting = tokio::spawn(async move {
+        elsewhere
+            .order(&canary_id(), &Order::Pause { at: None })
+            .await
+    });
     until("it is given", || {
         !here
             .journal
@@ -454,7 +465,7 @@ async fn a_conductor_takes_what_the_one_before_it_was_told_and_did_not_answer() 
     let running = shop.canary(&here, Promote::Manual).await;
     let id = here
         .journal
-        .order(&canary_id(), &Order::Pause, "eve@desk", now())
+        .order(&canary_id(), &Order::Pause { at: None }, "eve@desk", now())
         .unwrap();
     assert_eq!(
         here.journal.orders(&running.tenure, now()).unwrap().len(),

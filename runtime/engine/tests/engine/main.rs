@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod plans;
 mod rolling;
 mod split;
 mod strategies;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 fn pause() -> Input {
     Input::Order {
-        order: Order::Pause,
+        order: Order::Pause { at: None },
         operator: "ann".into(),
     }
 }

@@ -743,7 +743,7 @@ fn orders_that_do_not_fit_are_refused_with_what_it_waits_for() {
     }
     site.run(&succeed);
     assert!(matches!(
-        site.order(Order::Pause),
+        site.order(Order::Pause { at: None }),
         Err(Refusal::Status { .. })
     ));
 }

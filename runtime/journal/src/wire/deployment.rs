@@ -70,6 +70,7 @@ pub(super) struct Deployment {
 )]
 enum Direction {
     Deploy,
+    Operate,
     Rollback { of: DeploymentId },
     Retire { of: DeploymentId },
 }

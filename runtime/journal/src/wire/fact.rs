@@ -47,6 +47,8 @@ enum Body {
         id: ReleaseId,
         comment: String,
         operator: String,
+        #[serde(with = "Scope", default, skip_serializing_if = "is_usual")]
+        scope: model::Scope,
     },
     DeploymentOpened(Box<Deployment>),
     StepStarted {
@@ -120,8 +122,7 @@ enum Body {
         down: BTreeMap<InstanceId, String>,
     },
     Ordered {
-        #[serde(with = "Order")]
-        order: model::Order,
+        order: Order,
         operator: String,
     },
     InstanceEnded {
@@ -152,6 +153,17 @@ enum Body {
     },
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "model::Scope", rename_all = "kebab-case")]
+enum Scope {
+    Service,
+    Plan,
+}
+
+fn is_usual(scope: &model::Scope) -> bool {
+    *scope == model::Scope::default()
+}
+
 impl From<&Fact> for Body {
     fn from(fact: &Fact) -> Self {
         match fact.clone() {
@@ -159,10 +171,12 @@ impl From<&Fact> for Body {
                 id,
                 comment,
                 operator,
+                scope,
             }) => Body::ReleaseOpened {
                 id,
                 comment,
                 operator,
+                scope,
             },
             Fact::DeploymentOpened(deployment) => {
                 Body::DeploymentOpened(Box::new(Deployment::from(&*deployment)))
@@ -254,7 +268,10 @@ impl From<&Fact> for Body {
                 decision: decision.into(),
             },
             Fact::HealthObserved { deployment, down } => Body::HealthObserved { deployment, down },
-            Fact::Ordered { order, operator } => Body::Ordered { order, operator },
+            Fact::Ordered { order, operator } => Body::Ordered {
+                order: order.into(),
+                operator,
+            },
             Fact::InstanceEnded {
                 deployment,
                 instance,
@@ -290,10 +307,12 @@ impl TryFrom<Body> for Fact {
                 id,
                 comment,
                 operator,
+                scope,
             } => Fact::ReleaseOpened(model::Release {
                 id,
                 comment,
                 operator,
+                scope,
             }),
             Body::DeploymentOpened(deployment) => {
                 Fact::DeploymentOpened(Arc::new((*deployment).try_into()?))
@@ -385,7 +404,10 @@ impl TryFrom<Body> for Fact {
                 decision: decision.into(),
             },
             Body::HealthObserved { deployment, down } => Fact::HealthObserved { deployment, down },
-            Body::Ordered { order, operator } => Fact::Ordered { order, operator },
+            Body::Ordered { order, operator } => Fact::Ordered {
+                order: order.into(),
+                operator,
+            },
             Body::InstanceEnded {
                 deployment,
                 instance,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{
-    Amount, AppSpec, Balancer, Batching, Capacity, Cause, Context, Decision, Deployment,
+    Amount, AppSpec, Balancer, Batching, Boundary, Capacity, Cause, Context, Decision, Deployment,
     DeploymentId, Digest, Direction, Ending, Evidence, Fact, FileMapping, Gate, GateCheck,
     GatePolicy, GatePosition, GroupRef, Hold, Host, Instance, InstanceId, InstanceOutcome, Kinds,
     LifecycleEvent, OnExisting, OnFailure, Order, Package, Permission, PluginName, Promote,
-    Release, ReleaseId, ReleaseStatus, Retire, Revision, Router, Run, Script, Shares, SideGroup,
-    SideName, Sides, Ssh, SshAddress, SshSettings, Stage, StopFailures, Strategy as Rollout,
-    Target, Timestamp, Verdict, Version,
+    Release, ReleaseId, ReleaseStatus, Retire, Revision, Router, Run, Scope, Script, Shares,
+    SideGroup, SideName, Sides, Ssh, SshAddress, SshSettings, Stage, StopFailures,
+    Strategy as Rollout, Target, Timestamp, Verdict, Version,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -199,6 +199,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         .prop_map(|(application, group)| format!("{application}/{group}").parse().unwrap());
     let direction = prop_oneof![
         Just(Direction::Deploy),
+        Just(Direction::Operate),
         deployment_id().prop_map(|of| Direction::Rollback { of }),
         deployment_id().prop_map(|of| Direction::Retire { of }),
     ];
@@ -435,10 +436,21 @@ fn decision() -> impl Strategy<Value = Decision> {
 }
 
 fn order() -> impl Strategy<Value = Order> {
-    let word = || (option::of(words()), option::of(words()));
     prop_oneof![
-        Just(Order::Pause),
-        Just(Order::Stop),
+        plain_order(),
+        (deployment_id(), plain_order()).prop_map(|(deployment, order)| Order::For {
+            deployment,
+            order: Box::new(order),
+        }),
+    ]
+}
+
+fn plain_order() -> impl Strategy<Value = Order> {
+    let word = || (option::of(words()), option::of(words()));
+    let boundary = || option::of(select(vec![Boundary::Service, Boundary::Batch]));
+    prop_oneof![
+        boundary().prop_map(|at| Order::Pause { at }),
+        boundary().prop_map(|at| Order::Stop { at }),
         Just(Order::Promote),
         (
             any::<u8>(),
@@ -531,13 +543,20 @@ fn fact() -> impl Strategy<Value = Fact> {
     let step = || (deployment_id(), instance_id(), event());
     let outcome = select(vec![Succeeded, Failed, Unreachable, Skipped]);
     prop_oneof![
-        (id(), words(), words()).prop_map(|(id, comment, operator)| {
-            Fact::ReleaseOpened(Release {
-                id: ReleaseId::parse(id).unwrap(),
-                comment,
-                operator,
-            })
-        }),
+        (
+            id(),
+            words(),
+            words(),
+            select(vec![Scope::Service, Scope::Plan])
+        )
+            .prop_map(|(id, comment, operator, scope)| {
+                Fact::ReleaseOpened(Release {
+                    id: ReleaseId::parse(id).unwrap(),
+                    comment,
+                    operator,
+                    scope,
+                })
+            }),
         deployment().prop_map(|deployment| Fact::DeploymentOpened(Arc::new(deployment))),
         (step(), any::<u32>()).prop_map(|((deployment, instance, event), attempt)| {
             Fact::StepStarted {

@@ -105,14 +105,17 @@ fn looking_for_orders_writes_nothing_where_there_are_none() {
     let workspace = Workspace::new();
     let tenure = workspace.open("r1", &[]).tenure;
     let other = workspace.open("r2", &[]).tenure;
-    give(&workspace.journal, &Order::Pause);
+    give(&workspace.journal, &Order::Pause { at: None });
     let before = workspace.journal.stats();
 
     let none = told(&workspace.journal, &other);
 
     assert_eq!(none, []);
     assert_eq!(workspace.journal.stats(), before);
-    assert_eq!(told(&workspace.journal, &tenure), [Order::Pause]);
+    assert_eq!(
+        told(&workspace.journal, &tenure),
+        [Order::Pause { at: None }]
+    );
 }
 
 #[test]
@@ -122,18 +125,18 @@ fn an_order_that_a_dead_owner_was_told_is_told_the_next_one() {
     let dead = journal
         .open_release(vec![opened("r1")], &[], &departed())
         .unwrap();
-    let id = give(journal, &Order::Stop);
-    assert_eq!(told(journal, &dead), [Order::Stop]);
+    let id = give(journal, &Order::Stop { at: None });
+    assert_eq!(told(journal, &dead), [Order::Stop { at: None }]);
 
     let heir = journal.take_over(&release_id("r1"), &me(), NOW).unwrap();
 
-    assert_eq!(told(journal, &heir), [Order::Stop]);
+    assert_eq!(told(journal, &heir), [Order::Stop { at: None }]);
     let fenced = journal.orders(&dead, NOW);
     assert!(
         matches!(fenced, Ok(ref orders) if orders.is_empty()),
         "{fenced:?}"
     );
-    give(journal, &Order::Pause);
+    give(journal, &Order::Pause { at: None });
     let fenced = journal.orders(&dead, NOW);
     assert!(matches!(fenced, Err(Error::Fenced { .. })), "{fenced:?}");
     assert_eq!(journal.answer(id).unwrap(), None);
@@ -144,11 +147,19 @@ fn a_release_that_ends_answers_what_waits_and_takes_no_more_orders() {
     let workspace = Workspace::new();
     let journal = &workspace.journal;
     let mut driver = workspace.open("r1", &[]);
-    let (told_one, waiting) = (give(journal, &Order::Promote), give(journal, &Order::Pause));
+    let (told_one, waiting) = (
+        give(journal, &Order::Promote),
+        give(journal, &Order::Pause { at: None }),
+    );
     assert_eq!(told(journal, &driver.tenure).len(), 2);
     let other = workspace.open("r2", &[]);
     let elsewhere = journal
-        .order(&release_id("r2"), &Order::Pause, "eve@desk", NOW)
+        .order(
+            &release_id("r2"),
+            &Order::Pause { at: None },
+            "eve@desk",
+            NOW,
+        )
         .unwrap();
 
     driver.end(ReleaseStatus::Failed);
@@ -157,7 +168,12 @@ fn a_release_that_ends_answers_what_waits_and_takes_no_more_orders() {
     assert_eq!(journal.answer(told_one).unwrap(), ended);
     assert_eq!(journal.answer(waiting).unwrap(), ended);
     assert_eq!(journal.answer(elsewhere).unwrap(), None);
-    let late = journal.order(&release_id("r1"), &Order::Stop, "eve@desk", NOW);
+    let late = journal.order(
+        &release_id("r1"),
+        &Order::Stop { at: None },
+        "eve@desk",
+        NOW,
+    );
     assert!(
         matches!(
             late,
@@ -168,7 +184,12 @@ fn a_release_that_ends_answers_what_waits_and_takes_no_more_orders() {
         ),
         "{late:?}"
     );
-    let unknown = journal.order(&release_id("r3"), &Order::Stop, "eve@desk", NOW);
+    let unknown = journal.order(
+        &release_id("r3"),
+        &Order::Stop { at: None },
+        "eve@desk",
+        NOW,
+    );
     assert!(
         matches!(unknown, Err(Error::UnknownRelease { .. })),
         "{unknown:?}"
@@ -265,7 +286,7 @@ fn orders_given_at_the_same_moment_are_all_told_in_one_order() {
 fn an_order_that_cannot_be_read_is_refused() {
     let workspace = Workspace::new();
     let tenure = workspace.open("r1", &[]).tenure;
-    let id = give(&workspace.journal, &Order::Pause);
+    let id = give(&workspace.journal, &Order::Pause { at: None });
     let raw = Connection::open(workspace.path()).unwrap();
     raw.execute("UPDATE orders SET body = '\"dance\"'", [])
         .unwrap();
@@ -285,7 +306,7 @@ fn the_orders_of_a_deleted_release_are_gone() {
     let workspace = Workspace::new();
     let journal = &workspace.journal;
     let mut driver = workspace.open("r1", &[]);
-    let id = give(journal, &Order::Pause);
+    let id = give(journal, &Order::Pause { at: None });
     driver.change(ReleaseStatus::Paused);
 
     journal.delete(&release_id("r1"), "eve@desk", NOW).unwrap();

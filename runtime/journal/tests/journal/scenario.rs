@@ -9,7 +9,7 @@ use journal::{Journal, Owner, Tenure};
 use model::{
     Amount, AppSpec, Batching, Deployment, DeploymentId, Digest, Direction, Ending, Fact, GroupRef,
     Host, Instance, InstanceId, LifecycleEvent, OnFailure, Package, Record, Release, ReleaseId,
-    ReleaseStatus, Revision, StopFailures, Strategy, Target, Timestamp, Version,
+    ReleaseStatus, Revision, Scope, StopFailures, Strategy, Target, Timestamp, Version,
 };
 
 /// A journal in a folder of its own.
@@ -160,6 +160,7 @@ pub(crate) fn opened(release: &str) -> Record {
         id: release_id(release),
         comment: format!("about {release}"),
         operator: "ada@build".into(),
+        scope: Scope::Service,
     };
     record(0, Fact::ReleaseOpened(release))
 }

@@ -11,8 +11,8 @@ use engine::{Action, Engine, HoldAction, Input, Output, SwitchAction, Traffic};
 use model::{
     Amount, AppSpec, AttemptId, Balancer, Batching, Cause, Decision, Deployment, DeploymentId,
     Digest, Direction, Ending, Fact, GroupRef, Host, Instance, LifecycleEvent, OnFailure, Package,
-    Record, Release, ReleaseId, Retire, Revision, Router, Run, Script, StopFailures, Strategy,
-    Target, Timestamp, Verdict, Version,
+    Record, Release, ReleaseId, Retire, Revision, Router, Run, Scope, Script, StopFailures,
+    Strategy, Target, Timestamp, Verdict, Version,
 };
 
 pub(crate) struct Setting {
@@ -153,6 +153,7 @@ pub(crate) fn opening(setting: &Setting) -> Vec<Record> {
         id: release_id(),
         comment: String::new(),
         operator: "ann@ops".into(),
+        scope: Scope::Service,
     };
     let facts = [
         Fact::ReleaseOpened(release),

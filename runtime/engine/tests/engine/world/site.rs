@@ -7,7 +7,8 @@ use std::time::Duration;
 use engine::{Engine, Input, Output, Refusal, State};
 use model::{
     Batching, Deployment, DeploymentId, Direction, Fact, Hold, Instance, Order, Promote, Record,
-    ReleaseStatus, Retire, Router, Shares, SideGroup, SideName, Sides, Strategy, Target, Timestamp,
+    ReleaseStatus, Retire, Router, Scope, Shares, SideGroup, SideName, Sides, Strategy, Target,
+    Timestamp,
 };
 
 use super::{Behaviour, Job, Setting, World, jobs};
@@ -24,6 +25,61 @@ fn opening(plan: &Deployment) -> Vec<Record> {
     let mut records = super::opening(&Setting::default());
     records[1].fact = Fact::DeploymentOpened(Arc::new(plan.clone()));
     records
+}
+
+fn opening_of_plan(services: Vec<Deployment>) -> Vec<Record> {
+    let mut records = super::opening(&Setting::default());
+    records.truncate(1);
+    if let Fact::ReleaseOpened(release) = &mut records[0].fact {
+        release.scope = Scope::Plan;
+    }
+    for (service, seq) in services.into_iter().zip(1..) {
+        records.push(Record {
+            seq,
+            at: Timestamp(0),
+            fact: Fact::DeploymentOpened(Arc::new(service)),
+        });
+    }
+    records
+}
+
+/// The deployment as the release's `number`th, of the group `shop/NAME`, whose instances are called after it.
+pub(crate) fn service(
+    name: &str,
+    number: usize,
+    priority: i64,
+    deployment: Deployment,
+) -> Deployment {
+    let id = DeploymentId::nth(&super::release_id(), number);
+    let own = |key: &DeploymentId| {
+        if *key == deployment.id {
+            id.clone()
+        } else {
+            key.clone()
+        }
+    };
+    let targets = deployment.targets.iter().zip(1..).map(|(target, number)| {
+        Arc::new(Target {
+            instance: Instance {
+                id: format!("{name}-{number}").parse().unwrap(),
+                ..target.instance.clone()
+            },
+            outgoing: target.outgoing.clone(),
+            incoming: own(&target.incoming),
+        })
+    });
+    Deployment {
+        priority,
+        group: format!("shop/{name}").parse().unwrap(),
+        targets: targets.collect(),
+        packages: deployment
+            .packages
+            .iter()
+            .map(|(key, package)| (own(key), package.clone()))
+            .collect(),
+        id: id.clone(),
+        ..deployment
+    }
 }
 
 /// A rolling deployment of so many instances behind a balancer.
@@ -122,7 +178,15 @@ pub(crate) fn canary(
 
 impl Site {
     pub(crate) fn open(plan: Deployment) -> Self {
-        let journal = opening(&plan);
+        Self::begin(opening(&plan))
+    }
+
+    /// A release plan of these services.
+    pub(crate) fn open_plan(services: Vec<Deployment>) -> Self {
+        Self::begin(opening_of_plan(services))
+    }
+
+    fn begin(journal: Vec<Record>) -> Self {
         Self {
             engine: Engine::from_records(&journal).unwrap(),
             journal,
@@ -216,17 +280,20 @@ impl Site {
             return None;
         }
         let mut deployments = self.engine.state().deployments.iter();
-        match deployments
-            .find_map(|deployment| deployment.current_hold())?
-            .hold
-        {
-            Hold::Promotion => Some(Order::Promote),
-            Hold::Gate { .. } => Some(Order::Approve {
-                gate: None,
-                comment: None,
-            }),
-            Hold::Interval | Hold::Bake | Hold::Health => None,
-        }
+        deployments.find_map(|deployment| {
+            let order = match deployment.current_hold()?.hold {
+                Hold::Promotion => Order::Promote,
+                Hold::Gate { .. } => Order::Approve {
+                    gate: None,
+                    comment: None,
+                },
+                Hold::Interval | Hold::Bake | Hold::Health => return None,
+            };
+            Some(Order::For {
+                deployment: deployment.plan.id.clone(),
+                order: Box::new(order),
+            })
+        })
     }
 
     /// Carries out what was authorised first, or lets the time pass to when something is due.
