@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use conductor::{Conductor, Planned};
 use fleet::LocalFleet;
-use model::{DeploymentId, LifecycleEvent, Target};
+use model::{DeploymentId, Direction, LifecycleEvent, Target};
 
 use crate::Places;
 use crate::figure::{Figure, Sample};
@@ -240,9 +240,10 @@ impl Driven {
         Ok(took)
     }
 
-    /// The same deployment with the seven hooks alone, from the package that the instances have.
+    /// The seven hooks alone, of the package that the instances have, and nothing installed.
     fn hooks_alone(&self, mut planned: Planned) -> Planned {
         let deployment = &mut planned.deployment;
+        deployment.direction = Direction::Operate;
         deployment.sequence = SEVEN.to_vec();
         deployment.packages.retain(|key, _| *key == self.cached);
         for target in &mut deployment.targets {
