@@ -332,11 +332,11 @@ fn unknown_keys_are_refused_with_what_was_meant() {
     assert_snapshot!(check_canary(", first_bach: 1", "side: {}\ntrafic: {}\ngate: []"), @"
     f:6:34: unknown key `first_bach`; expected one of `type`, `concurrency`, `batches`, `first_batch`, `remaining_batches`, `wait_between`, `spread_by`, `minimum_healthy`, `failure_threshold`, `batch_failure_threshold`, `on_failure`, `traffic`, `promote`, `bake`, `retire`
       hint: did you mean `first_batch`?
-    f:8:9: unknown key `side`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `keep_revisions`
+    f:8:9: unknown key `side`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `build`, `keep_revisions`
       hint: did you mean `sides`?
-    f:9:9: unknown key `trafic`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `keep_revisions`
+    f:9:9: unknown key `trafic`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `build`, `keep_revisions`
       hint: did you mean `traffic`?
-    f:10:9: unknown key `gate`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `keep_revisions`
+    f:10:9: unknown key `gate`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `build`, `keep_revisions`
       hint: did you mean `gates`?
     ");
     assert_snapshot!(check(&format!("strategy: {{type: blue_green}}\nsides: {{blue: {{grp: {{}}, instance: []}}, green: {{instances: {}}}}}\ntraffic: {{plugn: nginx}}\ngates: [{{nam: x, aprove: y}}]", instances("g", 1))), @"

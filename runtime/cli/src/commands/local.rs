@@ -211,6 +211,7 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
             router: None,
             form: None,
             appspec: arguments.appspec_filename.clone(),
+            build: None,
             keep_revisions: KEEP_REVISIONS,
             at: Position::START,
             balancer_at: Position::START,

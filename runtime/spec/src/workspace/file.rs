@@ -494,6 +494,7 @@ applications:
                     appspec: Some(
                         "deploy/web.yml",
                     ),
+                    build: None,
                     keep_revisions: 3,
                     at: Position {
                         line: 17,
@@ -594,6 +595,7 @@ applications:
                     router: None,
                     form: None,
                     appspec: None,
+                    build: None,
                     keep_revisions: 5,
                     at: Position {
                         line: 5,
@@ -619,7 +621,7 @@ applications:
         assert_snapshot!(check_settings("strategy: {type: rolling, concurency: 2}\ncolour: red\nload_balancer: {plugn: haproxy}"), @"
         cutover.yaml:7:35: unknown key `concurency`; expected one of `type`, `concurrency`, `batches`, `first_batch`, `remaining_batches`, `wait_between`, `spread_by`, `minimum_healthy`, `failure_threshold`, `batch_failure_threshold`, `on_failure`, `traffic`, `promote`, `bake`, `retire`
           hint: did you mean `concurrency`?
-        cutover.yaml:8:9: unknown key `colour`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `keep_revisions`
+        cutover.yaml:8:9: unknown key `colour`; expected one of `service_id`, `rootdir`, `env`, `ssh`, `instances`, `sides`, `strategy`, `load_balancer`, `traffic`, `gates`, `scripts`, `appspec`, `build`, `keep_revisions`
         cutover.yaml:9:25: unknown key `plugn`; expected one of `plugin`, `config`, `timeout`
           hint: did you mean `plugin`?
         ");

@@ -8,6 +8,7 @@ use model::{
     PluginName, Router, Script, SideGroup, SshSettings, Strategy,
 };
 
+use super::build::{self, Build};
 use super::plugin::declared;
 use super::strategy::Kind;
 use super::{gate, instance, sides, ssh, strategy};
@@ -31,6 +32,7 @@ pub(super) static GROUP: Shape = Shape {
         "gates",
         "scripts",
         "appspec",
+        "build",
         "keep_revisions",
     ],
     aliases: &[],
@@ -81,6 +83,8 @@ pub struct Group {
     pub form: Option<BTreeMap<LifecycleEvent, Vec<Script>>>,
     /// The appspec within the package, where it is not one of the usual names.
     pub appspec: Option<String>,
+    /// How the service is built from its sources.
+    pub build: Option<Build>,
     /// Revisions to keep on an instance besides those that a rollback needs.
     pub keep_revisions: u32,
     /// Where the group's name is.
@@ -190,6 +194,9 @@ pub(super) fn parse(
     let appspec = fields
         .get("appspec")
         .and_then(|field| appspec(field, problems));
+    let build = fields
+        .get("build")
+        .and_then(|field| build::parse(field, problems));
     let keep_revisions = fields
         .get("keep_revisions")
         .and_then(|field| field.number(0..=1000, problems));
@@ -214,6 +221,7 @@ pub(super) fn parse(
         router,
         form,
         appspec,
+        build,
         keep_revisions: keep_revisions
             .and_then(|number| u32::try_from(number).ok())
             .unwrap_or(DEFAULT_KEEP_REVISIONS),

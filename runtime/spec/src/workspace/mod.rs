@@ -4,6 +4,7 @@
 //! caller's, and so is resolving the file's relative paths.
 
 mod batches;
+mod build;
 mod file;
 mod gate;
 mod group;
@@ -14,6 +15,7 @@ mod sides;
 mod ssh;
 mod strategy;
 
+pub use build::Build;
 pub use file::{JournalLocation, UnknownGroup, Workspace, parse};
 pub use group::{Group, UnknownInstance};
 pub use packages::{PackageLimits, Packages};
@@ -23,6 +25,7 @@ pub use plugin::{Access, Directory, Grants, Plugin, Secret, SecretSource};
 #[cfg(test)]
 pub(crate) fn shapes() -> Vec<&'static crate::fields::Shape> {
     vec![
+        &build::BUILD,
         &file::WORKSPACE,
         &file::APPLICATION,
         &group::GROUP,
