@@ -29,6 +29,8 @@ enum Unknown {
     Refused,
     /// It is told of and otherwise ignored.
     Warned,
+    /// Whoever reads the mapping judges it.
+    Kept,
 }
 
 /// A mapping whose keys have been checked.
@@ -58,6 +60,15 @@ impl<'n> Fields<'n> {
         problems: &mut Collector,
     ) -> Option<Self> {
         Self::of(root, shape, Unknown::Warned, problems)
+    }
+
+    /// Takes the root of a file, and leaves it to the reader to judge unknown keys.
+    pub(crate) fn of_open_root(
+        root: &'n Node,
+        shape: &'static Shape,
+        problems: &mut Collector,
+    ) -> Option<Self> {
+        Self::of(root, shape, Unknown::Kept, problems)
     }
 
     fn of(
@@ -95,16 +106,10 @@ impl<'n> Fields<'n> {
             if shape.keys.contains(&key) || shape.aliases.contains(&key) {
                 continue;
             }
-            if unknown == Unknown::Warned {
-                warn_of_unknown(key, *key_at, shape, problems);
-            } else {
-                let message = format!(
-                    "unknown key `{}`; expected one of {}",
-                    excerpt(key),
-                    quoted_list(shape.keys)
-                );
-                problems.error_with_suggestion(*key_at, message, key, shape.keys);
-                misspelt.extend(suggestion(key, shape.keys));
+            match unknown {
+                Unknown::Refused => misspelt.extend(refuse(key, *key_at, shape, problems)),
+                Unknown::Warned => warn_of_unknown(key, *key_at, shape, problems),
+                Unknown::Kept => {}
             }
         }
         Self {
@@ -136,6 +141,41 @@ impl<'n> Fields<'n> {
             }
         }
         field
+    }
+
+    /// The value of a key, even an empty one.
+    pub(crate) fn written(&self, name: &str) -> Option<Field<'n>> {
+        self.entry(name).map(Field::of)
+    }
+
+    /// The keys that the shape does not have.
+    pub(crate) fn others(&self) -> Vec<Field<'n>> {
+        let Shape { keys, aliases, .. } = self.shape;
+        let is_other = |entry: &&Entry| {
+            let key = entry.key.as_str();
+            !keys.contains(&key) && !aliases.contains(&key)
+        };
+        self.entries
+            .iter()
+            .filter(is_other)
+            .map(Field::of)
+            .collect()
+    }
+
+    /// The keys that the shape has.
+    pub(crate) fn keys(&self) -> &'static [&'static str] {
+        self.shape.keys
+    }
+
+    /// Reports a key of [`Self::others`].
+    pub(crate) fn refuse(&mut self, other: Field<'_>, problems: &mut Collector) {
+        let meant = refuse(other.name, other.name_at, self.shape, problems);
+        self.misspelt.extend(meant);
+    }
+
+    /// Takes a key as one that is there under another name and has been reported: it is not missing as well.
+    pub(crate) fn note_misspelt(&mut self, name: &'static str) {
+        self.misspelt.push(name);
     }
 
     /// What a reader makes of a key's value: `Some(None)` where the key is left out, `None` where it is unfit.
@@ -181,6 +221,22 @@ impl<'n> Fields<'n> {
         );
         self.entries.iter().find(|entry| entry.key == name)
     }
+}
+
+/// Reports an unknown key, and answers which one it seems to be.
+fn refuse(
+    key: &str,
+    at: Position,
+    shape: &'static Shape,
+    problems: &mut Collector,
+) -> Option<&'static str> {
+    let message = format!(
+        "unknown key `{}`; expected one of {}",
+        excerpt(key),
+        quoted_list(shape.keys)
+    );
+    problems.error_with_suggestion(at, message, key, shape.keys);
+    suggestion(key, shape.keys)
 }
 
 fn warn_of_unknown(key: &str, at: Position, shape: &Shape, problems: &mut Collector) {
@@ -325,6 +381,23 @@ impl<'n> Field<'n> {
                 _ => format!("a whole number from {least} to {most}"),
             };
             self.mismatch(&expected, problems);
+        }
+        number
+    }
+
+    /// A whole number that may be negative.
+    pub(crate) fn integer(self, problems: &mut Collector) -> Option<i64> {
+        let is_integer = |text: &&str| {
+            let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        let number = self
+            .scalar()
+            .map(|(text, _)| text.trim())
+            .filter(is_integer)
+            .and_then(|text| text.parse().ok());
+        if number.is_none() {
+            self.mismatch("a whole number of 64 bits, such as `3` or `-1`", problems);
         }
         number
     }
@@ -478,6 +551,15 @@ impl<'n> Field<'n> {
         problems: &mut Collector,
     ) -> Option<Fields<'n>> {
         self.mapping(shape, Unknown::Warned, problems)
+    }
+
+    /// A mapping in which the author of the value may have keys of their own.
+    pub(crate) fn open_fields(
+        self,
+        shape: &'static Shape,
+        problems: &mut Collector,
+    ) -> Option<Fields<'n>> {
+        self.mapping(shape, Unknown::Kept, problems)
     }
 
     fn mapping(

@@ -125,6 +125,8 @@ pub struct Parsed<T> {
 #[derive(Debug)]
 pub(crate) struct Collector {
     file: PathBuf,
+    /// What the messages are about, in front of each.
+    subject: Option<String>,
     problems: Vec<Problem>,
     failed: bool,
     omitted: usize,
@@ -134,10 +136,16 @@ impl Collector {
     pub(crate) fn new(file: &Path) -> Self {
         Self {
             file: file.to_owned(),
+            subject: None,
             problems: Vec::new(),
             failed: false,
             omitted: 0,
         }
+    }
+
+    /// Puts what they are about in front of the messages that follow.
+    pub(crate) fn about(&mut self, subject: Option<String>) {
+        self.subject = subject;
     }
 
     /// Whether an error has been reported.
@@ -226,6 +234,10 @@ impl Collector {
             return;
         }
         let Position { line, column } = at;
+        let message = match &self.subject {
+            Some(subject) => format!("{subject}: {message}"),
+            None => message,
+        };
         self.problems.push(Problem {
             file: self.file.clone(),
             line,

@@ -450,6 +450,8 @@ fn syntax_error(text: &str, at: Position, info: &str) -> Stop {
         Some("indent with spaces, not with tabs")
     } else if info.contains("simple key expect") {
         Some("put a space after the `:` of a key")
+    } else if info.contains("must be followed by a valid YAML whitespace") {
+        Some("put a space after the `:` of a key, not a tab")
     } else if info.contains("mapping values are not allowed") {
         Some("put a value that contains `: ` or ends in `:` in quotes, for example \"local:\"")
     } else {
