@@ -86,6 +86,11 @@ pub(crate) enum Command {
     /// Deploy a package to a group
     #[command(disable_version_flag = true)]
     Deploy(Deploy),
+    /// Carry out a release plan: many services, in the order of their priorities
+    ///
+    /// Everything is fetched, built and checked before anything changes on any instance. A higher priority goes first, equal
+    /// ones go together, and the first service that fails ends the release once those that have begun are done.
+    Run(Run),
     /// Try a package on this machine, without a workspace
     ///
     /// Takes one instance through the workflow that a profile names, with everything that it keeps below --rootdir: the
@@ -202,6 +207,19 @@ pub(crate) struct Deploy {
     /// Why, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(crate) comment: String,
+    /// Print what would happen, and change nothing on any instance
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Release plan, a YAML file
+    #[arg(value_name = "PLAN")]
+    pub(crate) plan: PathBuf,
+    /// Why, for the history [default: the plan's comment]
+    #[arg(long)]
+    pub(crate) comment: Option<String>,
     /// Print what would happen, and change nothing on any instance
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -354,9 +372,9 @@ impl From<FileExistsBehavior> for OnExisting {
 
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
-    /// Group to take back, APPLICATION/GROUP
-    #[arg(value_parser = parse_group)]
-    pub(crate) group: GroupRef,
+    /// Group to take back, APPLICATION/GROUP, or a release, or the beginning of its id
+    #[arg(value_name = "GROUP|RELEASE", value_parser = parse_taken_back)]
+    pub(crate) of: TakenBack,
     /// Version to return to [default: what each instance had before the latest deployment]
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     pub(crate) to: Option<Version>,
@@ -371,6 +389,22 @@ pub(crate) struct Rollback {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+}
+
+/// What a rollback is of.
+#[derive(Debug, Clone)]
+pub(crate) enum TakenBack {
+    Group(GroupRef),
+    /// The beginning of its id.
+    Release(String),
+}
+
+fn parse_taken_back(text: &str) -> Result<TakenBack, String> {
+    if text.contains('/') {
+        parse_group(text).map(TakenBack::Group)
+    } else {
+        Ok(TakenBack::Release(text.to_owned()))
+    }
 }
 
 #[derive(Debug, Args)]

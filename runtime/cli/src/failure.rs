@@ -232,6 +232,18 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
         PlanError::Return(ReturnError::OtherSide { deployment, .. }) => {
             format!("deploy it once more: cutover redeploy {deployment}")
         }
+        PlanError::NotOver { release, .. } => {
+            format!("end it first: cutover stop {release}")
+        }
+        PlanError::NothingToUndo { release } => {
+            format!("see what it did: cutover report {release}")
+        }
+        PlanError::Superseded { group, .. } => {
+            format!("take back what came later first: cutover rollback {group}")
+        }
+        PlanError::NothingInstalled { group } => {
+            format!("deploy something first: cutover deploy {group} --package URI")
+        }
         PlanError::NothingToRollBack { group } => {
             format!("see what it has had: cutover history {group}")
         }

@@ -62,6 +62,7 @@ async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
             Ok(())
         }
         Command::Deploy(deploy) => commands::deploy::run(ui, config, deploy).await,
+        Command::Run(run) => commands::run::run(ui, config, run).await,
         Command::Local(local) => commands::local::run(ui, local).await,
         Command::Rollback(rollback) => commands::rollback::run(ui, config, rollback).await,
         Command::Promote(id) => commands::order::promote(ui, config, &id).await,

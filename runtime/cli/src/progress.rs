@@ -5,11 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anstream::adapter::strip_str;
-use conductor::Observer;
+use conductor::{Observer, Place};
 use engine::State;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use model::{DeploymentId, Fact, InstanceId, LifecycleEvent, Record};
-use report::{Line, Tone, lines, target_width};
+use model::{DeploymentId, Fact, LifecycleEvent, Record, Scope};
+use report::{Line, Tone, lines, service_prefix, target_width};
 
 use crate::ui::Ui;
 
@@ -33,10 +33,12 @@ pub(crate) struct Progress {
 struct Lines {
     /// The column that targets are padded to.
     width: usize,
+    /// What lines call the instances of each deployment, where a release has several: the name in front of theirs.
+    prefixes: HashMap<DeploymentId, String>,
     /// Output of hooks that is not a whole line yet.
-    partial: HashMap<InstanceId, Vec<u8>>,
+    partial: HashMap<Place, Vec<u8>>,
     /// What each instance in flight waits for. A step leaves it when it ends.
-    waits: HashMap<InstanceId, Wait>,
+    waits: HashMap<Place, Wait>,
     /// What each deployment waits for: the switch of its traffic, or a gate.
     holds: HashMap<DeploymentId, Held>,
 }
@@ -52,6 +54,13 @@ struct Wait {
     since: Instant,
     what: String,
     is_told: bool,
+}
+
+impl Lines {
+    fn name_of(&self, place: &Place) -> String {
+        let prefix = self.prefixes.get(&place.deployment);
+        format!("{}{}", prefix.map_or("", String::as_str), place.instance)
+    }
 }
 
 impl Progress {
@@ -81,18 +90,22 @@ impl Progress {
         }
         let mut lines = self.lines();
         let width = lines.width;
-        for (instance, wait) in &mut lines.waits {
+        let mut long = Vec::new();
+        for (place, wait) in &mut lines.waits {
             if !wait.is_told && wait.since.elapsed() >= LONG_WAIT {
                 wait.is_told = true;
-                let line = Line {
-                    tone: Tone::Attention,
-                    verb: "waiting",
-                    target: format!("{instance} {}", wait.event),
-                    detail: format!("for {}", wait.what),
-                    took: None,
-                };
-                self.print(&line, width);
+                long.push((place.clone(), wait.event, format!("for {}", wait.what)));
             }
+        }
+        for (place, event, detail) in long {
+            let line = Line {
+                tone: Tone::Attention,
+                verb: "waiting",
+                target: format!("{} {event}", lines.name_of(&place)),
+                detail,
+                took: None,
+            };
+            self.print(&line, width);
         }
         for (deployment, held) in &mut lines.holds {
             if !held.is_told && held.since.elapsed() >= LONG_WAIT {
@@ -130,12 +143,13 @@ impl Progress {
 
     /// Shows records, live or replayed.
     pub(crate) fn show(&self, state: &State, records: &[Record]) {
-        let few = state
-            .deployments
-            .last()
-            .is_none_or(|deployment| deployment.instances.len() <= FEW_INSTANCES);
+        let instances = state.deployments.iter().map(|one| one.instances.len());
+        let few = match state.release.scope {
+            Scope::Service => instances.last().is_none_or(|many| many <= FEW_INSTANCES),
+            Scope::Plan => instances.sum::<usize>() <= FEW_INSTANCES,
+        };
         for record in records {
-            let width = self.note(record);
+            let width = self.note(state, record);
             let is_step = matches!(
                 record.fact,
                 Fact::StepEnded { .. } | Fact::StepSkipped { .. }
@@ -157,27 +171,53 @@ impl Progress {
     }
 
     /// Takes from a record what later lines depend on, and tells the width of targets.
-    fn note(&self, record: &Record) -> usize {
+    fn note(&self, state: &State, record: &Record) -> usize {
         let mut lines = self.lines();
         match &record.fact {
-            Fact::DeploymentOpened(plan) => lines.width = target_width(plan),
+            Fact::DeploymentOpened(plan) => {
+                let prefix = service_prefix(state, plan);
+                let width = target_width(plan) + prefix.chars().count();
+                lines.width = match state.release.scope {
+                    Scope::Service => width,
+                    Scope::Plan => width.max(lines.width),
+                };
+                lines.prefixes.insert(plan.id.clone(), prefix);
+            }
             Fact::StepEnded {
-                instance, event, ..
+                deployment,
+                instance,
+                event,
+                ..
             } => {
-                lines.waits.remove(instance);
-                let (rest, width) = (lines.partial.remove(instance), lines.width);
+                let place = Place {
+                    deployment: deployment.clone(),
+                    instance: instance.clone(),
+                };
+                lines.waits.remove(&place);
+                let (rest, width) = (lines.partial.remove(&place), lines.width);
+                let name = lines.name_of(&place);
                 drop(lines);
                 if let Some(rest) = rest.filter(|rest| !rest.is_empty()) {
-                    self.print_output(instance, event.name(), &rest, width);
+                    self.print_output(&name, event.name(), &rest, width);
                 }
                 return width;
             }
             Fact::SwitchEnded { deployment, .. } => {
                 lines.holds.remove(deployment);
-                let (rest, width) = (std::mem::take(&mut lines.partial), lines.width);
+                let is_its = |place: &Place| place.deployment == *deployment;
+                let partial = std::mem::take(&mut lines.partial);
+                let (ended, others) = partial.into_iter().partition(|(place, _)| is_its(place));
+                lines.partial = others;
+                let ended: HashMap<Place, Vec<u8>> = ended;
+                let names: Vec<_> = ended
+                    .into_iter()
+                    .filter(|(_, rest)| !rest.is_empty())
+                    .map(|(place, rest)| (lines.name_of(&place), rest))
+                    .collect();
+                let width = lines.width;
                 drop(lines);
-                for (instance, rest) in rest.iter().filter(|(_, rest)| !rest.is_empty()) {
-                    self.print_output(instance, "SwitchTraffic", rest, width);
+                for (name, rest) in names {
+                    self.print_output(&name, "SwitchTraffic", &rest, width);
                 }
                 return width;
             }
@@ -189,12 +229,12 @@ impl Progress {
         lines.width
     }
 
-    fn print_output(&self, instance: &InstanceId, stage: &str, bytes: &[u8], width: usize) {
+    fn print_output(&self, name: &str, stage: &str, bytes: &[u8], width: usize) {
         let text = String::from_utf8_lossy(bytes);
         let line = Line {
             tone: Tone::Dim,
             verb: "output",
-            target: format!("{instance} {stage}"),
+            target: format!("{name} {stage}"),
             detail: strip_str(text.trim_end()).to_string(),
             took: None,
         };
@@ -214,13 +254,13 @@ impl Observer for Progress {
         self.show(state, records);
     }
 
-    fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str) {
+    fn waiting(&self, place: &Place, event: LifecycleEvent, what: &str) {
         if let Some(bars) = &self.bars {
-            bars.message(instance, format!("{event}: waiting for {what}"));
+            bars.message(place, format!("{event}: waiting for {what}"));
             return;
         }
         let mut lines = self.lines();
-        let wait = lines.waits.entry(instance.clone()).or_insert_with(|| Wait {
+        let wait = lines.waits.entry(place.clone()).or_insert_with(|| Wait {
             event,
             since: Instant::now(),
             what: String::new(),
@@ -231,7 +271,7 @@ impl Observer for Progress {
 
     fn holding(&self, deployment: &DeploymentId, what: &str) {
         if let Some(bars) = &self.bars {
-            bars.hold(what);
+            bars.hold(deployment, what);
             return;
         }
         let mut lines = self.lines();
@@ -246,13 +286,14 @@ impl Observer for Progress {
         what.clone_into(&mut held.what);
     }
 
-    fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]) {
+    fn output(&self, place: &Place, stage: &'static str, bytes: &[u8]) {
         if !self.ui.verbose {
             return;
         }
         let mut lines = self.lines();
         let width = lines.width;
-        let rest = lines.partial.entry(instance.clone()).or_default();
+        let name = lines.name_of(place);
+        let rest = lines.partial.entry(place.clone()).or_default();
         rest.extend_from_slice(bytes);
         let mut whole = Vec::new();
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -264,12 +305,12 @@ impl Observer for Progress {
         }
         drop(lines);
         for bytes in whole {
-            self.print_output(instance, stage, &bytes, width);
+            self.print_output(&name, stage, &bytes, width);
         }
     }
 }
 
-/// One bar for the deployment, one for its batch, and one for each instance in flight.
+/// One bar for each deployment that has begun, one for its batch, and one for each instance in flight.
 #[derive(Default)]
 struct Bars {
     multi: MultiProgress,
@@ -278,9 +319,13 @@ struct Bars {
 
 #[derive(Default)]
 struct Shown {
-    deployment: Option<ProgressBar>,
-    batch: Option<ProgressBar>,
-    instances: HashMap<InstanceId, ProgressBar>,
+    deployments: HashMap<DeploymentId, DeploymentBars>,
+    instances: HashMap<Place, ProgressBar>,
+}
+
+struct DeploymentBars {
+    whole: ProgressBar,
+    batch: ProgressBar,
 }
 
 impl Bars {
@@ -290,10 +335,10 @@ impl Bars {
     }
 
     /// Says beside the deployment's bar what it waits for.
-    fn hold(&self, what: &str) {
+    fn hold(&self, deployment: &DeploymentId, what: &str) {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bar) = &shown.deployment {
-            bar.set_message(if what.is_empty() {
+        if let Some(bars) = shown.deployments.get(deployment) {
+            bars.whole.set_message(if what.is_empty() {
                 String::new()
             } else {
                 format!("waiting for {what}")
@@ -302,29 +347,31 @@ impl Bars {
     }
 
     fn update(&self, state: &State, record: &Record) {
-        if let Fact::SwitchEnded { .. } | Fact::HoldClosed { .. } = &record.fact {
-            self.hold("");
+        if let Fact::SwitchEnded { deployment, .. } | Fact::HoldClosed { deployment, .. } =
+            &record.fact
+        {
+            self.hold(deployment, "");
         }
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         match &record.fact {
             Fact::DeploymentOpened(plan) => {
-                let bar = self.multi.add(ProgressBar::new(plan.targets.len() as u64));
+                let whole = self.multi.add(ProgressBar::new(plan.targets.len() as u64));
                 if let Ok(style) = ProgressStyle::with_template(
                     "{prefix:>11} [{bar:30}] {pos}/{len} instances  {elapsed}  {msg}",
                 ) {
-                    bar.set_style(style.progress_chars("=> "));
+                    whole.set_style(style.progress_chars("=> "));
                 }
-                bar.set_prefix(plan.group.to_string());
-                bar.enable_steady_tick(Duration::from_millis(250));
+                whole.set_prefix(plan.group.to_string());
+                whole.enable_steady_tick(Duration::from_millis(250));
                 let batch = self.multi.add(ProgressBar::no_length());
                 if let Ok(style) =
                     ProgressStyle::with_template("{prefix:>11} [{bar:30}] {pos}/{len} instances")
                 {
                     batch.set_style(style.progress_chars("=> "));
                 }
-                show_batch(&batch, plan, bar.position());
-                shown.deployment = Some(bar);
-                shown.batch = Some(batch);
+                show_batch(&batch, plan, whole.position());
+                let bars = DeploymentBars { whole, batch };
+                shown.deployments.insert(plan.id.clone(), bars);
             }
             Fact::StepStarted {
                 deployment,
@@ -332,20 +379,24 @@ impl Bars {
                 event,
                 ..
             } => {
-                if shown.instances.len() >= MOST_BARS && !shown.instances.contains_key(instance) {
+                let place = Place {
+                    deployment: deployment.clone(),
+                    instance: instance.clone(),
+                };
+                if shown.instances.len() >= MOST_BARS && !shown.instances.contains_key(&place) {
                     return;
                 }
                 let Some(plan) = state.find(deployment).map(|deployment| &deployment.plan) else {
                     return;
                 };
-                let bar = shown.instances.entry(instance.clone()).or_insert_with(|| {
+                let bar = shown.instances.entry(place).or_insert_with(|| {
                     let bar = self.multi.add(ProgressBar::new(plan.sequence.len() as u64));
                     if let Ok(style) =
                         ProgressStyle::with_template("{prefix:>11} [{bar:30}] {msg}  {elapsed}")
                     {
                         bar.set_style(style.progress_chars("=> "));
                     }
-                    bar.set_prefix(instance.to_string());
+                    bar.set_prefix(format!("{}{instance}", service_prefix(state, plan)));
                     bar.enable_steady_tick(Duration::from_millis(250));
                     bar
                 });
@@ -362,22 +413,24 @@ impl Bars {
                 deployment,
                 ..
             } => {
-                if let Some(bar) = shown.instances.remove(instance) {
+                let place = Place {
+                    deployment: deployment.clone(),
+                    instance: instance.clone(),
+                };
+                if let Some(bar) = shown.instances.remove(&place) {
                     bar.finish_and_clear();
                 }
-                if let Some(bar) = &shown.deployment {
-                    bar.inc(1);
-                    if let (Some(batch), Some(state)) = (&shown.batch, state.find(deployment)) {
-                        show_batch(batch, &state.plan, bar.position());
+                if let Some(bars) = shown.deployments.get(deployment) {
+                    bars.whole.inc(1);
+                    if let Some(state) = state.find(deployment) {
+                        show_batch(&bars.batch, &state.plan, bars.whole.position());
                     }
                 }
             }
-            Fact::DeploymentEnded { .. } => {
-                for bar in [shown.batch.take(), shown.deployment.take()]
-                    .into_iter()
-                    .flatten()
-                {
-                    bar.finish_and_clear();
+            Fact::DeploymentEnded { deployment, .. } => {
+                if let Some(bars) = shown.deployments.remove(deployment) {
+                    bars.batch.finish_and_clear();
+                    bars.whole.finish_and_clear();
                 }
             }
             Fact::ReleaseOpened(_)
@@ -395,9 +448,9 @@ impl Bars {
         }
     }
 
-    fn message(&self, instance: &InstanceId, message: String) {
+    fn message(&self, place: &Place, message: String) {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(bar) = shown.instances.get(instance) {
+        if let Some(bar) = shown.instances.get(place) {
             bar.set_message(message);
         }
     }

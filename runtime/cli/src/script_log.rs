@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use conductor::Observer;
+use conductor::{Observer, Place};
 use engine::State;
-use model::{InstanceId, LifecycleEvent, Record};
+use model::{LifecycleEvent, Record};
 
 use crate::progress::Progress;
 
@@ -61,17 +61,17 @@ impl Observer for ScriptLog {
         self.progress.records(state, records);
     }
 
-    fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str) {
-        self.progress.waiting(instance, event, what);
+    fn waiting(&self, place: &Place, event: LifecycleEvent, what: &str) {
+        self.progress.waiting(place, event, what);
     }
 
-    fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]) {
+    fn output(&self, place: &Place, stage: &'static str, bytes: &[u8]) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         // It is a copy: the attempt's own log is on the instance.
         if let Err(error) = self.write(&mut written, stage, bytes) {
             tracing::warn!(path = %self.path.display(), %error, "cannot keep what a script printed");
         }
         drop(written);
-        self.progress.output(instance, stage, bytes);
+        self.progress.output(place, stage, bytes);
     }
 }

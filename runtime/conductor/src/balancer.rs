@@ -15,7 +15,7 @@ use crate::drive::now;
 use crate::perform::failed;
 use crate::plan::chain;
 use crate::pool::overlaid;
-use crate::{Conductor, Observer};
+use crate::{Conductor, Observer, Place};
 
 /// The balancer of a group, as a plugin reaches it.
 pub(crate) struct Balancer<'a> {
@@ -212,8 +212,11 @@ impl Exchange<'_> {
                 Next::Failed { reason } => return Err(reason),
                 Next::Call { after, call: next } => {
                     if !after.is_zero() {
-                        let instance = &self.action.target.instance.id;
-                        observer.waiting(instance, self.action.event, &operation.waiting_for());
+                        let place = Place {
+                            deployment: self.action.deployment.id.clone(),
+                            instance: self.action.target.instance.id.clone(),
+                        };
+                        observer.waiting(&place, self.action.event, &operation.waiting_for());
                         tokio::time::sleep(after).await;
                     }
                     call = next;

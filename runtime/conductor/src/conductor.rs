@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use engine::{Engine, Input, Refusal, State};
 use journal::{Journal, OpenError, OrderId, Owner, Tenure};
-use model::{Fact, Order, Record, ReleaseId};
+use model::{Deployment, Fact, Order, Record, Release, ReleaseId};
 use spec::workspace::Workspace;
 
 use crate::balancer::Turns;
@@ -15,6 +15,7 @@ use crate::logs::Logs;
 use crate::packages::Packages;
 use crate::plan::{PlanError, Planned};
 use crate::plugins::Plugins;
+use crate::release_plan::PlannedRun;
 
 /// Drives releases. Cheap to clone; clones are one and the same conductor.
 #[derive(Clone)]
@@ -87,14 +88,30 @@ impl Conductor {
     /// # Errors
     /// [`PlanError::Busy`] when another release holds the group, [`PlanError::Outdated`] when one did since.
     pub fn open(&self, planned: Planned) -> Result<Running, PlanError> {
+        self.open_all(planned.release, vec![planned.deployment])
+    }
+
+    /// As [`Conductor::open`], for all services of a plan: it takes all of their groups, or none.
+    ///
+    /// # Errors
+    /// As [`Conductor::open`].
+    pub fn open_run(&self, planned: PlannedRun) -> Result<Running, PlanError> {
+        self.open_all(planned.release, planned.deployments)
+    }
+
+    fn open_all(
+        &self,
+        release: Release,
+        deployments: Vec<Deployment>,
+    ) -> Result<Running, PlanError> {
         let at = now();
-        let group = planned.deployment.group.clone();
-        let facts = [
-            Fact::ReleaseOpened(planned.release),
-            Fact::DeploymentOpened(Arc::new(planned.deployment)),
-        ];
-        let records = facts
-            .into_iter()
+        let groups: Vec<_> = deployments
+            .iter()
+            .map(|deployment| deployment.group.clone())
+            .collect();
+        let opened = deployments.into_iter().map(Arc::new);
+        let records = std::iter::once(Fact::ReleaseOpened(release))
+            .chain(opened.map(Fact::DeploymentOpened))
             .zip(0..)
             .map(|(fact, seq)| Record { seq, at, fact })
             .collect::<Vec<_>>();
@@ -102,7 +119,7 @@ impl Conductor {
         let owner = Owner::current().map_err(PlanError::Owner)?;
         let tenure = self
             .journal
-            .open_release(records, &[group], &owner)
+            .open_release(records, &groups, &owner)
             .map_err(|error| match error {
                 OpenError::Busy { group, holder } => PlanError::Busy { group, holder },
                 OpenError::Exists { release } => PlanError::Exists { release },

@@ -24,16 +24,23 @@ const RENEWAL: Duration = Duration::from_secs(10);
 /// The shortest wait for a time, so that one that has passed and waits for something else cannot keep the loop busy.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
+/// An instance in a deployment: groups may give their instances the same names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub deployment: DeploymentId,
+    pub instance: InstanceId,
+}
+
 /// Sees what happens, as it happens. Its methods are called from the loop: they must not block.
 pub trait Observer: Send + Sync + 'static {
     /// Records that have become durable, with the state after them.
     fn records(&self, state: &State, records: &[Record]);
     /// A step waits for something outside.
-    fn waiting(&self, instance: &InstanceId, event: LifecycleEvent, what: &str);
+    fn waiting(&self, place: &Place, event: LifecycleEvent, what: &str);
     /// A deployment waits for something outside: the traffic's switch, or a gate.
     fn holding(&self, _deployment: &DeploymentId, _what: &str) {}
     /// A script printed something at this stage: a lifecycle event, or `SwitchTraffic`.
-    fn output(&self, instance: &InstanceId, stage: &'static str, bytes: &[u8]);
+    fn output(&self, place: &Place, stage: &'static str, bytes: &[u8]);
 }
 
 /// Observes nothing.
@@ -42,8 +49,8 @@ pub struct Silent;
 
 impl Observer for Silent {
     fn records(&self, _: &State, _: &[Record]) {}
-    fn waiting(&self, _: &InstanceId, _: LifecycleEvent, _: &str) {}
-    fn output(&self, _: &InstanceId, _: &'static str, _: &[u8]) {}
+    fn waiting(&self, _: &Place, _: LifecycleEvent, _: &str) {}
+    fn output(&self, _: &Place, _: &'static str, _: &[u8]) {}
 }
 
 /// What the process that drives a release may ask of it. Orders come through the journal.

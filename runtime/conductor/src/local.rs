@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::Traffic;
 use model::{
     Balancer, Deployment, DeploymentId, GroupRef, LifecycleEvent, OnExisting, Package, Retire,
-    Revision, Router, StopFailures, Strategy, Target,
+    Revision, Router, Scope, StopFailures, Strategy, Target,
 };
 
 use crate::Conductor;
@@ -119,7 +119,7 @@ impl Conductor {
     pub async fn plan_local(&self, request: LocalRequest) -> Result<Planned, PlanError> {
         let group = self.workspace.group(&request.group)?;
         self.check_free(&group.reference)?;
-        let release = self.new_release(String::new())?;
+        let release = self.new_release(String::new(), Scope::Service)?;
         let id = match request.deployment {
             Some(deployment) => self.unused(deployment)?,
             None => DeploymentId::nth(&release.id, 1),

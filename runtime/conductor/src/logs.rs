@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{DeploymentId, InstanceId, LifecycleEvent};
 
-use crate::Observer;
+use crate::{Observer, Place};
 
 /// The folder of all logs: `DEPLOYMENT/INSTANCE/EVENT.ATTEMPT.log`.
 #[derive(Debug, Clone)]
@@ -106,7 +106,7 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 pub(crate) struct Sink {
     path: PathBuf,
     position: Mutex<Position>,
-    instance: InstanceId,
+    place: Place,
     stage: &'static str,
     observer: Arc<dyn Observer>,
 }
@@ -119,7 +119,7 @@ struct Position {
 impl Sink {
     pub(crate) fn new(
         path: PathBuf,
-        instance: InstanceId,
+        place: Place,
         stage: &'static str,
         observer: Arc<dyn Observer>,
     ) -> Self {
@@ -127,7 +127,7 @@ impl Sink {
         Self {
             path,
             position: Mutex::new(Position { offset, file: None }),
-            instance,
+            place,
             stage,
             observer,
         }
@@ -177,13 +177,13 @@ impl fleet::LogSink for Sink {
             tracing::warn!(path = %self.path.display(), %error, "cannot keep a hook's output");
         }
         position.offset = offset.max(position.offset) + bytes.len() as u64;
-        self.observer.output(&self.instance, self.stage, bytes);
+        self.observer.output(&self.place, self.stage, bytes);
     }
 
     fn waiting(&self, what: &str) {
         // A switch of traffic is not a lifecycle event, and waits for nothing on an instance.
         if let Some(event) = LifecycleEvent::from_name(self.stage) {
-            self.observer.waiting(&self.instance, event, what);
+            self.observer.waiting(&self.place, event, what);
         }
     }
 }
@@ -196,10 +196,13 @@ mod tests {
     use crate::Silent;
 
     fn sink(path: &Path) -> Sink {
-        let instance = InstanceId::parse("web-1").unwrap();
+        let place = Place {
+            deployment: DeploymentId::parse("r-1").unwrap(),
+            instance: InstanceId::parse("web-1").unwrap(),
+        };
         Sink::new(
             path.to_owned(),
-            instance,
+            place,
             LifecycleEvent::Install.name(),
             Arc::new(Silent),
         )

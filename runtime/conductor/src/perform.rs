@@ -14,7 +14,7 @@ use model::{
 
 use crate::environment::{SWITCH_TRAFFIC, cache_folder, cache_folder_of, of_hook, of_switch};
 use crate::logs::Sink;
-use crate::{Conductor, Observer, balancer, gate, router};
+use crate::{Conductor, Observer, Place, balancer, gate, router};
 
 /// Carries out the actions of one release.
 pub(crate) struct Performer {
@@ -115,7 +115,8 @@ impl Performer {
             SWITCH_TRAFFIC,
             action.attempt,
         );
-        self.run_on(&target.instance, attempt, work, path, SWITCH_TRAFFIC, None)
+        let sink = self.sink(&action.deployment, &target.instance, path, SWITCH_TRAFFIC);
+        self.run_on(&target.instance, attempt, work, sink, None)
             .await
     }
 
@@ -170,8 +171,23 @@ impl Performer {
             action.attempt,
         );
         let next = self.next(action);
-        self.run_on(instance, attempt, work, path, action.event.name(), next)
-            .await
+        let sink = self.sink(&action.deployment, instance, path, action.event.name());
+        self.run_on(instance, attempt, work, sink, next).await
+    }
+
+    /// Where an attempt's output goes. `stage` says under which name it is shown.
+    fn sink(
+        &self,
+        deployment: &Deployment,
+        instance: &Instance,
+        log: PathBuf,
+        stage: &'static str,
+    ) -> Arc<Sink> {
+        let place = Place {
+            deployment: deployment.id.clone(),
+            instance: instance.id.clone(),
+        };
+        Arc::new(Sink::new(log, place, stage, self.observer.clone()))
     }
 
     /// The hook that comes after an action, if one does: its instance may make ready for it while the action lasts.
@@ -193,22 +209,15 @@ impl Performer {
         })
     }
 
-    /// Has an instance's agent carry an attempt out. `stage` says under which name its output is shown.
+    /// Has an instance's agent carry an attempt out.
     async fn run_on(
         &self,
         instance: &Instance,
         attempt: AttemptId,
         work: fleet::Work,
-        log: PathBuf,
-        stage: &'static str,
+        sink: Arc<Sink>,
         next: Option<fleet::Next>,
     ) -> Ending {
-        let sink = Arc::new(Sink::new(
-            log,
-            instance.id.clone(),
-            stage,
-            self.observer.clone(),
-        ));
         let command = fleet::Command {
             attempt,
             rootdir: instance.rootdir.clone(),

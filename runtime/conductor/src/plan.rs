@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::Traffic;
+use engine::{DeploymentState, Traffic};
 use journal::{Holder, Owner};
 use model::{
-    Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, Release, ReleaseId,
-    ReleaseStatus, Revision, Scope, StopFailures, Target, Version,
+    Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, PluginName,
+    Release, ReleaseId, ReleaseStatus, Revision, Scope, StopFailures, Target, Version,
 };
 use plugin_host::CallError;
 use spec::Problems;
@@ -110,6 +110,28 @@ pub enum PlanError {
     },
     #[error("deployment `{deployment}` exists already")]
     DeploymentTaken { deployment: DeploymentId },
+    #[error("release {release} is {status}; it can be taken back when it is over")]
+    NotOver {
+        release: ReleaseId,
+        status: ReleaseStatus,
+    },
+    #[error("release {release} did nothing that could be taken back")]
+    NothingToUndo { release: ReleaseId },
+    #[error("{group} has changed since deployment {deployment}{}", after(latest.as_ref()))]
+    Superseded {
+        group: GroupRef,
+        deployment: DeploymentId,
+        /// What a rollback of the group would take back.
+        latest: Option<DeploymentId>,
+    },
+    #[error("nothing is installed on any instance of {group} that is meant")]
+    NothingInstalled { group: GroupRef },
+    #[error("ask plugin `{plugin}` about the kind of deployment `{kind}`")]
+    Kind {
+        plugin: PluginName,
+        kind: String,
+        source: Box<CallError>,
+    },
     #[error("{group} has no deployment to roll back")]
     NothingToRollBack { group: GroupRef },
     #[error(
@@ -157,6 +179,12 @@ fn owner_of(holder: &Holder) -> String {
     }
 }
 
+fn after(latest: Option<&DeploymentId>) -> String {
+    latest.map_or_else(String::new, |latest| {
+        format!(": the latest is deployment {latest}")
+    })
+}
+
 /// An error with its causes, on one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -173,23 +201,40 @@ impl Conductor {
         let group = self.workspace.group(&request.group)?;
         self.check_free(&group.reference)?;
         let mut warnings = Vec::new();
-        let chosen = request.choices.of(group)?;
         self.tell_excluded(group, &request.choices, &mut warnings)?;
+        let release = self.new_release(request.comment.clone(), Scope::Service)?;
+        let id = DeploymentId::nth(&release.id, 1);
+        let deployment = self.deploy_to(group, id, request, &mut warnings).await?;
+        Ok(Planned {
+            release,
+            deployment,
+            warnings,
+        })
+    }
+
+    /// The deployment of a package to a group, under this id.
+    pub(crate) async fn deploy_to(
+        &self,
+        group: &Group,
+        id: DeploymentId,
+        request: DeployRequest,
+        warnings: &mut Vec<String>,
+    ) -> Result<Deployment, PlanError> {
+        let chosen = request.choices.of(group)?;
         let group = &*chosen;
         let seen = self
-            .look(group, request.choices.live.as_ref(), &mut warnings)
+            .look(group, request.choices.live.as_ref(), warnings)
             .await?;
-        let release = self.new_release(request.comment)?;
         let reference = absolute(&request.package);
-        let source = self.resolve(release.id.as_str(), &reference).await?;
+        let source = self.resolve(id.as_str(), &reference).await?;
         let fetched = self
             .fetch(&source, request.digest.clone(), group.appspec.clone())
             .await?;
         warnings.extend(fetched.warnings);
         let stored = fetched.stored;
-        let appspec = read_appspec(&request.package, &stored.tree, group, &mut warnings)?;
+        let appspec = read_appspec(&request.package, &stored.tree, group, warnings)?;
         let package = Package {
-            deployment: DeploymentId::nth(&release.id, 1),
+            deployment: id,
             revision: Revision {
                 version: self.version(group, request.version, source.version)?,
                 source: source.pinned,
@@ -202,13 +247,8 @@ impl Conductor {
             excluded: request.choices.exclude,
             ..self.deployment_of(group, package)?
         };
-        self.arrange(group, seen, &mut deployment, &mut warnings)
-            .await?;
-        Ok(Planned {
-            release,
-            deployment,
-            warnings,
-        })
+        self.arrange(group, seen, &mut deployment, warnings).await?;
+        Ok(deployment)
     }
 
     /// The deployment of a package that has been fetched and checked, to all instances of a group.
@@ -280,24 +320,44 @@ impl Conductor {
             return self.plan_return(group, version, &request).await;
         }
         let mut warnings = Vec::new();
-        let plugins = preflight::balancer(&self.plugins, group, &mut warnings).await?;
-        let release = self.new_release(request.comment)?;
-        let installed = self.journal.installed(&group.reference)?;
-        let latest = self.latest_deployment(&group.reference)?;
         let nothing = || PlanError::NothingToRollBack {
             group: group.reference.clone(),
         };
+        let latest = self.latest_deployment(&group.reference)?;
         let (of, state) = latest.ok_or_else(nothing)?;
-        for instance in engine::rollback::without_earlier_version(&state) {
+        let release = self.new_release(request.comment, Scope::Service)?;
+        let id = DeploymentId::nth(&release.id, 1);
+        let deployment = self.take_back(group, id, of, &state, &mut warnings).await?;
+        Ok(Planned {
+            release,
+            deployment: Deployment {
+                stop_failures: request.stop_failures,
+                ..deployment
+            },
+            warnings,
+        })
+    }
+
+    /// The deployment that takes another one back, under this id.
+    pub(crate) async fn take_back(
+        &self,
+        group: &Group,
+        id: DeploymentId,
+        of: DeploymentId,
+        state: &DeploymentState,
+        warnings: &mut Vec<String>,
+    ) -> Result<Deployment, PlanError> {
+        let plugins = preflight::balancer(&self.plugins, group, warnings).await?;
+        let installed = self.journal.installed(&group.reference)?;
+        for instance in engine::rollback::without_earlier_version(state) {
             warnings.push(format!(
                 "{instance} has no version before {}: it stays as it is",
                 state.plan.revision.version
             ));
         }
-        let id = DeploymentId::nth(&release.id, 1);
         let now_installed =
             |instance: &InstanceId, _: &Target, _: bool| installed.get(instance).cloned();
-        let planned = engine::rollback::plan(&state, id, now_installed);
+        let planned = engine::rollback::plan(state, id, now_installed);
         let mut deployment = planned.ok_or(PlanError::NoEarlierVersion { deployment: of })?;
         let keys: Vec<_> = deployment
             .targets
@@ -308,15 +368,10 @@ impl Conductor {
             self.add_package(&mut deployment.packages, &key)?;
         }
         deployment.plugins = plugins;
-        deployment.stop_failures = request.stop_failures;
-        self.look_back(group, &state.plan, &mut deployment, &mut warnings)
+        self.look_back(group, &state.plan, &mut deployment, warnings)
             .await?;
-        self.check_kept(&deployment, &mut warnings).await?;
-        Ok(Planned {
-            release,
-            deployment,
-            warnings,
-        })
+        self.check_kept(&deployment, warnings).await?;
+        Ok(deployment)
     }
 
     pub(crate) fn check_free(&self, group: &GroupRef) -> Result<(), PlanError> {
@@ -329,7 +384,7 @@ impl Conductor {
         }
     }
 
-    pub(crate) fn new_release(&self, comment: String) -> Result<Release, PlanError> {
+    pub(crate) fn new_release(&self, comment: String, scope: Scope) -> Result<Release, PlanError> {
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut bytes = [0; 10];
         getrandom::fill(&mut bytes).map_err(PlanError::Random)?;
@@ -343,7 +398,7 @@ impl Conductor {
             id,
             comment,
             operator: self.operator.clone(),
-            scope: Scope::Service,
+            scope,
         })
     }
 

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::{Digest, PluginName};
-use plugin_host::{DirectoryGrant, Grants, Host, Mismatch, Plugin, Provides, Secret, Secrets};
+use plugin_host::{
+    CallError, DirectoryGrant, Grants, Host, Mismatch, Plugin, Provides, Secret, Secrets,
+};
 use spec::lock::{Entry, Lock};
 use spec::workspace::{self, SecretSource, Workspace};
 
@@ -18,6 +20,9 @@ const FIRST_PARTY_SOURCES: [(&str, &str); 3] = [
     ("http", "http-package"),
     ("https", "http-package"),
 ];
+
+/// The first-party plugin that provides the kinds of deployment which no plugin of the workspace does.
+const FIRST_PARTY_KINDS: &str = "ews-kinds";
 
 /// A plugin that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +79,11 @@ pub enum PluginError {
     WriteLock { path: PathBuf, source: io::Error },
     #[error("no plugin serves packages of scheme `{scheme}:`")]
     NoSource { scheme: String },
+    #[error("ask plugin `{name}` for its kinds of deployment")]
+    Kinds {
+        name: PluginName,
+        source: Box<CallError>,
+    },
 }
 
 fn listed(paths: &[PathBuf]) -> String {
@@ -82,6 +92,14 @@ fn listed(paths: &[PathBuf]) -> String {
         .map(|path| format!("`{}`", path.display()))
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// A kind of deployment.
+#[derive(Clone)]
+pub struct Kind {
+    pub plugin: Arc<Plugin>,
+    /// JSON Schema of a plan item's own keys.
+    pub item_schema: String,
 }
 
 /// The plugins of a workspace.
@@ -127,9 +145,10 @@ impl Plugins {
                 self.grants_of(plugin),
                 self.secrets_of(plugin)?,
             ),
-            None if FIRST_PARTY_SOURCES
-                .iter()
-                .any(|(_, source)| *source == name.as_str()) =>
+            None if name.as_str() == FIRST_PARTY_KINDS
+                || FIRST_PARTY_SOURCES
+                    .iter()
+                    .any(|(_, source)| *source == name.as_str()) =>
             {
                 (name.to_string(), Grants::default(), Secrets::default())
             }
@@ -174,6 +193,36 @@ impl Plugins {
         let name =
             PluginName::parse(name).unwrap_or_else(|error| unreachable!("a name of ours: {error}"));
         self.get(&name).await
+    }
+
+    /// The kinds of deployment that release plans may name, each with the plugin that provides it: the first of the
+    /// workspace's that does, else the first-party one.
+    ///
+    /// # Errors
+    /// What [`Plugins::get`] says of a plugin, and [`PluginError::Kinds`] of one that cannot tell its kinds.
+    pub async fn kinds(&self) -> Result<BTreeMap<String, Kind>, PluginError> {
+        let first_party = PluginName::parse(FIRST_PARTY_KINDS)
+            .unwrap_or_else(|error| unreachable!("a name of ours: {error}"));
+        let mut kinds = BTreeMap::new();
+        for name in self.names().chain([&first_party]) {
+            let plugin = self.get(name).await?;
+            if !plugin.provides().deployment_kind {
+                continue;
+            }
+            let offered = plugin.kinds().await.map_err(|source| PluginError::Kinds {
+                name: name.clone(),
+                source: Box::new(source),
+            })?;
+            for description in offered {
+                kinds
+                    .entry(description.name.clone())
+                    .or_insert_with(|| Kind {
+                        plugin: plugin.clone(),
+                        item_schema: description.item_schema,
+                    });
+            }
+        }
+        Ok(kinds)
     }
 
     /// The configuration of a package source, a JSON document.

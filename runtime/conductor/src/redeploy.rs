@@ -1,6 +1,8 @@
 //! Planning a deployment after the template of an old one.
 
-use model::{DeploymentId, Direction, Package, ReleaseStatus, Revision, StopFailures, Version};
+use model::{
+    DeploymentId, Direction, Package, ReleaseStatus, Revision, Scope, StopFailures, Version,
+};
 
 use crate::Conductor;
 use crate::appspec::read_appspec;
@@ -102,7 +104,7 @@ impl Conductor {
         } else {
             request.comment
         };
-        let release = self.new_release(comment)?;
+        let release = self.new_release(comment, Scope::Service)?;
         let stored = self.stored(&group.reference, &package).await?;
         let Revision { source, digest, .. } = package.revision.clone();
         let appspec = read_appspec(&source, &stored.tree, group, &mut warnings)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use engine::State;
 use model::{
-    Deployment, DeploymentId, Direction, InstanceId, InstanceOutcome, ReleaseId, StopFailures,
-    Version,
+    Deployment, DeploymentId, Direction, InstanceId, InstanceOutcome, ReleaseId, Scope,
+    StopFailures, Version,
 };
 use spec::workspace::Group;
 
@@ -187,7 +187,7 @@ impl Conductor {
         } else {
             request.comment
         };
-        let release = self.new_release(comment)?;
+        let release = self.new_release(comment, Scope::Service)?;
         let mut planned = Deployment {
             id: DeploymentId::nth(&release.id, 1),
             kind: "RETRY".to_owned(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use engine::{DeploymentState, State, Traffic};
 use model::{
-    Deployment, DeploymentId, Direction, GroupRef, InstanceId, OnFailure, Package, Strategy,
+    Deployment, DeploymentId, Direction, GroupRef, InstanceId, OnFailure, Package, Scope, Strategy,
     Target, Version,
 };
 use spec::workspace::Group;
@@ -187,7 +187,7 @@ impl Conductor {
         let original = self.journal.deployment(&of)?.ok_or_else(missing)?;
         self.tell_taken_back(group, &key, &mut warnings)?;
         let plugins = preflight::balancer(&self.plugins, group, &mut warnings).await?;
-        let release = self.new_release(request.comment.clone())?;
+        let release = self.new_release(request.comment.clone(), Scope::Service)?;
         let mut packages = BTreeMap::from([(key, package.clone())]);
         for outgoing in targets.iter().filter_map(|target| target.outgoing.as_ref()) {
             self.add_package(&mut packages, outgoing)?;

@@ -173,7 +173,7 @@ impl Conductor {
 
     /// Notes which instances get no traffic. A balancer that does not answer says nothing of them, and has been warned
     /// about.
-    async fn find_down(&self, deployment: &mut Deployment, warnings: &mut Vec<String>) {
+    pub(crate) async fn find_down(&self, deployment: &mut Deployment, warnings: &mut Vec<String>) {
         let context = context(&deployment.group);
         match pool::down(&self.plugins, deployment, &context).await {
             Ok(down) => {

@@ -9,6 +9,6 @@ mod table;
 mod text;
 
 pub use document::{Deployment, Document, Instance, Revision, Step, Switch, rfc3339, short_time};
-pub use line::{Line, Tone, count, duration, lines, target_width};
+pub use line::{Line, Tone, count, duration, lines, service_prefix, target_width};
 pub use table::{Table, duration as column_duration};
 pub use text::{mixed_phrases, moves, render, summary};

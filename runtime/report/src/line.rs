@@ -5,7 +5,7 @@ use std::time::Duration;
 use engine::State;
 use model::{
     Capacity, Decision, Deployment, DeploymentId, Direction, Ending, Fact, GateCheck, Hold,
-    InstanceOutcome, Order, Record, ReleaseStatus, Verdict,
+    InstanceId, InstanceOutcome, Order, Record, ReleaseStatus, Scope, Verdict,
 };
 
 /// A progress line, without its colours.
@@ -60,6 +60,29 @@ pub fn target_width(plan: &Deployment) -> usize {
     (instance + 1 + event).max(plan.group.to_string().chars().count())
 }
 
+/// What stands in front of an instance's name in a release of several services: `web/`, or `shop/web/` where several
+/// applications have a group of that name.
+#[must_use]
+pub fn service_prefix(state: &State, plan: &Deployment) -> String {
+    let group = &plan.group;
+    let is_shared = state.deployments.iter().any(|other| {
+        let other = &other.plan.group;
+        other.group == group.group && other.application != group.application
+    });
+    match state.release.scope {
+        Scope::Service => String::new(),
+        Scope::Plan if is_shared => format!("{group}/"),
+        Scope::Plan => format!("{}/", group.group),
+    }
+}
+
+/// An instance as lines call it.
+fn name_of(state: &State, deployment: &DeploymentId, instance: &InstanceId) -> String {
+    let plan = state.find(deployment).map(|deployment| &deployment.plan);
+    let prefix = plan.map(|plan| service_prefix(state, plan));
+    format!("{}{instance}", prefix.unwrap_or_default())
+}
+
 fn line(tone: Tone, verb: &'static str, target: impl ToString, detail: impl Into<String>) -> Line {
     Line {
         tone,
@@ -74,11 +97,11 @@ fn line(tone: Tone, verb: &'static str, target: impl ToString, detail: impl Into
 #[must_use]
 pub fn lines(state: &State, record: &Record) -> Vec<Line> {
     match &record.fact {
-        Fact::ReleaseOpened(_)
-        | Fact::StepStarted { .. }
-        | Fact::SwitchStarted { .. }
-        | Fact::ReleaseEnded { .. } => Vec::new(),
-        Fact::DeploymentOpened(plan) => vec![opened(plan)],
+        Fact::StepStarted { .. } => begun(state, record).into_iter().collect(),
+        Fact::ReleaseOpened(_) | Fact::SwitchStarted { .. } | Fact::ReleaseEnded { .. } => {
+            Vec::new()
+        }
+        Fact::DeploymentOpened(plan) => vec![opened(state, plan)],
         Fact::HoldOpened {
             deployment,
             hold,
@@ -121,12 +144,12 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
             vec![line(Tone::Attention, "ordered", &state.release.id, detail)]
         }
         Fact::StepSkipped {
+            deployment,
             instance,
             event,
             reason,
-            ..
         } => {
-            let target = format!("{instance} {event}");
+            let target = format!("{} {event}", name_of(state, deployment, instance));
             vec![line(Tone::Dim, "skipped", target, reason.as_str())]
         }
         Fact::StepEnded { .. } => step_ended(state, record).into_iter().collect(),
@@ -218,12 +241,48 @@ fn hold_closed(state: &State, deployment: &DeploymentId, decision: &Decision) ->
     Some(line(tone, verb, &plan.group, detail))
 }
 
-fn opened(plan: &Deployment) -> Line {
-    let verb = match plan.direction {
-        Direction::Deploy => "deploying",
-        Direction::Operate => "operating",
-        Direction::Rollback { .. } => "returning",
-        Direction::Retire { .. } => "retiring",
+fn verb_of_plan(plan: &Deployment) -> &'static str {
+    match (&plan.direction, plan.kind.as_str()) {
+        (Direction::Deploy, _) => "deploying",
+        (Direction::Operate, "START") => "starting",
+        (Direction::Operate, "STOP") => "stopping",
+        (Direction::Operate, "RESTART") => "restarting",
+        (Direction::Operate, _) => "operating",
+        (Direction::Rollback { .. }, _) => "returning",
+        (Direction::Retire { .. }, _) => "retiring",
+    }
+}
+
+/// Tells that the turn of a plan's service has come, at the first step of its first instance.
+fn begun(state: &State, record: &Record) -> Option<Line> {
+    let Fact::StepStarted {
+        deployment,
+        instance,
+        event,
+        attempt: 1,
+    } = &record.fact
+    else {
+        return None;
+    };
+    let deployment = state.find(deployment)?;
+    let plan = &deployment.plan;
+    let first = deployment.instances.first()?.steps.iter();
+    let is_first = plan.targets.first()?.instance.id == *instance
+        && first
+            .filter(|step| step.attempt > 0)
+            .map(|step| step.event)
+            .next()
+            == Some(*event);
+    (state.release.scope == Scope::Plan && is_first).then(|| {
+        let detail = format!("{} ({})", plan.revision.version, plan.kind);
+        line(Tone::Plain, verb_of_plan(plan), &plan.group, detail)
+    })
+}
+
+fn opened(state: &State, plan: &Deployment) -> Line {
+    let verb = match state.release.scope {
+        Scope::Service => verb_of_plan(plan),
+        Scope::Plan => "planned",
     };
     let many = match plan.targets.len() {
         1 => "1 instance".to_owned(),
@@ -234,8 +293,19 @@ fn opened(plan: &Deployment) -> Line {
         }
         many => format!("{many} instances, {} at a time", plan.concurrency()),
     };
-    let detail = format!("{} to {many}  ({})", plan.revision.version, plan.id);
-    line(Tone::Plain, verb, &plan.group, detail)
+    let what = match state.release.scope {
+        Scope::Service => plan.revision.version.to_string(),
+        Scope::Plan => format!(
+            "priority {}: {} {}",
+            plan.priority, plan.kind, plan.revision.version
+        ),
+    };
+    line(
+        Tone::Plain,
+        verb,
+        &plan.group,
+        format!("{what} to {many}  ({})", plan.id),
+    )
 }
 
 fn step_ended(state: &State, record: &Record) -> Option<Line> {
@@ -249,9 +319,10 @@ fn step_ended(state: &State, record: &Record) -> Option<Line> {
     else {
         return None;
     };
+    let name = name_of(state, deployment, instance);
     let target = match attempt {
-        1 => format!("{instance} {event}"),
-        _ => format!("{instance} {event} (attempt {attempt})"),
+        1 => format!("{name} {event}"),
+        _ => format!("{name} {event} (attempt {attempt})"),
     };
     let line = match ending {
         Ending::Succeeded { note, .. } => {
@@ -313,9 +384,10 @@ fn instance_ended(state: &State, record: &Record) -> Option<Line> {
         return None;
     };
     let reason = reason.as_deref().unwrap_or_default();
+    let name = name_of(state, deployment, instance);
     Some(match outcome {
-        InstanceOutcome::Succeeded => line(Tone::Done, "finished", instance, ""),
-        InstanceOutcome::Skipped => line(Tone::Attention, "left out", instance, reason),
+        InstanceOutcome::Succeeded => line(Tone::Done, "finished", name, ""),
+        InstanceOutcome::Skipped => line(Tone::Attention, "left out", name, reason),
         InstanceOutcome::Failed | InstanceOutcome::Unreachable => {
             // The step's own line has told why.
             let step = state.find(deployment).and_then(|deployment| {
@@ -326,7 +398,7 @@ fn instance_ended(state: &State, record: &Record) -> Option<Line> {
                     .then(|| format!("at {}", last.event))
             });
             let detail = step.unwrap_or_else(|| reason.to_owned());
-            line(Tone::Failed, "gave up", instance, detail)
+            line(Tone::Failed, "gave up", name, detail)
         }
     })
 }
@@ -344,7 +416,15 @@ fn deployment_ended(state: &State, record: &Record) -> Option<Line> {
     let version = &state.plan.revision.version;
     let (tone, verb) = match (status, &state.plan.direction) {
         (ReleaseStatus::Succeeded, Direction::Deploy) => (Tone::Done, "deployed"),
-        (ReleaseStatus::Succeeded, Direction::Operate) => (Tone::Done, "done"),
+        (ReleaseStatus::Succeeded, Direction::Operate) => {
+            let verb = match state.plan.kind.as_str() {
+                "START" => "started",
+                "STOP" => "stopped",
+                "RESTART" => "restarted",
+                _ => "done",
+            };
+            (Tone::Done, verb)
+        }
         (ReleaseStatus::Succeeded, Direction::Rollback { .. }) => (Tone::Done, "returned"),
         (ReleaseStatus::Succeeded, Direction::Retire { .. }) => (Tone::Done, "retired"),
         (ReleaseStatus::Failed, _) => (Tone::Failed, "failed"),

@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use conductor::{Choices, Conductor, DeployRequest, Observer, Options, Plugins};
+use conductor::{Choices, Conductor, DeployRequest, Observer, Options, Place, Plugins};
 use engine::State;
-use model::{Fact, InstanceId, LifecycleEvent, Record, ReleaseStatus, StopFailures, Version};
+use model::{Fact, LifecycleEvent, Record, ReleaseStatus, StopFailures, Version};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -62,9 +62,9 @@ impl Observer for Mortal {
         }
     }
 
-    fn waiting(&self, _: &InstanceId, _: LifecycleEvent, _: &str) {}
+    fn waiting(&self, _: &Place, _: LifecycleEvent, _: &str) {}
 
-    fn output(&self, _: &InstanceId, _: &'static str, _: &[u8]) {}
+    fn output(&self, _: &Place, _: &'static str, _: &[u8]) {}
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conductor::{Conductor, DeployRequest, Planned};
-use model::PluginName;
+use model::{Deployment, PluginName, Release};
 use report::Document;
 
 use crate::args::{Deploy, Output};
@@ -67,11 +67,20 @@ pub(crate) fn show_plan(
 
 /// What a plan comes to.
 pub(crate) fn document(conductor: &Conductor, planned: &Planned) -> Document {
+    let deployment = Arc::new(planned.deployment.clone());
+    document_of(conductor, &planned.release, &[deployment])
+}
+
+/// What a release of these deployments comes to, with what their plugins are granted.
+pub(crate) fn document_of(
+    conductor: &Conductor,
+    release: &Release,
+    deployments: &[Arc<Deployment>],
+) -> Document {
+    let plugins = deployments
+        .iter()
+        .flat_map(|deployment| deployment.plugins.keys());
     let granted = |name: &PluginName| (name.to_string(), conductor.plugins().granted(name));
-    let grants: BTreeMap<_, _> = planned.deployment.plugins.keys().map(granted).collect();
-    Document::planned(
-        &planned.release,
-        &[Arc::new(planned.deployment.clone())],
-        grants,
-    )
+    let grants: BTreeMap<_, _> = plugins.map(granted).collect();
+    Document::planned(release, deployments, grants)
 }

@@ -199,6 +199,7 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
             instances: vec![instance],
             sides: Vec::new(),
             strategy: Strategy::Rolling,
+            is_bounded: true,
             batching: Batching::Window(Amount::Count(1)),
             wait_between: Duration::ZERO,
             spread_by: None,

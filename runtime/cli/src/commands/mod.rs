@@ -21,6 +21,7 @@ pub(crate) mod redeploy;
 pub(crate) mod resume;
 pub(crate) mod retry;
 pub(crate) mod rollback;
+pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod show;
 pub(crate) mod stop;

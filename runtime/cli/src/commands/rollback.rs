@@ -3,25 +3,32 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use conductor::{Conductor, RollbackRequest};
+use conductor::{Conductor, InverseRequest, RollbackRequest};
 use model::{
     Direction, GroupRef, Order, ReleaseId, ReleaseStatus, StopFailures, Strategy, Version,
 };
 
-use crate::args::Rollback;
+use crate::args::{Rollback, TakenBack};
 use crate::commands::follow::Follower;
 use crate::commands::order::Given;
-use crate::commands::{deploy, drive, order};
+use crate::commands::{deploy, drive, order, run};
 use crate::failure::{Failure, Kind};
 use crate::progress::Progress;
 use crate::ui::Ui;
-use crate::workspace;
+use crate::workspace::{self, Opened};
 
 pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
     let conductor = workspace::conductor(&opened)?;
+    let group = match &arguments.of {
+        TakenBack::Group(group) => group.clone(),
+        TakenBack::Release(id) => {
+            let release = conductor.journal().find(id)?.release;
+            return undo(ui, &opened, &conductor, release, &arguments).await;
+        }
+    };
     let request = RollbackRequest {
-        group: arguments.group,
+        group,
         to: arguments.to,
         stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
@@ -52,6 +59,38 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
         confirm(ui, &question)?;
     }
     drive::to_the_end(ui, conductor.open(planned)?).await
+}
+
+/// Takes a whole release back, in the opposite order.
+async fn undo(
+    ui: Ui,
+    opened: &Opened,
+    conductor: &Conductor,
+    release: ReleaseId,
+    arguments: &Rollback,
+) -> Result<(), Failure> {
+    if arguments.to.is_some() {
+        let text = "a release is taken back to what each instance had before it";
+        return Err(Failure::new(Kind::Usage, text).hint("leave --to out"));
+    }
+    let request = InverseRequest {
+        release: release.clone(),
+        stop_failures: arguments.stop_failures.into(),
+        comment: arguments.comment.clone(),
+    };
+    let planned = conductor.plan_inverse(request).await?;
+    for warning in &planned.warnings {
+        ui.warn(warning);
+    }
+    if arguments.dry_run {
+        return run::show_plan(ui, opened, conductor, &planned);
+    }
+    ui.plan(&report::moves(&run::document(conductor, &planned)));
+    if !arguments.yes {
+        let services = report::count(planned.deployments.len(), "service");
+        confirm(ui, &format!("Take release {release} back, {services}?"))?;
+    }
+    drive::to_the_end(ui, conductor.open_run(planned)?).await
 }
 
 /// Without a terminal the command itself is the answer: a rollback destroys nothing, and scripts need it.

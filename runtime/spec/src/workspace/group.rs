@@ -68,6 +68,8 @@ pub struct Group {
     pub sides: Vec<SideGroup>,
     pub strategy: Strategy,
     pub batching: Batching,
+    /// Whether the file says how many instances go at once.
+    pub is_bounded: bool,
     pub wait_between: Duration,
     /// The label by whose values the instances are interleaved.
     pub spread_by: Option<String>,
@@ -210,6 +212,7 @@ pub(super) fn parse(
         sides: members.sides,
         strategy: settings.strategy,
         batching: settings.batching,
+        is_bounded: settings.is_bounded,
         wait_between: settings.wait_between,
         spread_by: settings.spread_by,
         failure_threshold: settings.failure_threshold,

@@ -88,6 +88,7 @@ impl Kind {
 pub(super) struct Settings {
     pub(super) strategy: Strategy,
     pub(super) batching: Batching,
+    pub(super) is_bounded: bool,
     pub(super) wait_between: Duration,
     pub(super) spread_by: Option<String>,
     pub(super) failure_threshold: Amount,
@@ -101,6 +102,7 @@ impl Default for Settings {
         Self {
             strategy: Strategy::Rolling,
             batching: Batching::Window(Amount::Count(1)),
+            is_bounded: false,
             wait_between: Duration::ZERO,
             spread_by: None,
             failure_threshold: Amount::Count(1),
@@ -165,9 +167,13 @@ pub(super) fn parse(
             (Strategy::Canary { traffic, promote }, canary?)
         }
     };
+    let is_bounded = ["concurrency", "batches"]
+        .iter()
+        .any(|key| fields.get(key).is_some());
     Some(Settings {
         strategy,
         batching,
+        is_bounded,
         wait_between: wait_between?.unwrap_or(Duration::ZERO),
         spread_by: spread_by?,
         failure_threshold: failure_threshold?.unwrap_or(Amount::Count(1)),
