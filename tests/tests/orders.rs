@@ -101,6 +101,9 @@ fn a_pause_waits_until_what_is_in_flight_has_finished() {
     assert_eq!(driven.code(), Some(7));
     let report = site.report_of_newest();
     assert_eq!(report["status"], "PAUSED");
+    assert_eq!(report["orders"][0]["order"], "pause");
+    assert_eq!(report["changes"][0]["status"], "PAUSING");
+    assert_eq!(report["changes"][1]["status"], "PAUSED");
     let outcomes = &report["deployments"][0]["instances"];
     assert_eq!(outcomes[0]["outcome"], "SUCCEEDED");
     assert_eq!(outcomes[1]["steps"], serde_json::json!([]));

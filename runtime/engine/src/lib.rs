@@ -26,5 +26,6 @@ pub use rehearsal::rehearse;
 pub use sequence::{Doing, PlannedStep, Traffic, planned_steps, sequence};
 pub use spread::spread;
 pub use state::{
-    DeploymentState, HoldState, InstanceState, Misfit, Progress, State, StepState, SwitchState,
+    DeploymentState, HoldState, InstanceState, Misfit, OrderState, Progress, State, StepState,
+    SwitchState,
 };

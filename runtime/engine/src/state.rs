@@ -30,7 +30,19 @@ pub struct State {
     /// How far what goes on is carried, where whoever paused or stopped the release said so.
     pub winds_down_at: Option<Boundary>,
     pub deployments: Vec<DeploymentState>,
+    /// When which status began, from the second one on.
+    pub changes: Vec<(Timestamp, ReleaseStatus)>,
+    /// What operators ordered.
+    pub orders: Vec<OrderState>,
     pub next_seq: u64,
+}
+
+/// An order that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderState {
+    pub at: Timestamp,
+    pub order: Order,
+    pub operator: String,
 }
 
 /// The state of one deployment.
@@ -294,6 +306,8 @@ impl State {
             ended_at: None,
             winds_down_at: None,
             deployments: Vec::new(),
+            changes: Vec::new(),
+            orders: Vec::new(),
             next_seq: record.seq + 1,
         })
     }
@@ -534,6 +548,11 @@ impl State {
                 self.deployment(deployment).map_err(misfit)?.down = down.clone();
             }
             Fact::Ordered { order, operator } => {
+                self.orders.push(OrderState {
+                    at: record.at,
+                    order: order.clone(),
+                    operator: operator.clone(),
+                });
                 let (to, order) = match order {
                     Order::For { deployment, order } => (Some(deployment), order.as_ref()),
                     order => (None, order),
@@ -558,6 +577,7 @@ impl State {
                 }
             }
             Fact::StatusChanged { status, reason } => {
+                self.changes.push((record.at, *status));
                 if *status == ReleaseStatus::Running {
                     self.winds_down_at = None;
                 }
@@ -566,6 +586,7 @@ impl State {
                 self.ended_at = status.is_terminal().then_some(record.at);
             }
             Fact::ReleaseEnded { status, reason } => {
+                self.changes.push((record.at, *status));
                 self.status = *status;
                 self.reason.clone_from(reason);
                 self.ended_at = Some(record.at);

@@ -12,7 +12,7 @@ use model::{
 };
 use serde::Serialize;
 
-use crate::line::duration;
+use crate::line::{duration, words_of};
 
 /// A release as people and programs read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,7 +31,28 @@ pub struct Document {
     pub waiting_for: Option<String>,
     /// Why it ended, or stands, as it does.
     pub reason: Option<String>,
+    /// When an unfinished release stood as it is told here.
+    pub as_of: Option<String>,
+    /// The statuses that followed the first one, which is `RUNNING`.
+    pub changes: Vec<Change>,
+    /// What operators ordered.
+    pub orders: Vec<Order>,
     pub deployments: Vec<Deployment>,
+}
+
+/// A status that a release came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    pub at: String,
+    pub status: &'static str,
+}
+
+/// What an operator ordered, as it would be typed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Order {
+    pub at: String,
+    pub operator: String,
+    pub order: String,
 }
 
 /// One deployment of a release.
@@ -128,6 +149,8 @@ pub struct Step {
 pub struct Switch {
     /// When it ended, or began where it has not ended; absent in a dry run.
     pub at: Option<String>,
+    pub started_at: Option<String>,
+    pub ended_at: Option<String>,
     /// How many batches are done before it; absent where an operator asked for it.
     pub after_batch: Option<u32>,
     /// As a step's.
@@ -198,12 +221,31 @@ impl Document {
             ended_at: state.ended_at.map(rfc3339),
             waiting_for: waiting_for(state, seen_as, now),
             reason: state.reason.clone(),
+            as_of: state.ended_at.is_none().then(|| rfc3339(now)),
+            changes: state
+                .changes
+                .iter()
+                .map(|(at, status)| Change {
+                    at: rfc3339(*at),
+                    status: status.name(),
+                })
+                .collect(),
+            orders: state
+                .orders
+                .iter()
+                .map(|given| Order {
+                    at: rfc3339(given.at),
+                    operator: given.operator.clone(),
+                    order: words_of(&given.order),
+                })
+                .collect(),
             deployments: state
                 .deployments
                 .iter()
                 .map(|deployment| match turn(state, deployment) {
                     Some(turn) => Deployment {
-                        waiting_for: Some(turn),
+                        // What is over waits for nothing.
+                        waiting_for: state.ended_at.is_none().then_some(turn),
                         ..deployment_of(deployment, "PLANNED")
                     },
                     None => deployment_of(deployment, seen_as.name()),
@@ -241,6 +283,9 @@ impl Document {
             ended_at: None,
             waiting_for: None,
             reason,
+            as_of: None,
+            changes: Vec::new(),
+            orders: Vec::new(),
             deployments,
         };
         for deployment in &mut document.deployments {
@@ -251,6 +296,69 @@ impl Document {
                 .collect();
         }
         document
+    }
+}
+
+impl Deployment {
+    /// `APPLICATION/GROUP`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.application, self.group)
+    }
+
+    /// The status, or `WAITING` where it has not begun in a release that goes on, `NOT STARTED` in one that is over.
+    pub(crate) fn standing(&self, document: &Document) -> &'static str {
+        let has_begun = self.started_at.is_some() || self.ended_at.is_some();
+        match (self.status, &document.ended_at) {
+            _ if document.status == "PLANNED" => "PLANNED",
+            (_, Some(_)) if !has_begun => "NOT STARTED",
+            ("PLANNED", _) => "WAITING",
+            (status, _) => status,
+        }
+    }
+
+    /// The versions that its instances leave, in the order of the instances.
+    pub(crate) fn versions_left(&self) -> Vec<&str> {
+        let mut versions = Vec::new();
+        for instance in &self.instances {
+            let version = instance.from_version.as_deref().unwrap_or("nothing");
+            if !versions.contains(&version) {
+                versions.push(version);
+            }
+        }
+        versions
+    }
+}
+
+impl Step {
+    /// The status, or `UNFINISHED` where nobody is there to tell how it goes on.
+    pub(crate) fn standing(&self, document: &Document) -> &'static str {
+        match (self.status, document.status) {
+            ("RUNNING", "INTERRUPTED") => "UNFINISHED",
+            (status, _) => status,
+        }
+    }
+}
+
+impl Instance {
+    /// The last attempt of anything that was not left out.
+    pub(crate) fn last(&self) -> Option<&Step> {
+        self.steps
+            .iter()
+            .rev()
+            .find(|step| step.status != "SKIPPED")
+    }
+
+    /// The outcome, or how far it is.
+    pub(crate) fn standing(&self, deployment: &Deployment, document: &Document) -> &'static str {
+        let is_over = deployment.ended_at.is_some() || document.ended_at.is_some();
+        match (self.outcome, self.last()) {
+            _ if document.status == "PLANNED" => "PLANNED",
+            (Some(outcome), _) => outcome,
+            (None, Some(_)) if is_over || document.status == "INTERRUPTED" => "UNFINISHED",
+            (None, Some(_)) => "RUNNING",
+            (None, None) if is_over => "NOT STARTED",
+            (None, None) => "WAITING",
+        }
     }
 }
 
@@ -277,6 +385,8 @@ fn planned_deployment(rehearsed: &DeploymentState) -> Deployment {
                 let is_skipped = matches!(switch.progress, engine::Progress::Skipped(_));
                 Switch {
                     at: None,
+                    started_at: None,
+                    ended_at: None,
                     status: if is_skipped { "SKIPPED" } else { "PLANNED" },
                     ..switch_of(switch)
                 }
@@ -450,6 +560,8 @@ fn deployment_of(state: &DeploymentState, seen_as: &'static str) -> Deployment {
 fn switch_of(switch: &SwitchState) -> Switch {
     Switch {
         at: Some(rfc3339(switch.ended_at.unwrap_or(switch.started_at))),
+        started_at: Some(rfc3339(switch.started_at)),
+        ended_at: switch.ended_at.map(rfc3339),
         after_batch: switch
             .stage
             .map(|stage| stage.boundary)

@@ -4,11 +4,17 @@
 //! business. Deliberately absent: the terminal, I/O, and any second account of what happened besides the fold.
 
 mod document;
+pub mod html;
 mod line;
+mod scale;
 mod table;
 mod text;
+mod view;
 
-pub use document::{Deployment, Document, Instance, Revision, Step, Switch, rfc3339, short_time};
+pub use document::{
+    Change, Deployment, Document, Evidence, Hold, Instance, Order, Revision, Step, Switch, rfc3339,
+    short_time,
+};
 pub use line::{Line, Tone, count, duration, lines, service_prefix, target_width};
 pub use table::{Table, duration as column_duration};
 pub use text::{mixed_phrases, moves, render, summary};

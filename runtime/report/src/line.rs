@@ -455,7 +455,7 @@ pub fn count(number: usize, thing: &str) -> String {
 }
 
 /// An order as it would be typed, with what was said about it.
-fn words_of(order: &Order) -> String {
+pub(crate) fn words_of(order: &Order) -> String {
     let more = match order {
         Order::For { deployment, order } => {
             return format!("{} for {deployment}", words_of(order));

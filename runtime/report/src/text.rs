@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::document::{Deployment, Document, Instance, Step};
+use crate::scale::{Scale, Span};
 use crate::table::Table;
+use crate::view::{View, time};
 
 /// The longest note that stands in a table; a longer one goes below its row.
 const NOTE_WIDTH: usize = 72;
+/// How many characters the time of a release has.
+const TIMELINE_WIDTH: usize = 40;
 /// The longest line of a note below its row.
 const LINE_WIDTH: usize = 96;
 
@@ -15,6 +19,7 @@ const LINE_WIDTH: usize = 96;
 #[must_use]
 pub fn render(document: &Document) -> String {
     let mut text = head(document);
+    text.push_str(&services(document));
     for deployment in &document.deployments {
         text.push('\n');
         text.push_str(&deployment_head(document, deployment));
@@ -30,6 +35,7 @@ pub fn render(document: &Document) -> String {
 #[must_use]
 pub fn summary(document: &Document) -> String {
     let mut text = head(document);
+    text.push_str(&services(document));
     for deployment in &document.deployments {
         text.push('\n');
         text.push_str(&deployment_head(document, deployment));
@@ -37,16 +43,8 @@ pub fn summary(document: &Document) -> String {
         let mut table = Table::new(["INSTANCE", "OUTCOME", "FROM", "TO", "LAST EVENT", "NOTE"]);
         let mut notes = Notes::default();
         for instance in &deployment.instances {
-            let last = instance
-                .steps
-                .iter()
-                .rev()
-                .find(|step| step.status != "SKIPPED");
-            let outcome = match (instance.outcome, last) {
-                (Some(outcome), _) => outcome,
-                (None, Some(_)) => "RUNNING",
-                (None, None) => "WAITING",
-            };
+            let last = instance.last();
+            let outcome = instance.standing(deployment, document);
             table.row([
                 instance.id.clone(),
                 outcome.to_owned(),
@@ -82,6 +80,49 @@ fn head(document: &Document) -> String {
     text
 }
 
+/// The services of a release that has several, each with its time in that of the release.
+fn services(document: &Document) -> String {
+    if document.deployments.len() < 2 {
+        return String::new();
+    }
+    let view = View::of(document);
+    let mut table = Table::new([
+        "SERVICE", "KIND", "PRIORITY", "STATUS", "STARTED", "TOOK", "TIMELINE",
+    ]);
+    for deployment in &document.deployments {
+        let span = view.deployment(deployment);
+        let started_at = deployment.started_at.as_deref().map(time);
+        let timeline = match (span, &view.scale, &deployment.waiting_for) {
+            (Some(span), Some(scale), _) => timeline(scale, span, deployment),
+            (_, _, Some(waiting_for)) => format!("waits for {waiting_for}"),
+            _ => String::new(),
+        };
+        table.row([
+            deployment.name(),
+            deployment.kind.clone(),
+            deployment.priority.to_string(),
+            deployment.standing(document).to_owned(),
+            started_at.unwrap_or_default(),
+            span.map_or_else(String::new, Span::took),
+            timeline,
+        ]);
+    }
+    format!("\n{table}")
+}
+
+/// A span in the time of its release: `..====>` of what has not ended.
+fn timeline(scale: &Scale, span: Span, deployment: &Deployment) -> String {
+    let cell = |percent: f64| (percent / 100.0 * TIMELINE_WIDTH as f64).floor() as usize;
+    let start = cell(scale.percent(span.start)).min(TIMELINE_WIDTH - 1);
+    let end = cell(scale.percent(span.end)).clamp(start + 1, TIMELINE_WIDTH);
+    let mut cells = vec!['.'; TIMELINE_WIDTH];
+    cells[start..end].fill('=');
+    if deployment.ended_at.is_none() {
+        cells[end - 1] = '>';
+    }
+    cells.into_iter().collect()
+}
+
 fn is_planned(document: &Document) -> bool {
     document.status == "PLANNED"
 }
@@ -94,9 +135,9 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
         strategy,
         direction,
         revision,
-        status,
         ..
     } = deployment;
+    let status = deployment.standing(document);
     let mut text = format!(
         "{application}/{group}  {direction} {}  {strategy}  {status}",
         revision.version
@@ -108,6 +149,13 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {name:<11}{value}");
     };
+    if let Some(service_id) = deployment.service_id {
+        let Deployment { kind, priority, .. } = deployment;
+        line(
+            "service",
+            &format!("{service_id}  {kind}  priority {priority}"),
+        );
+    }
     line("package", &revision.source);
     line("digest", &revision.digest);
     if deployment.ignore_stop_failures {
@@ -129,11 +177,19 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
     for stop in stops(deployment) {
         line(stop.0, &stop.1);
     }
-    // A release of one deployment has told its reason.
-    if document.deployments.len() > 1
-        && let Some(reason) = &deployment.reason
-    {
-        line("reason", reason);
+    // A release of one deployment has told its reason and its times.
+    if document.deployments.len() > 1 {
+        let told = [
+            ("reason", &deployment.reason),
+            ("waits for", &deployment.waiting_for),
+            ("started", &deployment.started_at),
+            ("ended", &deployment.ended_at),
+        ];
+        for (name, value) in told {
+            if let Some(value) = value {
+                line(name, value);
+            }
+        }
     }
     for (number, batch) in deployment.batches.iter().enumerate() {
         line(&format!("batch {}", number + 1), &batch.join(" "));
@@ -160,7 +216,7 @@ fn deployment_head(document: &Document, deployment: &Deployment) -> String {
     text
 }
 
-fn split(shares: &BTreeMap<String, u32>) -> String {
+pub(crate) fn split(shares: &BTreeMap<String, u32>) -> String {
     let shares = shares
         .iter()
         .map(|(side, share)| format!("{side} {share}%"));
