@@ -67,6 +67,7 @@ fn prepare_hosts() {
         ("/usr/bin/wrk", "wrk"),
         ("/usr/bin/curl", "curl"),
         ("/usr/bin/prometheus", "prometheus"),
+        ("/usr/bin/chromium", "chromium"),
     ];
     let missing = || {
         let is_missing = |(program, _): &&(&str, &'static str)| !Path::new(program).exists();
@@ -75,7 +76,7 @@ fn prepare_hosts() {
     };
     if !missing().is_empty() && !apt::install(&missing()) {
         eprintln!(
-            "tests over SSH, of gates on a real Prometheus, and comparisons with other programs, will be left out where they need root and {}",
+            "tests over SSH, of gates on a real Prometheus, of pages in Chromium, and comparisons with other programs, will be left out where they need root and {}",
             missing().join(", ")
         );
     }
