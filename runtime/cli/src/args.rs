@@ -146,7 +146,10 @@ pub(crate) enum Command {
     /// Show where a release stands
     Show(Id),
     /// Print the full report of a release
-    Report(Id),
+    ///
+    /// With every service and every step. As a page it has a timeline of them besides, and can be sent to somebody: it
+    /// needs no other file and no network.
+    Report(Report),
     /// Print what the hooks of a release printed
     Logs(Logs),
     /// Follow a release until it ends
@@ -566,6 +569,15 @@ pub(crate) struct Ls {
 pub(crate) struct Id {
     /// Release or deployment, or the beginning of its id
     pub(crate) id: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Release or deployment, or the beginning of its id
+    pub(crate) id: String,
+    /// Write it as an HTML page instead, - for stdout; replaces an older report, and no other file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 
 use args::{Arguments, Command};
 use clap::Parser;
-use commands::show::Detail;
 use failure::{Failure, Kind};
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::filter_fn;
@@ -77,8 +76,8 @@ async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
         Command::Stop(stop) => commands::stop::run(ui, config, &stop).await,
         Command::Delete(delete) => commands::delete::run(ui, config, &delete),
         Command::Ls(ls) => commands::ls::run(ui, config, &ls),
-        Command::Show(id) => commands::show::run(ui, config, &id, Detail::Instances),
-        Command::Report(id) => commands::show::run(ui, config, &id, Detail::Steps),
+        Command::Show(id) => commands::show::run(ui, config, &id),
+        Command::Report(report) => commands::report::run(ui, config, &report),
         Command::Logs(logs) => commands::logs::run(ui, config, &logs),
         Command::Watch(id) => commands::watch::run(ui, config, &id).await,
         Command::History(history) => commands::history::run(ui, config, &history),

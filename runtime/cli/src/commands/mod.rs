@@ -18,6 +18,7 @@ pub(crate) mod order;
 pub(crate) mod pause;
 pub(crate) mod plugin;
 pub(crate) mod redeploy;
+pub(crate) mod report;
 pub(crate) mod resume;
 pub(crate) mod retry;
 pub(crate) mod rollback;

@@ -1,4 +1,4 @@
-//! `cutover show` and `cutover report`.
+//! `cutover show`.
 
 use std::path::Path;
 
@@ -14,32 +14,23 @@ use crate::standing;
 use crate::ui::Ui;
 use crate::workspace::{self, Opened};
 
-/// How much of a release to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Detail {
-    /// One line an instance.
-    Instances,
-    /// Every step.
-    Steps,
-}
-
-pub(crate) fn run(
-    ui: Ui,
-    config: Option<&Path>,
-    arguments: &Id,
-    detail: Detail,
-) -> Result<(), Failure> {
-    let opened = workspace::open(ui, config)?;
-    let journal = workspace::journal(&opened)?;
-    let found = journal.find(&arguments.id)?;
-    let mut document = document(&journal, &found.release)?;
-    add_mixed_versions(&mut document, &opened, &journal, &found.release)?;
-    match (ui.output, detail) {
-        (Output::Json, _) => ui.answer_json(&document),
-        (Output::Text, Detail::Steps) => ui.answer(&report::render(&document)),
-        (Output::Text, Detail::Instances) => ui.answer(&report::summary(&document)),
+pub(crate) fn run(ui: Ui, config: Option<&Path>, arguments: &Id) -> Result<(), Failure> {
+    let document = found(ui, config, &arguments.id)?;
+    match ui.output {
+        Output::Json => ui.answer_json(&document),
+        Output::Text => ui.answer(&report::summary(&document)),
     }
     Ok(())
+}
+
+/// The document of the release that an operator names.
+pub(crate) fn found(ui: Ui, config: Option<&Path>, id: &str) -> Result<Document, Failure> {
+    let opened = workspace::open(ui, config)?;
+    let journal = workspace::journal(&opened)?;
+    let found = journal.find(id)?;
+    let mut document = document(&journal, &found.release)?;
+    add_mixed_versions(&mut document, &opened, &journal, &found.release)?;
+    Ok(document)
 }
 
 /// Says of each group whose latest release this is which instance has which version, where they differ.
