@@ -5,6 +5,37 @@ use serde_json::{Map, Value, json};
 
 /// Where the package of a deployment is.
 const PACKAGE: &str = "httpSrcUri";
+/// The repository that a deployment is built from.
+const REPOSITORY: &str = "compileRepoPath";
+const BRANCH: &str = "compileRepoBranch";
+
+/// What a kind needs besides the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// It goes by what is installed.
+    Nothing,
+    Package,
+    Sources,
+}
+
+impl Needs {
+    fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Nothing => &[],
+            Self::Package => &[PACKAGE],
+            Self::Sources => &[REPOSITORY, BRANCH],
+        }
+    }
+
+    /// Why other keys are idle.
+    fn because(self) -> String {
+        match self {
+            Self::Nothing => "installs nothing".to_owned(),
+            Self::Package => format!("deploys what is at `{PACKAGE}`"),
+            Self::Sources => format!("builds what is in `{REPOSITORY}`"),
+        }
+    }
+}
 
 /// A plan item.
 pub(crate) struct Item {
@@ -26,50 +57,121 @@ impl Item {
         }
     }
 
-    /// The reference of the package that the kind needs.
-    pub(crate) fn package(&self, kind: &str) -> Result<String, Failure> {
-        self.reference(kind)
-            .map_err(|message| Failure::invalid("ews-kinds.package", message))
+    /// The reference of the package that the kind needs, if it needs one.
+    pub(crate) fn reference(&self, kind: &str, needs: Needs) -> Result<Option<String>, Failure> {
+        let value = |key| {
+            self.value(kind, key)
+                .map_err(|message| Failure::invalid("ews-kinds.package", message))
+        };
+        Ok(match needs {
+            Needs::Nothing => None,
+            Needs::Package => Some(value(PACKAGE)?),
+            Needs::Sources => Some(format!("git+{}#{}", value(REPOSITORY)?, value(BRANCH)?)),
+        })
     }
 
     /// Finds what is wrong with the item, and what has no effect.
-    pub(crate) fn check(&self, kind: &str, needs_package: bool) -> Vec<Diagnostic> {
-        let place = format!("/{PACKAGE}");
-        match self.reference(kind) {
-            Err(message) if needs_package => vec![Diagnostic::error(&place, &message)],
-            _ if !needs_package && self.keys.contains_key(PACKAGE) => {
-                vec![Diagnostic::warning(
-                    &place,
-                    &format!("`{PACKAGE}` has no effect: {kind} installs nothing"),
-                )]
+    pub(crate) fn check(&self, kind: &str, needs: Needs) -> Vec<Diagnostic> {
+        let mut found = Vec::new();
+        for key in [PACKAGE, REPOSITORY, BRANCH] {
+            let place = format!("/{key}");
+            if needs.keys().contains(&key) {
+                let value = self.value(kind, key);
+                found.extend(value.err().map(|error| Diagnostic::error(&place, &error)));
+            } else if self.keys.contains_key(key) {
+                let message = format!("`{key}` has no effect: {kind} {}", needs.because());
+                found.push(Diagnostic::warning(&place, &message));
             }
-            _ => Vec::new(),
+        }
+        found
+    }
+
+    /// The value of a key that the kind needs, as it goes into a reference.
+    fn value(&self, kind: &str, key: &str) -> Result<String, String> {
+        match self.keys.get(key) {
+            Some(Value::String(text)) => match key {
+                PACKAGE => package(text),
+                REPOSITORY => repository(text),
+                _ => branch(text),
+            },
+            Some(other) => Err(format!("`{key}` is `{other}`, expected text in quotes")),
+            None => Err(self.missing(kind, key)),
         }
     }
 
-    fn reference(&self, kind: &str) -> Result<String, String> {
-        match self.keys.get(PACKAGE) {
-            Some(Value::String(text)) if has_scheme(text) => Ok(text.clone()),
-            Some(Value::String(text)) => Err(format!(
-                "`{PACKAGE}` is `{text}`, expected a URI such as `https://…`"
-            )),
-            Some(other) => Err(format!(
-                "`{PACKAGE}` is `{other}`, expected a URI in quotes"
-            )),
-            None => Err(
-                match self
-                    .keys
-                    .keys()
-                    .find(|key| key.eq_ignore_ascii_case(PACKAGE))
-                {
-                    Some(key) => format!(
-                        "`{PACKAGE}` is required for {kind}; keys are case-sensitive, this is `{key}`"
-                    ),
-                    None => format!("`{PACKAGE}` is required for {kind}"),
-                },
-            ),
+    fn missing(&self, kind: &str, key: &str) -> String {
+        let mut keys = self.keys.keys();
+        match keys.find(|other| other.eq_ignore_ascii_case(key)) {
+            Some(other) => {
+                format!(
+                    "`{key}` is required for {kind}; keys are case-sensitive, this is `{other}`"
+                )
+            }
+            None => format!("`{key}` is required for {kind}"),
         }
     }
+}
+
+fn package(text: &str) -> Result<String, String> {
+    if has_scheme(text) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{PACKAGE}` is `{text}`, expected a URI such as `https://…`"
+    ))
+}
+
+/// The URL of a repository. A path of this machine becomes one.
+fn repository(text: &str) -> Result<String, String> {
+    const SCHEMES: [&str; 4] = ["https", "http", "ssh", "file"];
+    if text.starts_with('/') {
+        return repository(&format!("file://{text}"));
+    }
+    if text.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
+        return Err(format!("`{REPOSITORY}` has a `#` or a blank in it"));
+    }
+    match text.split_once("://") {
+        Some((_, place)) if has_password(place) => Err(format!(
+            "`{REPOSITORY}` carries a password, which would end up in records and logs"
+        )),
+        Some((scheme, place)) if SCHEMES.contains(&scheme) && !place.is_empty() => {
+            Ok(text.to_owned())
+        }
+        _ => Err(match secure_shell(text) {
+            Some(url) => format!("`{REPOSITORY}` is `{text}`, write `{url}`"),
+            None => format!(
+                "`{REPOSITORY}` is `{text}`, expected a URL that begins with `https://`, `http://`, `ssh://` or `file://`"
+            ),
+        }),
+    }
+}
+
+/// Whether what follows a scheme names a password before the host.
+fn has_password(place: &str) -> bool {
+    let authority = place.split('/').next().unwrap_or_default();
+    authority
+        .rsplit_once('@')
+        .is_some_and(|(user, _)| user.contains(':'))
+}
+
+/// The URL of `USER@HOST:PATH`. Where the path begins is the host's to say, so it is for a person to decide.
+fn secure_shell(text: &str) -> Option<String> {
+    let (place, path) = text.split_once(':')?;
+    let is_place = place.contains('@') && !place.contains('/');
+    let path = path.trim_start_matches('/');
+    (is_place && !path.is_empty()).then(|| format!("ssh://{place}/{path}"))
+}
+
+fn branch(text: &str) -> Result<String, String> {
+    if text.is_empty()
+        || text.starts_with('-')
+        || text.contains(|c: char| c.is_whitespace() || c.is_control())
+    {
+        return Err(format!(
+            "`{BRANCH}` is `{text}`, expected the name of a branch"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// Whether a package source can be chosen for the text.
@@ -84,24 +186,34 @@ fn has_scheme(text: &str) -> bool {
 }
 
 /// The JSON Schema of a kind's own keys.
-pub(crate) fn schema(needs_package: bool) -> String {
-    let schema = if needs_package {
-        json!({
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "type": "object",
-            "required": [PACKAGE],
-            "properties": {
-                PACKAGE: {
-                    "type": "string",
-                    "format": "uri",
-                    "description": "Where the package is. `#sha256=HEX` behind it pins its content."
-                }
-            }
-        })
-    } else {
-        json!({ "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object" })
-    };
+pub(crate) fn schema(needs: Needs) -> String {
+    let properties: Map<String, Value> = needs
+        .keys()
+        .iter()
+        .map(|key| ((*key).to_owned(), property(key)))
+        .collect();
+    let schema = json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "required": needs.keys(),
+        "properties": properties,
+    });
     schema.to_string()
+}
+
+fn property(key: &str) -> Value {
+    match key {
+        PACKAGE => json!({
+            "type": "string",
+            "format": "uri",
+            "description": "Where the package is. `#sha256=HEX` behind it pins its content."
+        }),
+        REPOSITORY => json!({
+            "type": "string",
+            "description": "The Git repository that has the sources, as a URL or an absolute path."
+        }),
+        _ => json!({ "type": "string", "description": "The branch that is built." }),
+    }
 }
 
 #[cfg(test)]
@@ -110,8 +222,8 @@ mod tests {
 
     use super::*;
 
-    fn check(item: &str, needs_package: bool, expected: Option<(Severity, &str)>) {
-        let findings = Item::parse(item).unwrap().check("KIND", needs_package);
+    fn check(item: &str, needs: Needs, expected: Option<(Severity, &str)>) {
+        let findings = Item::parse(item).unwrap().check("KIND", needs);
 
         let found = findings
             .first()
@@ -123,12 +235,12 @@ mod tests {
     fn a_deployment_without_a_package_names_the_key() {
         check(
             "{}",
-            true,
+            Needs::Package,
             Some((Severity::Error, "`httpSrcUri` is required for KIND")),
         );
         check(
             r#"{"httpsrcuri": "http://h/a"}"#,
-            true,
+            Needs::Package,
             Some((
                 Severity::Error,
                 "`httpSrcUri` is required for KIND; keys are case-sensitive, this is `httpsrcuri`",
@@ -136,7 +248,7 @@ mod tests {
         );
         check(
             r#"{"httpSrcUri": "app.zip"}"#,
-            true,
+            Needs::Package,
             Some((
                 Severity::Error,
                 "`httpSrcUri` is `app.zip`, expected a URI such as `https://…`",
@@ -144,26 +256,68 @@ mod tests {
         );
         check(
             r#"{"httpSrcUri": 5}"#,
-            true,
+            Needs::Package,
             Some((
                 Severity::Error,
-                "`httpSrcUri` is `5`, expected a URI in quotes",
+                "`httpSrcUri` is `5`, expected text in quotes",
             )),
         );
-        check(r#"{"httpSrcUri": "http://h/a"}"#, true, None);
+        check(r#"{"httpSrcUri": "http://h/a"}"#, Needs::Package, None);
     }
 
     #[test]
     fn a_package_that_nothing_installs_is_pointed_out() {
         check(
             r#"{"httpSrcUri": "http://h/a"}"#,
-            false,
+            Needs::Nothing,
             Some((
                 Severity::Warning,
                 "`httpSrcUri` has no effect: KIND installs nothing",
             )),
         );
-        check("{}", false, None);
+        check("{}", Needs::Nothing, None);
+    }
+
+    #[test]
+    fn a_build_needs_a_repository_and_a_branch() {
+        let findings = Item::parse(r#"{"httpSrcUri": "http://h/a", "CompileRepoBranch": "main"}"#)
+            .unwrap()
+            .check("KIND", Needs::Sources);
+
+        let found: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.path.as_str(), finding.message.as_str()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (
+                    "/httpSrcUri",
+                    "`httpSrcUri` has no effect: KIND builds what is in `compileRepoPath`"
+                ),
+                ("/compileRepoPath", "`compileRepoPath` is required for KIND"),
+                (
+                    "/compileRepoBranch",
+                    "`compileRepoBranch` is required for KIND; keys are case-sensitive, this is `CompileRepoBranch`"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_repository_is_a_url_without_a_password() {
+        let refused = |path: &str| repository(path).unwrap_err();
+
+        assert_eq!(repository("/srv/a.git").unwrap(), "file:///srv/a.git");
+        for url in ["https://h/a.git", "ssh://git@h:22/a", "file:///srv/a"] {
+            assert_eq!(repository(url).unwrap(), url);
+        }
+        assert!(refused("git@h:a/b.git").contains("write `ssh://git@h/a/b.git`"));
+        assert!(refused("../shop").contains("expected a URL"));
+        assert!(refused("ftp://h/a").contains("expected a URL"));
+        assert!(refused("https://h/a#main").contains('#'));
+        let message = refused("https://me:hunter2@h/a");
+        assert!(message.contains("password") && !message.contains("hunter2"));
     }
 
     #[test]

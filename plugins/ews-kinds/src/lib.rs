@@ -1,4 +1,5 @@
-//! The kinds of deployment that orchestrated release plans know: START, STOP, RESTART and HTTP_UPLOAD_DEPLOY.
+//! The kinds of deployment that orchestrated release plans know: START, STOP, RESTART, HTTP_UPLOAD_DEPLOY and
+//! COMPILE_DEPLOY.
 //!
 //! Each is a recipe of lifecycle events that the host carries out; no step calls the plugin back. What it asks of an
 //! item is in `item`.
@@ -10,7 +11,7 @@ use cutover_plugin_sdk::{
 };
 use serde::Deserialize;
 
-use item::Item;
+use item::{Item, Needs};
 
 struct EwsKinds;
 
@@ -26,14 +27,16 @@ enum Kind {
     Stop,
     Restart,
     HttpUploadDeploy,
+    CompileDeploy,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [
+    const ALL: [Kind; 5] = [
         Self::Start,
         Self::Stop,
         Self::Restart,
         Self::HttpUploadDeploy,
+        Self::CompileDeploy,
     ];
 
     fn from_name(name: &str) -> Result<Self, Failure> {
@@ -56,6 +59,7 @@ impl Kind {
             Self::Stop => "STOP",
             Self::Restart => "RESTART",
             Self::HttpUploadDeploy => "HTTP_UPLOAD_DEPLOY",
+            Self::CompileDeploy => "COMPILE_DEPLOY",
         }
     }
 
@@ -67,6 +71,9 @@ impl Kind {
                 "takes traffic from the installed version, stops and starts it, and lets traffic to it again"
             }
             Self::HttpUploadDeploy => "deploys the package at `httpSrcUri`",
+            Self::CompileDeploy => {
+                "builds the branch `compileRepoBranch` of `compileRepoPath` and deploys the result"
+            }
         }
     }
 
@@ -91,12 +98,16 @@ impl Kind {
             Self::Start => brings_up,
             Self::Stop => takes_down,
             Self::Restart => takes_down || brings_up,
-            Self::HttpUploadDeploy => true,
+            Self::HttpUploadDeploy | Self::CompileDeploy => true,
         }
     }
 
-    fn needs_package(self) -> bool {
-        self == Self::HttpUploadDeploy
+    fn needs(self) -> Needs {
+        match self {
+            Self::Start | Self::Stop | Self::Restart => Needs::Nothing,
+            Self::HttpUploadDeploy => Needs::Package,
+            Self::CompileDeploy => Needs::Sources,
+        }
     }
 }
 
@@ -111,22 +122,21 @@ impl DeploymentKind for EwsKinds {
             .map(|kind| KindDescription {
                 name: kind.name().to_owned(),
                 summary: kind.summary().to_owned(),
-                item_schema: item::schema(kind.needs_package()),
+                item_schema: item::schema(kind.needs()),
             })
             .collect()
     }
 
     fn validate(kind: &str, item: &str) -> Result<Vec<Diagnostic>, Failure> {
         let kind = Kind::from_name(kind)?;
-        Ok(Item::parse(item)?.check(kind.name(), kind.needs_package()))
+        Ok(Item::parse(item)?.check(kind.name(), kind.needs()))
     }
 
     fn plan(kind: &str, item: &str) -> Result<Recipe, Failure> {
         let kind = Kind::from_name(kind)?;
-        let reference = if kind.needs_package() {
-            Some(Item::parse(item)?.package(kind.name())?)
-        } else {
-            None
+        let reference = match kind.needs() {
+            Needs::Nothing => None,
+            needs => Item::parse(item)?.reference(kind.name(), needs)?,
         };
         let steps = Event::ALL
             .into_iter()
@@ -218,6 +228,19 @@ mod tests {
     }
 
     #[test]
+    fn a_build_is_a_reference_to_a_branch() {
+        let check = |path: &str, branch: &str, reference: &str| {
+            let item = format!(
+                r#"{{"serviceId": 111, "deployment": "COMPILE_DEPLOY", "compileRepoPath": "{path}", "compileRepoBranch": "{branch}"}}"#
+            );
+            check("COMPILE_DEPLOY", &item, Some(reference), &Event::ALL);
+        };
+
+        check("https://h/a.git", "main", "git+https://h/a.git#main");
+        check("/srv/a.git", "feature/x", "git+file:///srv/a.git#feature/x");
+    }
+
+    #[test]
     fn the_host_does_its_own_events() {
         let recipe =
             EwsKinds::plan("HTTP_UPLOAD_DEPLOY", r#"{"httpSrcUri": "http://h/a"}"#).unwrap();
@@ -242,7 +265,7 @@ mod tests {
 
     #[test]
     fn another_kind_is_unsupported() {
-        for name in ["COMPILE_DEPLOY", "start", ""] {
+        for name in ["FUNCTION_DEPLOY", "start", ""] {
             let failure = EwsKinds::plan(name, "{}").unwrap_err();
 
             assert_eq!(failure.class, FailureClass::Unsupported, "{name}");
