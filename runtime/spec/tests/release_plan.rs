@@ -286,6 +286,22 @@ fn values_that_do_not_fit_are_refused_at_once() {
 }
 
 #[test]
+fn a_password_is_refused_and_not_repeated() {
+    assert_snapshot!(check_item("serviceId: 1\ndeployment: HTTP_UPLOAD_DEPLOY\nhttpSrcUri: https://me:hunter2@h/a"), @"
+    plan.yaml:4:17: service 1: `httpSrcUri` carries a password
+      hint: leave it out: what a plan says is recorded and reported
+    ");
+    assert_snapshot!(check_item("serviceId: 1\ndeployment: COMPILE_DEPLOY\ncompileRepoPath: https://me:hunter2@h/a b\ncompileRepoBranch: main"), @"
+    plan.yaml:4:22: service 1: `compileRepoPath` carries a password
+      hint: leave it out: what a plan says is recorded and reported
+    ");
+    assert_eq!(
+        check_item("serviceId: 1\ndeployment: HTTP_UPLOAD_DEPLOY\nhttpSrcUri: https://h/a:b@c"),
+        "1 HTTP_UPLOAD_DEPLOY at 0 from https://h/a:b@c\n"
+    );
+}
+
+#[test]
 fn a_service_has_one_item() {
     assert_snapshot!(check("
 deployPlanItems:

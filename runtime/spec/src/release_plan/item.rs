@@ -68,6 +68,7 @@ fn parse(
     }
     let package = match needs {
         Some(Needs::Package | Needs::Own) => fields.optional("httpSrcUri", |field| {
+            without_password(field, problems)?;
             text_without_blanks(field, "a URI", problems)
         }),
         _ => Some(None),
@@ -209,12 +210,27 @@ fn compile(fields: &Fields<'_>, problems: &mut Collector) -> Option<Option<Compi
 
 fn repository<'n>(field: Field<'n>, problems: &mut Collector) -> Option<&'n str> {
     const EXPECTED: &str = "the URL of a Git repository";
+    without_password(field, problems)?;
     let text = text_without_blanks(field, EXPECTED, problems)?;
     if text.starts_with('-') {
         field.mismatch(EXPECTED, problems);
         return None;
     }
     Some(text)
+}
+
+/// Refuses a URL with a password in it: what a plan says is recorded and reported. The text is not repeated.
+fn without_password(field: Field<'_>, problems: &mut Collector) -> Option<()> {
+    let place = field.scalar().and_then(|(text, _)| text.split_once("://"));
+    let authority = place.and_then(|(_, place)| place.split(['/', '?', '#']).next());
+    let user = authority.and_then(|authority| authority.rsplit_once('@'));
+    if user.is_some_and(|(user, _)| user.contains(':')) {
+        let message = format!("`{}` carries a password", field.name);
+        let hint = "leave it out: what a plan says is recorded and reported";
+        problems.error_with_hint(field.at(), message, hint);
+        return None;
+    }
+    Some(())
 }
 
 /// A name that Git takes for a branch.

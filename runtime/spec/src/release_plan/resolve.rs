@@ -23,7 +23,7 @@ impl ReleasePlan {
     /// Finds the group and the instances of each item, in the order of the plan.
     ///
     /// # Errors
-    /// Every item whose service no group is, whose labels no instance carries, or whose group cannot be built.
+    /// Every item whose service no group is, or whose labels no instance carries.
     pub fn resolve(&self, workspace: &Workspace) -> Result<Parsed<Vec<Resolved<'_>>>, Problems> {
         let mut problems = Collector::new(&self.file);
         let resolved: Vec<_> = self
@@ -56,11 +56,11 @@ fn resolve<'p>(
     };
     if Needs::of(&item.kind) == Needs::Sources && group.build.is_none() {
         let message = format!(
-            "`{}` builds the service, and the group `{}` does not say how",
+            "`{}` builds nothing: the group `{}` does not say how, and the sources are the package",
             item.kind, group.reference
         );
         let hint = "write `build: {command: COMMAND}` in the group";
-        problems.error_with_hint(item.place("/deployment"), message, hint);
+        problems.warn(item.place("/deployment"), message, hint);
     }
     Some(Resolved {
         item,
@@ -282,7 +282,7 @@ applications:
     }
 
     #[test]
-    fn a_service_that_is_built_has_a_build() {
+    fn a_service_that_is_deployed_unbuilt_is_pointed_out() {
         let item = |id: u64| {
             format!(
                 "{{serviceId: {id}, deployment: COMPILE_DEPLOY, compileRepoPath: http://git/a, compileRepoBranch: main}}"
@@ -291,7 +291,8 @@ applications:
 
         assert_snapshot!(check(&item(111)), @"111 shop/web web-1 web-2 web-3");
         assert_snapshot!(check(&item(222)), @"
-        plan.yaml:1:48: service 222: `COMPILE_DEPLOY` builds the service, and the group `shop/api` does not say how
+        222 shop/api api-1
+        plan.yaml:1:48: warning: service 222: `COMPILE_DEPLOY` builds nothing: the group `shop/api` does not say how, and the sources are the package
           hint: write `build: {command: COMMAND}` in the group
         ");
     }
