@@ -103,6 +103,25 @@ fn the_completed_example_is_a_plan() {
 }
 
 #[test]
+fn the_documentation_shows_plans_and_workspaces_that_are_some() {
+    let page = include_str!("../../docs/release-plans.md");
+    let blocks: Vec<_> = page
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    let [plan, workspace] = blocks.as_slice() else {
+        panic!("{blocks:?}");
+    };
+
+    assert_eq!(parse(plan).unwrap().value.items.len(), 2);
+    assert!(parse(plan).unwrap().warnings.is_empty());
+    let workspace = spec::workspace::parse(workspace, Path::new("cutover.yaml")).unwrap();
+    assert!(workspace.value.groups[0].build.is_some());
+    assert!(release_plan::is_likely(plan));
+}
+
+#[test]
 fn reads_all_kinds() {
     assert_snapshot!(check(r#"
 comment: 1.10
