@@ -338,3 +338,36 @@ fn a_check_finds_what_a_deployment_would() {
         "{problem}"
     );
 }
+
+#[test]
+fn what_is_wrong_with_a_release_plan_is_found_by_check() {
+    let site = Site::with_instances(2, "        service_id: 111\n");
+    site.write(
+        "release.yaml",
+        "comment: 发布\ndeployPlanItems:\n  - serviceId: 111\n    deployment: HTTP_UPLOAD_DEPLOY\n    deployLabel: label1\n    HttpSrcUri: https://h/a.zip\n",
+    );
+    site.write(
+        "good.yaml",
+        "# A plan.\ndeployPlanItems:\n  - {serviceId: 111, deployment: RESTART, priority: 3}\n",
+    );
+    site.write(
+        "lost.yaml",
+        "deployPlanItems:\n  - {serviceId: 112, deployment: STOP}\n  - {serviceId: 111, deployment: STOP, deployLabel: label9, httpSrcUri: 'https://h/a.zip'}\n",
+    );
+    site.write("notes.yaml", "comment: x\n");
+
+    assert_snapshot!(site.transcript(&["check", "good.yaml"]), @"");
+    assert_snapshot!(site.transcript(&["check", "release.yaml", "lost.yaml"]), @"");
+    assert_snapshot!(site.transcript(&["check", "--plan", "notes.yaml"]), @"");
+    site.write("cutover.yaml", "applications: []\n");
+    assert_snapshot!(site.transcript(&["check", "good.yaml", "lost.yaml"]), @"");
+    std::fs::remove_file(site.path("cutover.yaml")).unwrap();
+    assert_snapshot!(site.transcript(&["check", "good.yaml"]), @"");
+    std::fs::write(
+        site.path("gbk.yaml"),
+        b"comment: \xb7\xa2\ndeployPlanItems: []\n",
+    )
+    .unwrap();
+    assert_snapshot!(site.transcript(&["check", "gbk.yaml"]), @"");
+    site.assert_untouched();
+}

@@ -810,8 +810,8 @@ fn the_help_of_the_program() {
 
     Commands:
       init         Write a commented cutover.yaml and a sample package
-      check        Check the workspace, its plugins, or packages
-      schema       Print the JSON Schema of cutover.yaml
+      check        Check the workspace, its plugins, release plans, or packages
+      schema       Print the JSON Schema of cutover.yaml or of release plans
       deploy       Deploy a package to a group
       local        Try a package on this machine, without a workspace
       rollback     Take the latest deployment of a group back, or return to a version
@@ -917,9 +917,15 @@ fn the_help_of_the_program() {
 fn the_schema_is_json() {
     let site = Site::new();
 
-    let schema = site.cutover(&["schema"]).ok().json();
+    for (arguments, title) in [
+        (&["schema"][..], "cutover.yaml"),
+        (&["schema", "workspace"], "cutover.yaml"),
+        (&["schema", "plan"], "Release plan"),
+    ] {
+        let schema = site.cutover(arguments).ok().json();
 
-    assert_eq!(schema["type"], "object");
+        assert_eq!(schema["title"], title, "{arguments:?}");
+    }
 }
 
 #[test]

@@ -79,10 +79,10 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Write a commented cutover.yaml and a sample package
     Init(Init),
-    /// Check the workspace, its plugins, or packages
+    /// Check the workspace, its plugins, release plans, or packages
     Check(Check),
-    /// Print the JSON Schema of cutover.yaml
-    Schema,
+    /// Print the JSON Schema of cutover.yaml or of release plans
+    Schema(Schema),
     /// Deploy a package to a group
     #[command(disable_version_flag = true)]
     Deploy(Deploy),
@@ -182,11 +182,32 @@ pub(crate) struct Init {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// Workspace files, and packages as folders, appspecs or archives; the workspace with its plugins when left out
+    /// Workspace files, release plans, and packages as folders, appspecs or archives; the workspace with its plugins
+    /// when left out
     pub(crate) files: Vec<PathBuf>,
+    /// Take the files for release plans, whatever they look like
+    #[arg(long, requires = "files")]
+    pub(crate) plan: bool,
     /// Appspec within the packages, where it is not one of the usual names
     #[arg(long, value_name = "NAME")]
     pub(crate) appspec_filename: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Schema {
+    /// Which files it describes
+    #[arg(value_enum, default_value_t)]
+    pub(crate) file: SchemaOf,
+}
+
+/// The files that editors have a schema for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    /// cutover.yaml
+    #[default]
+    Workspace,
+    /// Release plans
+    Plan,
 }
 
 #[derive(Debug, Args)]

@@ -56,8 +56,8 @@ async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Init(init) => commands::init::run(ui, &init),
         Command::Check(check) => commands::check::run(ui, config, &check).await,
-        Command::Schema => {
-            commands::schema::run(ui);
+        Command::Schema(schema) => {
+            commands::schema::run(ui, &schema);
             Ok(())
         }
         Command::Deploy(deploy) => commands::deploy::run(ui, config, deploy).await,

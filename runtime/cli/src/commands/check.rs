@@ -7,7 +7,7 @@ use std::path::Path;
 use conductor::{PlanError, PreflightError, chain, preflight};
 use serde_json::json;
 use spec::appspec::{self, FindError};
-use spec::{Position, Problem, Severity};
+use spec::{Position, Problem, Severity, release_plan};
 
 use crate::args::{Check, Output};
 use crate::failure::{Failure, Kind, hints_of};
@@ -22,8 +22,14 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Check) -> Res
     }
     let named = arguments.appspec_filename.as_deref();
     for file in &arguments.files {
-        match content_of(file)? {
+        let content = if arguments.plan {
+            Content::Plan
+        } else {
+            content_of(file)?
+        };
+        match content {
             Content::Workspace => check_workspace(file, &mut found).await?,
+            Content::Plan => check_plan(config, file, &mut found)?,
             Content::Folder => check_package(file, file, named, &mut found)?,
             Content::AppSpec => {
                 let shown = file.parent().unwrap_or(Path::new(""));
@@ -92,11 +98,15 @@ fn as_json(problem: &Problem) -> serde_json::Value {
 /// What there is to check.
 enum Content {
     Workspace,
+    Plan,
     Folder,
     AppSpec,
     Archive,
     Component,
 }
+
+/// How much of a file is looked at. A plan may begin with a long comment.
+const HEAD: u64 = 64 * 1024;
 
 /// Looks at what a path is: archives are known by not being text, as every other file is.
 fn content_of(path: &Path) -> Result<Content, Failure> {
@@ -106,15 +116,21 @@ fn content_of(path: &Path) -> Result<Content, Failure> {
     }
     let mut head = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(512).read_to_end(&mut head).map_err(failed)?;
+    file.take(HEAD).read_to_end(&mut head).map_err(failed)?;
     let name = path.file_name().and_then(|name| name.to_str());
+    let is_yaml = path
+        .extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let text = String::from_utf8_lossy(&head);
     Ok(if head.starts_with(b"\0asm") {
         Content::Component
     } else if name.is_some_and(|name| appspec::NAMES.contains(&name)) {
         Content::AppSpec
+    } else if (is_yaml || !is_binary(&head)) && release_plan::is_likely(&text) {
+        Content::Plan
     } else if is_binary(&head) {
         Content::Archive
-    } else if appspec::is_likely(&String::from_utf8_lossy(&head)) {
+    } else if appspec::is_likely(&text) {
         Content::AppSpec
     } else {
         Content::Workspace
@@ -125,6 +141,48 @@ fn content_of(path: &Path) -> Result<Content, Failure> {
 fn is_binary(head: &[u8]) -> bool {
     let is_broken = |error: std::str::Utf8Error| error.error_len().is_some();
     head.contains(&0) || head.starts_with(b"PK") || std::str::from_utf8(head).is_err_and(is_broken)
+}
+
+/// A release plan, held against the workspace where there is one.
+fn check_plan(config: Option<&Path>, file: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
+    let bytes = std::fs::read(file).map_err(|error| {
+        Failure::io(format!("read the release plan `{}`", file.display()), error)
+    })?;
+    let parsed = match release_plan::parse_bytes(&bytes, file) {
+        Ok(parsed) => parsed,
+        Err(problems) => {
+            found.extend(problems);
+            return Ok(());
+        }
+    };
+    let mut problems = parsed.warnings.0;
+    match workspace::file(config) {
+        Ok(workspace_file) => match workspace::read(&workspace_file)? {
+            Ok((opened, _)) => problems.extend(match parsed.value.resolve(&opened.workspace) {
+                Ok(resolved) => resolved.warnings,
+                Err(problems) => problems,
+            }),
+            Err(faults) => {
+                // Another plan, or the workspace itself, may have been checked before.
+                let untold: Vec<_> = faults
+                    .into_iter()
+                    .filter(|fault| !found.contains(fault))
+                    .collect();
+                found.extend(untold);
+            }
+        },
+        Err(failure) => problems.push(Problem {
+            severity: Severity::Warning,
+            ..whole(
+                file,
+                format!("the services are not checked: {}", failure.error),
+                Some("name the workspace: --config FILE".to_owned()),
+            )
+        }),
+    }
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    found.extend(problems);
+    Ok(())
 }
 
 /// A workspace with its plugins: each is loaded, held against its grants, and asked about its configurations.
