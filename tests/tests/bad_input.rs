@@ -356,18 +356,59 @@ fn what_is_wrong_with_a_release_plan_is_found_by_check() {
     );
     site.write("notes.yaml", "comment: x\n");
 
-    assert_snapshot!(site.transcript(&["check", "good.yaml"]), @"");
-    assert_snapshot!(site.transcript(&["check", "release.yaml", "lost.yaml"]), @"");
-    assert_snapshot!(site.transcript(&["check", "--plan", "notes.yaml"]), @"");
+    assert_snapshot!(site.transcript(&["check", "good.yaml"]), @"
+    $ cutover check good.yaml
+    No problems found.
+    ");
+    assert_snapshot!(site.transcript(&["check", "release.yaml", "lost.yaml"]), @"
+    $ cutover check release.yaml lost.yaml
+    release.yaml:6:5: service 111: unknown key `HttpSrcUri`: upper and lower case matter
+      hint: write `httpSrcUri`
+    lost.yaml:2:17: service 112: no group of the workspace has this `service_id`
+      hint: the services are 111 (`shop/web`)
+    lost.yaml:3:53: service 111: `deployLabel`: no instance of `shop/web` carries the label `label9`
+      hint: its instances have no labels: write `labels: […]` on those that are meant, or leave `deployLabel` out
+    lost.yaml:3:61: warning: service 111: `httpSrcUri` has no effect: `STOP` installs nothing
+      hint: leave it out
+    --- stderr
+    error: the check found 3 errors
+    --- exit status 3
+    ");
+    assert_snapshot!(site.transcript(&["check", "--plan", "notes.yaml"]), @"
+    $ cutover check --plan notes.yaml
+    notes.yaml:1:1: missing key `deployPlanItems`
+    --- stderr
+    error: the check found 1 error
+    --- exit status 3
+    ");
     site.write("cutover.yaml", "applications: []\n");
-    assert_snapshot!(site.transcript(&["check", "good.yaml", "lost.yaml"]), @"");
+    assert_snapshot!(site.transcript(&["check", "good.yaml", "lost.yaml"]), @"
+    $ cutover check good.yaml lost.yaml
+    cutover.yaml:1:15: `applications`: expected a mapping of names to applications, found a list
+    lost.yaml:3:61: warning: service 111: `httpSrcUri` has no effect: `STOP` installs nothing
+      hint: leave it out
+    --- stderr
+    error: the check found 1 error
+    --- exit status 3
+    ");
     std::fs::remove_file(site.path("cutover.yaml")).unwrap();
-    assert_snapshot!(site.transcript(&["check", "good.yaml"]), @"");
+    assert_snapshot!(site.transcript(&["check", "good.yaml"]), @"
+    $ cutover check good.yaml
+    good.yaml:1:1: warning: the services are not checked: there is no `cutover.yaml` in `SITE` or above it
+      hint: name the workspace: --config FILE
+    ");
     std::fs::write(
         site.path("gbk.yaml"),
         b"comment: \xb7\xa2\ndeployPlanItems: []\n",
     )
     .unwrap();
-    assert_snapshot!(site.transcript(&["check", "gbk.yaml"]), @"");
+    assert_snapshot!(site.transcript(&["check", "gbk.yaml"]), @"
+    $ cutover check gbk.yaml
+    gbk.yaml:1:10: the file is not UTF-8 text
+      hint: save it as UTF-8
+    --- stderr
+    error: the check found 1 error
+    --- exit status 3
+    ");
     site.assert_untouched();
 }

@@ -813,6 +813,7 @@ fn the_help_of_the_program() {
       check        Check the workspace, its plugins, release plans, or packages
       schema       Print the JSON Schema of cutover.yaml or of release plans
       deploy       Deploy a package to a group
+      run          Carry out a release plan: many services, in the order of their priorities
       local        Try a package on this machine, without a workspace
       rollback     Take the latest deployment of a group back, or return to a version
       redeploy     Deploy what an old deployment brought once more, as another version

@@ -260,6 +260,8 @@ fn everything_wrong_with_a_plan_is_told_at_once_with_its_line() {
     let stderr = site.normalised(&refused.stderr);
     assert_snapshot!(stderr, @"
     error: the release plan `bad.yaml` has problems
+    bad.yaml:5:16: service 111: `deployment`: no plugin of the workspace provides the kind `REBOOT`
+      hint: write one of `START`, `STOP`, `RESTART`, `HTTP_UPLOAD_DEPLOY`, `COMPILE_DEPLOY`, or declare a plugin that provides it
     bad.yaml:9:17: service 222: `deployLabel`: no instance of `shop/pay` carries the label `label9`
       hint: its instances have the labels `label1`, `label2`
     bad.yaml:10:15: service 999: no group of the workspace has this `service_id`
