@@ -28,6 +28,11 @@ struct Stat {
 }
 
 impl Process {
+    #[cfg(feature = "confine")]
+    pub(crate) fn pid(self) -> i32 {
+        self.pid
+    }
+
     /// Sends a signal, unless the process has ended.
     pub(crate) fn signal(self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else {

@@ -205,6 +205,7 @@ impl Bench<'_> {
             output: writer.as_fd(),
             account: account.filter(|account| !is_own(account)),
             group: group.map(AsFd::as_fd),
+            domain: None,
         };
         let no_program = Some(Errno::NOEXEC.raw_os_error());
         let started = match (spawn::start(&start), program.read_by_shell()) {

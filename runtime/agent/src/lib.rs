@@ -3,8 +3,8 @@
 //! [`serve`] is the whole program: it answers the JSON lines of [`protocol`] on two pipes. The work itself is done
 //! by detached processes, one per attempt, that outlive both the connection and the agent (`shim.rs`);
 //! what they did is on disk under `ROOTDIR/.cutover/attempts/`, so that an attempt is executed at most once
-//! and its outcome can be asked for again. [`receive`] takes packages from afar. [`tree`], and `unpack` behind the
-//! feature of that name, are shared with whoever prepares packages.
+//! and its outcome can be asked for again. [`receive`] takes packages from afar. [`tree`], and `unpack` and
+//! `confine` behind features of those names, are shared with whoever prepares packages.
 //!
 //! Deliberately absent: async, threads, plans, batches, and any knowledge of what comes next.
 
@@ -12,6 +12,8 @@ mod account;
 mod attempt;
 mod cache;
 mod capture;
+#[cfg(feature = "confine")]
+pub mod confine;
 mod control_group;
 mod descendants;
 mod ending;

@@ -7,6 +7,8 @@
 //! cutover-agent adopt DIGEST DRAFT   gives its own file, DRAFT, the name DIGEST
 //! cutover-agent version              prints its version
 //! ```
+//!
+//! With the feature `confine` there is `cutover-agent confine` as well, which carries out a job from stdin.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         ["adopt", digest, _] => {
             agent::own::adopt(Path::new(&arguments[2]), digest).map_err(Into::into)
         }
+        #[cfg(feature = "confine")]
+        ["confine"] => agent::confine::serve().map_err(Into::into),
         ["version" | "--version" | "-V"] => say(env!("CARGO_PKG_VERSION")),
         ["help" | "--help" | "-h"] => say(USAGE),
         _ => Err(USAGE.into()),

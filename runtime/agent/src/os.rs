@@ -81,6 +81,18 @@ pub(crate) fn shed_descriptors<const N: usize>(keep: [OwnedFd; N]) -> io::Result
     }
 }
 
+/// Gives the process an empty stdin, and returns the former one under a number that no program inherits.
+#[cfg(feature = "confine")]
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
+    let former = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
+    let null = File::open("/dev/null")?;
+    // SAFETY: Both are open descriptors, and the one that is replaced belongs to nobody who could close it.
+    if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(former)
+}
+
 /// A descriptor that becomes readable when a child of this process ends.
 pub(crate) struct ChildEvents {
     event: OwnedFd,

@@ -159,6 +159,9 @@ impl Program {
             spawn::Error::Account(error) => {
                 return Failure::new(Cause::Invalid, format!("run `{title}` as `{who}`: {error}"));
             }
+            spawn::Error::Domain(error) => {
+                return Failure::new(Cause::Invalid, format!("confine `{title}`: {error}"));
+            }
             spawn::Error::Execute(error) => {
                 let why = self.obstacle(&error, who);
                 format!(

@@ -31,6 +31,8 @@ pub(crate) struct Start<'a> {
     pub(crate) account: Option<&'a Account>,
     /// The folder of the control group that it starts in.
     pub(crate) group: Option<BorrowedFd<'a>>,
+    /// The Landlock rules that it keeps to, as does all that it starts.
+    pub(crate) domain: Option<BorrowedFd<'a>>,
 }
 
 /// What could not be done.
@@ -42,6 +44,8 @@ pub(crate) enum Error {
     Folder(#[source] io::Error),
     #[error("change the user")]
     Account(#[source] io::Error),
+    #[error("confine it")]
+    Domain(#[source] io::Error),
     #[error("execute it")]
     Execute(#[source] io::Error),
 }
@@ -52,6 +56,7 @@ enum Step {
     Process = 1,
     Folder,
     Account,
+    Domain,
     Execute,
 }
 
@@ -89,6 +94,7 @@ pub(crate) fn start(start: &Start<'_>) -> Result<Pid, Error> {
             Err(match step {
                 step if step == Step::Folder as i32 => Error::Folder(error),
                 step if step == Step::Account as i32 => Error::Account(error),
+                step if step == Step::Domain as i32 => Error::Domain(error),
                 step if step == Step::Execute as i32 => Error::Execute(error),
                 _ => Error::Process(error),
             })
@@ -140,6 +146,7 @@ struct Image<'a> {
     folder: CString,
     output: BorrowedFd<'a>,
     account: Option<&'a Account>,
+    domain: Option<BorrowedFd<'a>>,
 }
 
 /// Texts and the list of their places.
@@ -170,6 +177,7 @@ impl<'a> Image<'a> {
             folder: text(start.folder.as_os_str().as_bytes())?,
             output: start.output,
             account: start.account,
+            domain: start.domain,
         })
     }
 
@@ -209,6 +217,16 @@ impl<'a> Image<'a> {
             && let Err(error) = become_account(account)
         {
             return (Step::Account, error.raw_os_error());
+        }
+        if let Some(domain) = self.domain {
+            // SAFETY: System calls on numbers.
+            unsafe {
+                if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0
+                    || libc::syscall(libc::SYS_landlock_restrict_self, domain.as_raw_fd(), 0) < 0
+                {
+                    return (Step::Domain, errno());
+                }
+            }
         }
         // SAFETY: Both lists end with a null pointer, and what they point at outlives the call.
         unsafe {
