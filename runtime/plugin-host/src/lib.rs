@@ -12,6 +12,7 @@
 pub mod address;
 mod answer;
 mod bindings;
+pub mod bounded;
 mod cache;
 mod call;
 mod capabilities;

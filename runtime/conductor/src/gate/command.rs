@@ -1,16 +1,14 @@
 //! A gate that a command line on this machine decides, by its exit code.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use engine::HoldAction;
 use model::{Decision, Evidence, ReleaseId, Verdict};
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use plugin_host::bounded::{self, Keep};
 use tokio::process::Command;
 
 use super::decide::{Looked, Question};
@@ -22,8 +20,6 @@ const LONGEST_TAIL: usize = 4 << 10;
 /// How many of the last lines are quoted, and how long they may be together.
 const QUOTED_LINES: usize = 3;
 const LONGEST_QUOTE: usize = 400;
-/// How long output may still come when the command has ended and everything in its group was killed.
-const DRAIN: Duration = Duration::from_secs(1);
 /// What a command sees of this process's environment. All else could hold credentials, or differ from run to run.
 const ENVIRONMENT: [&str; 8] = [
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "TMPDIR",
@@ -129,16 +125,6 @@ fn variables(release: &ReleaseId, action: &HoldAction) -> Vec<(&'static str, Str
     ]
 }
 
-/// Kills a process group when it goes out of scope, however that comes about.
-struct Group(Pid);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Fails only where the group is gone, which is the aim.
-        let _ = kill_process_group(self.0, Signal::KILL);
-    }
-}
-
 async fn run(
     command: &str,
     folder: &Path,
@@ -148,82 +134,36 @@ async fn run(
     let inherited = ENVIRONMENT
         .iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let mut child = Command::new("/bin/sh")
+    let mut shell = Command::new("/bin/sh");
+    shell
         .args(["-c", command])
         .current_dir(folder)
         .env_clear()
         .envs(inherited)
-        .envs(variables.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    let pid = child
-        .id()
-        .and_then(|id| Pid::from_raw(id.cast_signed()))
-        .ok_or(io::ErrorKind::NotFound)?;
-    let group = Group(pid);
-    let (mut stdout, mut stderr) = (Tail::default(), Tail::default());
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let work = async {
-        let mut reading =
-            std::pin::pin!(async { tokio::join!(stdout.fill(out), stderr.fill(err)) });
-        let mut is_read = false;
-        let status = loop {
-            tokio::select! {
-                status = child.wait() => break status?,
-                _ = &mut reading, if !is_read => is_read = true,
-            }
-        };
-        // What the command left running holds its outputs open, and nothing of an evaluation outlives it.
-        drop(group);
-        if !is_read {
-            let _ = tokio::time::timeout(DRAIN, reading).await;
-        }
-        io::Result::Ok(status)
+        .envs(variables.iter().map(|(name, value)| (name, value)));
+    let ran = bounded::run(&mut shell, Keep::End(LONGEST_TAIL), time).await?;
+    let said = match quote(&ran.stderr.bytes) {
+        quoted if quoted.is_empty() => quote(&ran.stdout.bytes),
+        quoted => quoted,
     };
-    let status = tokio::time::timeout(time, work)
-        .await
-        .map_err(|_| io::ErrorKind::TimedOut)??;
-    let said = match stderr.quote() {
-        quote if quote.is_empty() => stdout.quote(),
-        quote => quote,
-    };
-    Ok(Ended { status, said })
+    Ok(Ended {
+        status: ran.status,
+        said,
+    })
 }
 
-/// The end of what a command printed.
-#[derive(Default)]
-struct Tail(VecDeque<u8>);
-
-impl Tail {
-    /// Reads to the end, so that the command never waits for a reader, and keeps what fits.
-    async fn fill(&mut self, source: Option<impl AsyncRead + Unpin>) {
-        let Some(mut source) = source else { return };
-        let mut buffer = vec![0; 4 << 10];
-        while let Ok(length @ 1..) = source.read(&mut buffer).await {
-            self.0.extend(&buffer[..length]);
-            let surplus = self.0.len().saturating_sub(LONGEST_TAIL);
-            self.0.drain(..surplus);
-        }
-    }
-
-    /// The last lines, on one.
-    fn quote(&self) -> String {
-        let bytes: Vec<u8> = self.0.iter().copied().collect();
-        let text = String::from_utf8_lossy(&bytes);
-        let mut lines: Vec<_> = text
-            .lines()
-            .map(|line| line.replace(char::is_control, " ").trim().to_owned())
-            .filter(|line| !line.is_empty())
-            .collect();
-        let lines = lines.split_off(lines.len().saturating_sub(QUOTED_LINES));
-        let quote = lines.join(" | ");
-        let surplus = quote.chars().count().saturating_sub(LONGEST_QUOTE);
-        quote.chars().skip(surplus).collect()
-    }
+/// The last lines, on one.
+fn quote(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let mut lines: Vec<_> = text
+        .lines()
+        .map(|line| line.replace(char::is_control, " ").trim().to_owned())
+        .filter(|line| !line.is_empty())
+        .collect();
+    let lines = lines.split_off(lines.len().saturating_sub(QUOTED_LINES));
+    let quote = lines.join(" | ");
+    let surplus = quote.chars().count().saturating_sub(LONGEST_QUOTE);
+    quote.chars().skip(surplus).collect()
 }
 
 #[cfg(test)]
@@ -278,30 +218,6 @@ mod tests {
         let told = check("echo $CUTOVER_GATE; env | grep -c CARGO; exit 1").await;
 
         assert_eq!(told, "FAILED: exit code 1: smoke | 0");
-    }
-
-    #[tokio::test]
-    async fn a_command_past_its_time_is_killed_with_what_it_started() {
-        let folder = tempfile::tempdir().unwrap();
-        let ran = run(
-            "(sleep 600; touch late) & echo $! > pid; sleep 600",
-            folder.path(),
-            &[],
-            Duration::from_millis(300),
-        );
-
-        let error = ran.await.err().unwrap();
-
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let pid = std::fs::read_to_string(folder.path().join("pid")).unwrap();
-        let stat = format!("/proc/{}/stat", pid.trim());
-        // One that nobody waits for stays as a zombie.
-        let is_gone = || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
-        let began = std::time::Instant::now();
-        while !is_gone() {
-            assert!(began.elapsed() < LONG, "process {pid} is alive");
-            std::thread::yield_now();
-        }
     }
 
     #[tokio::test]

@@ -2,22 +2,17 @@
 
 use std::io;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
-use crate::bindings::cutover::plugin::programs::{self, Output};
+use crate::bindings::cutover::plugin::programs::{self, Output, Variable};
 use crate::bindings::cutover::plugin::types::Failure;
+use crate::bounded::{self, Keep, Ran};
 use crate::call::State;
 use crate::limits;
 use crate::manifest::Access;
 use crate::pattern::Capability;
-
-/// How long output may still come when a program has ended and everything in its group was killed.
-const DRAIN: Duration = Duration::from_secs(1);
 
 /// What a program may see of this process's environment. All else could hold credentials.
 const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
@@ -30,12 +25,31 @@ impl programs::Host for State {
         directory: Option<String>,
         timeout: programs::DurationMs,
     ) -> wasmtime::Result<Result<Output, Failure>> {
+        self.run_with(program, arguments, Vec::new(), directory, timeout)
+            .await
+    }
+
+    async fn run_with(
+        &mut self,
+        program: String,
+        arguments: Vec<String>,
+        environment: Vec<Variable>,
+        directory: Option<String>,
+        timeout: programs::DurationMs,
+    ) -> wasmtime::Result<Result<Output, Failure>> {
         if let Err(denied) = self.allow(&Capability::Program(program.clone())) {
             return Ok(Err(denied));
         }
         if arguments.iter().any(|argument| argument.contains('\0')) {
             return Ok(Err(self.fail_invalid(format!(
                 "an argument of `{program}` holds a NUL byte"
+            ))));
+        }
+        let is_bad = |variable: &&Variable| !is_variable(&variable.name, &variable.value);
+        if let Some(Variable { name, .. }) = environment.iter().find(is_bad) {
+            let name = name.escape_debug();
+            return Ok(Err(self.fail_invalid(format!(
+                "the environment variable `{name}` cannot be set"
             ))));
         }
         if let Some(name) = &directory
@@ -54,6 +68,7 @@ impl programs::Host for State {
         let ran = run(
             &program,
             &arguments,
+            &environment,
             directory.unwrap_or(Path::new("/")),
             timeout,
         )
@@ -62,64 +77,37 @@ impl programs::Host for State {
     }
 }
 
-/// Kills a process group when it goes out of scope, however that comes about.
-struct Group(Pid);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Fails only where the group is gone, which is the aim.
-        let _ = kill_process_group(self.0, Signal::KILL);
-    }
+/// Whether an environment can hold a variable.
+pub(crate) fn is_variable(name: &str, value: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
 }
 
 async fn run(
     program: &str,
     arguments: &[String],
+    variables: &[Variable],
     directory: &Path,
     timeout: Duration,
 ) -> io::Result<Output> {
-    let environment = ENVIRONMENT
+    let inherited = ENVIRONMENT
         .iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)));
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .current_dir(directory)
         .env_clear()
-        .envs(environment)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    let pid = child
-        .id()
-        .and_then(|id| Pid::from_raw(id.cast_signed()))
-        .ok_or(io::ErrorKind::NotFound)?;
-    let group = Group(pid);
-    let (mut stdout, mut stderr) = (Captured::default(), Captured::default());
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-
-    let work = async {
-        let mut reading =
-            std::pin::pin!(async { tokio::join!(stdout.fill(out), stderr.fill(err)) });
-        let mut is_read = false;
-        let status = loop {
-            tokio::select! {
-                status = child.wait() => break status?,
-                _ = &mut reading, if !is_read => is_read = true,
-            }
-        };
-        // What the program left running holds its outputs open; nothing that a plugin starts outlives the call.
-        drop(group);
-        if !is_read {
-            let _ = tokio::time::timeout(DRAIN, reading).await;
-        }
-        io::Result::Ok(status)
-    };
-    let status = tokio::time::timeout(timeout, work)
-        .await
-        .map_err(|_| io::ErrorKind::TimedOut)??;
+        .envs(inherited)
+        .envs(
+            variables
+                .iter()
+                .map(|Variable { name, value }| (name, value)),
+        );
+    let Ran {
+        status,
+        stdout,
+        stderr,
+    } = bounded::run(&mut command, Keep::Start(limits::CHUNK), timeout).await?;
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     Ok(Output {
         // As shells have it.
@@ -127,30 +115,10 @@ async fn run(
             .code()
             .or(signal.map(|signal| 128 + signal))
             .unwrap_or(-1),
-        truncated: stdout.is_truncated || stderr.is_truncated,
+        truncated: stdout.is_cut || stderr.is_cut,
         stdout: stdout.bytes,
         stderr: stderr.bytes,
     })
-}
-
-/// The start of what a program wrote.
-#[derive(Default)]
-struct Captured {
-    bytes: Vec<u8>,
-    is_truncated: bool,
-}
-
-impl Captured {
-    /// Reads to the end, so that the program never waits for a reader, and keeps what fits.
-    async fn fill(&mut self, source: Option<impl AsyncRead + Unpin>) {
-        let Some(mut source) = source else { return };
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(length @ 1..) = source.read(&mut buffer).await {
-            let kept = length.min(limits::CHUNK - self.bytes.len());
-            self.bytes.extend_from_slice(&buffer[..kept]);
-            self.is_truncated |= kept < length;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -161,6 +129,7 @@ mod tests {
         run(
             "/bin/sh",
             &["-c".to_owned(), script.to_owned()],
+            &[],
             Path::new("/"),
             timeout,
         )
@@ -208,18 +177,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_past_its_time_is_killed_with_what_it_started() {
-        let error = shell("sleep 600 & sleep 600", Duration::from_millis(100))
-            .await
-            .unwrap_err();
+    async fn a_program_gets_variables_of_its_own() {
+        let variable = Variable {
+            name: "LANG".to_owned(),
+            value: "own".to_owned(),
+        };
+        let arguments = ["-c", "echo $LANG"].map(str::to_owned);
 
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
+        let output = run("/bin/sh", &arguments, &[variable], Path::new("/"), LONG).await;
 
-    #[tokio::test]
-    async fn what_a_program_leaves_running_does_not_hold_the_call() {
-        let output = shell("sleep 600 & echo started", LONG).await.unwrap();
-
-        assert_eq!(output.stdout, b"started\n");
+        assert_eq!(output.unwrap().stdout, b"own\n");
+        assert!(!is_variable("A=B", "") && !is_variable("", "") && !is_variable("A", "\0"));
     }
 }
