@@ -650,6 +650,9 @@ pub(crate) struct Man {
 pub(crate) enum Agent {
     /// Answer the conductor on stdin and stdout
     Run,
+    /// Run commands whose writes stay in one folder, for the conductor that builds a package
+    #[command(hide = true)]
+    Confine,
 }
 
 fn parse_group(text: &str) -> Result<GroupRef, String> {

@@ -1,33 +1,44 @@
-//! A bar for the download of a package, on a terminal.
+//! What is shown while a package is fetched: a bar for a download, and what a build prints.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use conductor::OnProgress;
+use conductor::{OnProgress, Progress};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use report::{Line, Tone};
 
 use crate::ui::Ui;
 
-/// Shows how far a download has come, from the first time that it is not there yet.
+/// Shows how far the fetching of a package has come.
 pub(crate) fn progress(ui: Ui) -> OnProgress {
-    if !ui.is_live() {
-        return Arc::new(|_| {});
-    }
+    let download = download(ui);
+    let build = build(ui);
+    Arc::new(move |progress| match progress {
+        Progress::Download { done, total, .. } => download(*done, *total),
+        Progress::BuildBegun { .. }
+        | Progress::BuildSaid { .. }
+        | Progress::BuildEnded { .. }
+        | Progress::BuiltBefore { .. } => build(progress),
+    })
+}
+
+/// A bar for an archive, from the first time that it is not there yet. On a terminal only.
+fn download(ui: Ui) -> impl Fn(u64, Option<u64>) {
     let shown = OnceLock::new();
-    Arc::new(move |progress| {
-        let is_whole = progress.total == Some(progress.done);
-        if is_whole && shown.get().is_none() {
+    move |done, total| {
+        let is_whole = total == Some(done);
+        if !ui.is_live() || is_whole && shown.get().is_none() {
             return;
         }
         let bar: &ProgressBar = shown.get_or_init(bar);
-        match progress.total {
+        match total {
             Some(total) => bar.set_length(total),
             None => bar.unset_length(),
         }
-        bar.set_position(progress.done);
+        bar.set_position(done);
         if is_whole {
             bar.finish_and_clear();
         }
-    })
+    }
 }
 
 fn bar() -> ProgressBar {
@@ -39,4 +50,52 @@ fn bar() -> ProgressBar {
     }
     bar.set_prefix("fetching");
     bar
+}
+
+/// The lines of a build as they come; on a terminal the last one alone, unless all are asked for.
+fn build(ui: Ui) -> impl Fn(&Progress) {
+    let last: Mutex<Option<ProgressBar>> = Mutex::default();
+    move |progress| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        match progress {
+            Progress::BuildBegun { reference, log } => {
+                tell(ui, "building", reference, &format!("log {}", log.display()));
+                *last = (ui.is_live() && !ui.verbose).then(spinner);
+            }
+            Progress::BuildSaid { line } => match &*last {
+                Some(spinner) => spinner.set_message(line.clone()),
+                None => ui.build_line(line),
+            },
+            Progress::BuildEnded { .. } => {
+                if let Some(spinner) = last.take() {
+                    spinner.finish_and_clear();
+                }
+            }
+            Progress::BuiltBefore { reference } => {
+                tell(ui, "reusing", reference, "as it was built before");
+            }
+            Progress::Download { .. } => {}
+        }
+    }
+}
+
+fn tell(ui: Ui, verb: &'static str, target: &str, detail: &str) {
+    let line = Line {
+        tone: Tone::Plain,
+        verb,
+        target: target.to_owned(),
+        detail: detail.to_owned(),
+        took: None,
+    };
+    ui.progress(&line, 0);
+}
+
+fn spinner() -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>11} {elapsed} {wide_msg}") {
+        spinner.set_style(style);
+    }
+    spinner.set_prefix("building");
+    spinner.enable_steady_tick(std::time::Duration::from_millis(200));
+    spinner
 }

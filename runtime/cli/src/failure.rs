@@ -1,7 +1,7 @@
 //! What a command fails with, and the exit status that says it.
 
 use conductor::{
-    ChoiceError, DriveError, FetchError, LiveError, OrderError, PlanError, PluginError,
+    BuildError, ChoiceError, DriveError, FetchError, LiveError, OrderError, PlanError, PluginError,
     PreflightError, RetryError, ReturnError, TemplateError,
 };
 use journal::{DeleteError, FindError};
@@ -263,6 +263,7 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
         PlanError::Fetch(FetchError::RefusedAddress { grant, .. }) => {
             return grant.as_deref().map(plugins_hint).into_iter().collect();
         }
+        PlanError::Build(error) => return build(error),
         PlanError::Source { source, .. } => {
             let hint = source.failure().and_then(|failure| failure.hint.as_deref());
             return hint.map(plugins_hint).into_iter().collect();
@@ -283,6 +284,10 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
             | PreflightError::NotARouter { .. }
             | PreflightError::NotAGate { .. },
         ) => "see what each plugin implements: cutover plugin ls".to_owned(),
+        PlanError::Plugin(PluginError::NoSource { scheme }) if scheme.starts_with("git+") => {
+            "declare the plugin that does: plugins: {git-build: {component: git-build, grants: {programs: [git]}}}"
+                .to_owned()
+        }
         PlanError::Plugin(PluginError::NoSource { .. }) => {
             "name a folder, an archive or an http: address, or declare a plugin that serves it"
                 .to_owned()
@@ -291,6 +296,30 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
             format!("see how it ended: cutover report {release}")
         }
         _ => return Vec::new(),
+    };
+    vec![hint]
+}
+
+/// What to do about a build that gave no package. Nothing has changed by it.
+fn build(error: &BuildError) -> Vec<String> {
+    let hint = match error {
+        BuildError::Checkout { hint, .. } => return hint.iter().cloned().collect(),
+        BuildError::Failed { log, .. } => format!("read all of it: less {}", log.display()),
+        BuildError::NoOutput { .. } | BuildError::OutputLeaves { .. } => {
+            "name what the build makes as `build.output` of the group".to_owned()
+        }
+        BuildError::NoProgram { program, .. } => {
+            format!("install `{program}` on this machine")
+        }
+        BuildError::NotReproduced { .. } => {
+            "deploy the branch, which gives a version of its own: cutover deploy APP/GROUP --package URI"
+                .to_owned()
+        }
+        BuildError::NoGroup { .. }
+        | BuildError::NoConfiner { .. }
+        | BuildError::Scratch { .. }
+        | BuildError::Confiner { .. }
+        | BuildError::Lost { .. } => return Vec::new(),
     };
     vec![hint]
 }

@@ -7,6 +7,7 @@ use anstream::adapter::strip_str;
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
+use conductor::LastLines;
 use report::{Line, Table, Tone};
 use serde::Serialize;
 use spec::Problems;
@@ -135,6 +136,14 @@ impl Ui {
         }
     }
 
+    /// A line that a build printed.
+    pub(crate) fn build_line(self, line: &str) {
+        if !self.quiet {
+            let dim = Style::new().dimmed();
+            self.error_line(&format!("{:VERB_WIDTH$} {dim}{line}{dim:#}", ""));
+        }
+    }
+
     /// A progress line as stderr shows it, to be printed by whoever owns the terminal.
     pub(crate) fn progress_text(self, line: &Line, width: usize) -> String {
         let text = styled(line, width);
@@ -179,13 +188,16 @@ impl Ui {
         self.error_line(&format!("{red}error:{red:#} {place}{}", failure.error));
         let mut cause = failure.error.source();
         while let Some(error) = cause {
-            match error.downcast_ref::<Problems>() {
-                Some(problems) => {
-                    for problem in problems {
-                        self.error_line(&format!("{problem:#}"));
-                    }
+            if let Some(problems) = error.downcast_ref::<Problems>() {
+                for problem in problems {
+                    self.error_line(&format!("{problem:#}"));
                 }
-                None => self.error_line(&format!("  because: {error}")),
+            } else if let Some(LastLines(lines)) = error.downcast_ref() {
+                for line in lines {
+                    self.error_line(&format!("  | {line}"));
+                }
+            } else {
+                self.error_line(&format!("  because: {error}"));
             }
             cause = error.source();
         }

@@ -143,14 +143,16 @@ pub(crate) fn conductor(opened: &Opened) -> Result<Conductor, Failure> {
     let (journal, state) = state_folder(opened)?;
     let ssh = SshFleet::new(ssh_options()?);
     let local = LocalFleet::new(agent_command()?);
-    Ok(Conductor::new(Options {
+    let confiner = vec![own_file()?.into(), "agent".into(), "confine".into()];
+    let conductor = Conductor::new(Options {
         workspace: opened.workspace.clone(),
         journal: Journal::open(&journal)?,
         fleet: Arc::new(MixedFleet::new(local, ssh)),
         plugins: plugins(opened)?,
         state,
         operator: operator(),
-    }))
+    });
+    Ok(conductor.with_confiner(confiner))
 }
 
 /// What serves as the agent of this machine: this program itself.

@@ -1,5 +1,6 @@
 //! The conductor: opening, resuming and stopping releases.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,12 +10,13 @@ use model::{Deployment, Fact, Order, Record, Release, ReleaseId};
 use spec::workspace::Workspace;
 
 use crate::balancer::Turns;
-use crate::download::OnProgress;
+use crate::build::Builder;
 use crate::drive::{Observer, Running, now};
 use crate::logs::Logs;
 use crate::packages::Packages;
 use crate::plan::{PlanError, Planned};
 use crate::plugins::Plugins;
+use crate::progress::OnProgress;
 use crate::release_plan::PlannedRun;
 
 /// Drives releases. Cheap to clone; clones are one and the same conductor.
@@ -29,6 +31,7 @@ pub struct Conductor {
     pub(crate) workspace: Arc<Workspace>,
     pub(crate) operator: String,
     pub(crate) progress: OnProgress,
+    pub(crate) builder: Builder,
 }
 
 /// What a conductor works with.
@@ -56,10 +59,24 @@ impl Conductor {
             workspace: Arc::new(options.workspace),
             operator: options.operator,
             progress: Arc::new(|_| {}),
+            builder: Builder {
+                folder: options.state.join("builds"),
+                confiner: Vec::new(),
+            },
         }
     }
 
-    /// The same, with somebody who sees downloads go on.
+    /// The same, with the command line of a process that runs [`agent::confine::serve`]. Without one nothing is built.
+    #[must_use]
+    pub fn with_confiner(self, confiner: Vec<OsString>) -> Self {
+        let builder = Builder {
+            confiner,
+            ..self.builder
+        };
+        Self { builder, ..self }
+    }
+
+    /// The same, with somebody who sees packages being fetched.
     #[must_use]
     pub fn with_progress(self, progress: OnProgress) -> Self {
         Self { progress, ..self }

@@ -17,6 +17,7 @@ use ureq::{Agent, Body};
 
 use crate::digests::{Digests, Stated};
 use crate::fetch::{FetchError, Place};
+use crate::progress::{OnProgress, Progress};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,20 +33,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 const MOST_REDIRECTS: usize = 10;
 /// How often progress is told.
 const TELL: Duration = Duration::from_millis(500);
-
-/// What a download has come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// Where it comes from.
-    pub url: String,
-    /// Bytes that are here.
-    pub done: u64,
-    /// Bytes in all, where the server says so.
-    pub total: Option<u64>,
-}
-
-/// Sees a download go on. It is called from the thread that downloads.
-pub type OnProgress = Arc<dyn Fn(&Progress) + Send + Sync>;
 
 /// Whether the operator granted a URL, or else the line that would.
 pub(crate) type Grant = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -219,18 +206,17 @@ impl Transfer<'_> {
             return;
         }
         self.told = Some(at);
-        let progress = Progress {
+        tracing::debug!(
+            url = self.place.url,
+            bytes_done = self.received,
+            bytes_total = self.total,
+            "downloading"
+        );
+        (self.rules.progress)(&Progress::Download {
             url: self.place.url.clone(),
             done: self.received,
             total: self.total,
-        };
-        tracing::debug!(
-            url = progress.url,
-            bytes_done = progress.done,
-            bytes_total = progress.total,
-            "downloading"
-        );
-        (self.rules.progress)(&progress);
+        });
     }
 
     fn start_again(&mut self) -> Result<(), FetchError> {
@@ -529,15 +515,22 @@ mod tests {
         );
         let bench = Bench::new();
 
-        let content = bench.download(&server.url("/a.tgz")).unwrap();
+        let url = server.url("/a.tgz");
+
+        let content = bench.download(&url).unwrap();
 
         assert_eq!(content, "0123456789");
         let asked = server.asked();
         assert!(!asked[0].contains("range:"));
         assert!(asked[1].contains("\nrange: bytes=4-") && asked[1].contains("if-range: \"one\""));
         assert!(asked[2].contains("\nrange: bytes=7-"));
-        let last = bench.told.lock().unwrap().last().cloned().unwrap();
-        assert_eq!((last.done, last.total), (10, Some(10)));
+        let last = bench.told.lock().unwrap().last().cloned();
+        let whole = Progress::Download {
+            url,
+            done: 10,
+            total: Some(10),
+        };
+        assert_eq!(last, Some(whole));
     }
 
     #[test]

@@ -228,7 +228,7 @@ fn failed(reference: &str) -> impl FnOnce(io::Error) -> FetchError {
     move |source| FetchError::Store { reference, source }
 }
 
-fn digests_of(path: &Path, stated: &Stated) -> io::Result<Digests> {
+pub(crate) fn digests_of(path: &Path, stated: &Stated) -> io::Result<Digests> {
     let mut file = File::open(path)?;
     let mut digests = stated.digests();
     let mut buffer = vec![0; 1 << 16];

@@ -6,6 +6,7 @@
 
 mod appspec;
 mod balancer;
+mod build;
 mod choices;
 mod conductor;
 mod digests;
@@ -27,6 +28,7 @@ mod plan;
 mod plugins;
 mod pool;
 pub mod preflight;
+mod progress;
 mod prune;
 mod redeploy;
 mod release_plan;
@@ -39,9 +41,9 @@ mod standing;
 mod stream;
 mod version;
 
+pub use build::{BuildError, LastLines};
 pub use choices::{ChoiceError, Choices, StrategyKind};
 pub use conductor::{Conductor, Options};
-pub use download::{OnProgress, Progress};
 pub use drive::{Command, DriveError, Observer, Place, Running, Silent};
 pub use fetch::FetchError;
 pub use inverse::InverseRequest;
@@ -52,6 +54,7 @@ pub use order::OrderError;
 pub use plan::{DeployRequest, PlanError, Planned, RollbackRequest, chain};
 pub use plugins::{Kind, PluginError, Plugins, implements};
 pub use preflight::PreflightError;
+pub use progress::{OnProgress, Progress};
 pub use redeploy::{RedeployRequest, TemplateError};
 pub use release_plan::{PlannedRun, RunError};
 pub use retry::{RetryError, RetryRequest};

@@ -18,10 +18,13 @@ const HOLD: Duration = Duration::from_secs(3600);
 
 /// What says that a package is whole: the digest of its tree, and the boot in which that was last known.
 const SEAL: &str = "tree-digest";
+/// The ways in which a package was built, each an empty file.
+const BUILT: &str = "built";
 const DRAFT: &str = ".partial-";
 const PRUNED: &str = ".pruned-";
 
-/// The store's folder: `DIGEST/tree` is the unpacked package, `DIGEST/tree-digest` its seal.
+/// The store's folder: `DIGEST/tree` is the unpacked package, `DIGEST/tree-digest` its seal, `DIGEST/built` how it was
+/// built where it was.
 #[derive(Debug, Clone)]
 pub(crate) struct Packages {
     folder: PathBuf,
@@ -81,6 +84,23 @@ impl Packages {
             tree,
             tree_digest,
         })
+    }
+
+    /// Finds a package that was built in a certain way, and holds it.
+    pub(crate) fn find_built(&self, key: &str) -> Option<Stored> {
+        let is_so = |name: &String| self.folder.join(name).join(BUILT).join(key).exists();
+        self.names()
+            .filter(is_so)
+            .find_map(|name| self.find(&digest_of(&name)?))
+    }
+
+    /// Notes in which way a package was built. Without the note it is merely built again.
+    pub(crate) fn note_built(&self, digest: &Digest, key: &str) {
+        let folder = self.folder.join(digest.hex()).join(BUILT);
+        let noted = fs::create_dir_all(&folder).and_then(|()| File::create(folder.join(key)));
+        if let Err(error) = noted {
+            tracing::debug!(folder = %folder.display(), %error, "cannot note how a package was built");
+        }
     }
 
     /// Makes a fresh folder to bring a package into.
@@ -318,6 +338,20 @@ mod tests {
         assert!(bench.store().find(&one).is_none());
         assert!(bench.store().find(&two).is_some());
         assert_eq!(bench.names(), [two.hex()]);
+    }
+
+    #[test]
+    fn a_package_is_found_by_how_it_was_built_until_it_is_pruned() {
+        let bench = Bench::new();
+        let digest = bench.bring(&bench.store(), "one");
+        bench.store().note_built(&digest, "key");
+
+        let found = bench.store().find_built("key").map(|stored| stored.digest);
+        assert_eq!(found, Some(digest));
+        assert!(bench.store().find_built("other").is_none());
+
+        bench.store().prune(&BTreeSet::new());
+        assert!(bench.store().find_built("key").is_none());
     }
 
     #[test]

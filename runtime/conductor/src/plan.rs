@@ -15,6 +15,7 @@ use spec::workspace::{Group, UnknownGroup};
 
 use crate::Conductor;
 use crate::appspec::read_appspec;
+use crate::build::BuildError;
 use crate::choices::{ChoiceError, Choices};
 use crate::drive::DriveError;
 use crate::fetch::FetchError;
@@ -75,6 +76,8 @@ pub enum PlanError {
     Outdated { group: GroupRef },
     #[error("fetch the package")]
     Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Build(#[from] BuildError),
     #[error(transparent)]
     Plugin(#[from] PluginError),
     #[error("ask plugin `{plugin}` for the package `{reference}`")]
@@ -228,7 +231,7 @@ impl Conductor {
         let reference = absolute(&request.package);
         let source = self.resolve(id.as_str(), &reference).await?;
         let fetched = self
-            .fetch(&source, request.digest.clone(), group.appspec.clone())
+            .fetch(&source, request.digest.clone(), Some(group))
             .await?;
         warnings.extend(fetched.warnings);
         let stored = fetched.stored;

@@ -14,6 +14,8 @@ use plugin_host::{
 use spec::lock::{Entry, Lock};
 use spec::workspace::{self, SecretSource, Workspace};
 
+use crate::build::find_program;
+
 /// First-party package sources, used for schemes that no plugin of the workspace serves.
 const FIRST_PARTY_SOURCES: [(&str, &str); 3] = [
     ("file", "file-package"),
@@ -239,6 +241,17 @@ impl Plugins {
             (Some(manifest), Some(declared)) => self.grants_of(declared).check_declared(manifest),
             _ => Vec::new(),
         }
+    }
+
+    /// The programs that a plugin is granted and that this machine does not have.
+    #[must_use]
+    pub fn missing_programs(&self, name: &PluginName) -> Vec<String> {
+        let declared = self.declaration(name);
+        let granted = declared.map_or(&[][..], |plugin| plugin.grants.programs.as_slice());
+        let is_missing = |program: &&String| {
+            program.as_str() != "*" && !find_program(program).is_some_and(|file| file.is_file())
+        };
+        granted.iter().filter(is_missing).cloned().collect()
     }
 
     /// What the operator grants a plugin, one line a grant.

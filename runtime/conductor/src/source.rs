@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use agent::unpack::{Limits, Options};
 use model::{Digest, GroupRef, Package, Version};
-use plugin_host::package_source::FetchPlan;
+use plugin_host::package_source::{Checkout, FetchPlan};
 use plugin_host::{CallError, OpContext, Plugin};
+use spec::workspace::Group;
 
 use crate::Conductor;
+use crate::build::BuildError;
 use crate::digests::Stated;
 use crate::download::Rules;
 use crate::fetch::{self, Fetched, Place, Want};
@@ -34,6 +36,7 @@ pub(crate) struct Source {
 enum Route {
     Places(Vec<Place>),
     Stream,
+    Build(Checkout),
 }
 
 /// A package reference with its scheme; a path becomes absolute.
@@ -65,19 +68,19 @@ impl Conductor {
         let source = self
             .resolve(package.deployment.as_str(), &revision.source)
             .await?;
-        let group = self.workspace.group(group);
-        let appspec = group.ok().and_then(|group| group.appspec.clone());
+        let group = self.workspace.group(group).ok();
         let expected = Some(revision.digest.clone());
-        let fetched = self.fetch(&source, expected, appspec).await?;
+        let fetched = self.fetch(&source, expected, group).await?;
         Ok(fetched.stored)
     }
 
-    /// Brings a package into the store, unless one of the digest that it must have is there.
+    /// Brings a package into the store, unless one of the digest that it must have is there. What is built is built as
+    /// the group says.
     pub(crate) async fn fetch(
         &self,
         source: &Source,
         expected: Option<Digest>,
-        appspec: Option<String>,
+        group: Option<&Group>,
     ) -> Result<Fetched, PlanError> {
         let mut stated = source.stated.clone();
         stated.expected = expected;
@@ -89,6 +92,7 @@ impl Conductor {
             return Ok(Fetched { stored, warnings });
         }
         let limits = self.limits();
+        let appspec = group.and_then(|group| group.appspec.clone());
         let plugin = source.plugin.clone();
         let want = Want {
             reference: source.pinned.clone(),
@@ -109,6 +113,13 @@ impl Conductor {
             Route::Stream => {
                 let (context, config) = (&source.context, &source.config);
                 stream::fetch(&self.packages, want, &source.plugin, context, config).await?
+            }
+            Route::Build(checkout) => {
+                let group = group.ok_or_else(|| BuildError::NoGroup {
+                    reference: source.pinned.clone(),
+                })?;
+                let run = &source.context.run_id;
+                self.build(run, checkout, group, want).await?
             }
         };
         fetched.warnings.extend(source.warnings.iter().cloned());
@@ -195,6 +206,14 @@ impl Conductor {
                 return Err(PlanError::NoStream {
                     plugin: plugin.name().to_string(),
                 });
+            }
+            FetchPlan::Build(checkout) => {
+                for command in &checkout.commands {
+                    plugin
+                        .may_run(&command.program)
+                        .map_err(|denied| failed(denied.into()))?;
+                }
+                Route::Build(checkout)
             }
             FetchPlan::Download(downloads) => {
                 let mut places = Vec::new();

@@ -7,10 +7,10 @@ use plugin_host::{OpContext, Plugin};
 use tokio::sync::mpsc;
 
 use crate::digests::Digests;
-use crate::download::Progress;
 use crate::fetch::{self, FetchError, Fetched, Want};
 use crate::packages::{Draft, Packages};
 use crate::plan::PlanError;
+use crate::progress::Progress;
 
 /// Chunks on their way from the plugin to the disk; each is 1 MiB at most.
 const CHUNKS: usize = 4;
@@ -73,7 +73,7 @@ fn write(
         file.write_all(&chunk)
             .map_err(|error| stored(want, error))?;
         digests.update(&chunk);
-        (want.rules.progress)(&Progress {
+        (want.rules.progress)(&Progress::Download {
             url: want.reference.clone(),
             done,
             total: want.stated.size,

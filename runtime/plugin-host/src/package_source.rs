@@ -9,6 +9,7 @@ use wasmtime::component::{Instance, InstancePre, Resource};
 use crate::answer::Answer;
 use crate::bindings::exports::cutover::package_source::{source, streaming};
 use crate::call::{Effect, OpContext, Request, State, wit_context};
+use crate::capabilities::programs::is_variable;
 use crate::capabilities::sink::Sink;
 use crate::failure::{Attribute, CallError, Failure, FailureClass, code};
 use crate::inspect::Provides;
@@ -46,6 +47,32 @@ pub enum FetchPlan {
     Download(Vec<Download>),
     /// The plugin hands over the bytes: [`Plugin::fetch`].
     Streamed,
+    /// The host brings a source and builds it.
+    Build(Checkout),
+}
+
+/// How a source comes into an empty folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkout {
+    /// In order; there is at least one.
+    pub commands: Vec<Command>,
+    /// For the commands: names and values, fit for an environment.
+    pub environment: Vec<(String, String)>,
+    /// For the build, likewise.
+    pub facts: Vec<(String, String)>,
+    /// Names in the folder that are no part of a package.
+    pub leave_out: Vec<String>,
+}
+
+/// A program to run. Whether it is granted, [`Plugin::may_run`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// One line for people.
+    pub title: String,
+    pub program: String,
+    pub arguments: Vec<String>,
+    /// What to do about its failure.
+    pub hint: Option<String>,
 }
 
 /// One place to fetch from.
@@ -227,6 +254,15 @@ impl Plugin {
         self.check_url(url)
     }
 
+    /// Checks that the operator granted the plugin a program.
+    ///
+    /// # Errors
+    /// A failure of class `denied` with the line that would grant it.
+    pub fn may_run(&self, program: &str) -> Result<(), Failure> {
+        let permissions = &self.shared.permissions;
+        permissions.check(&Capability::Program(program.to_owned()))
+    }
+
     fn check_url(&self, url: &str) -> Result<(), Failure> {
         let permissions = &self.shared.permissions;
         if let Some(path) = url.strip_prefix("file://") {
@@ -306,6 +342,7 @@ fn checked_digest(answer: &Answer<'_>, digest: source::Digest) -> Result<Digest,
 fn fetch_plan(answer: &Answer<'_>, plan: source::FetchPlan) -> Result<FetchPlan, Failure> {
     let downloads = match plan {
         source::FetchPlan::Streamed => return Ok(FetchPlan::Streamed),
+        source::FetchPlan::Build(checkout) => return checked_checkout(answer, checkout),
         source::FetchPlan::Download(downloads) => downloads,
     };
     if downloads.is_empty() || downloads.len() > MAX_LIST {
@@ -319,6 +356,93 @@ fn fetch_plan(answer: &Answer<'_>, plan: source::FetchPlan) -> Result<FetchPlan,
         .map(|download| checked_download(answer, download))
         .collect::<Result<_, _>>()
         .map(FetchPlan::Download)
+}
+
+fn checked_checkout(answer: &Answer<'_>, checkout: source::Checkout) -> Result<FetchPlan, Failure> {
+    let source::Checkout {
+        commands,
+        environment,
+        facts,
+        leave_out,
+    } = checkout;
+    if commands.is_empty() || commands.len() > MAX_LIST {
+        return Err(answer.broken(format_args!(
+            "it names {} commands, not 1 to {MAX_LIST}",
+            commands.len()
+        )));
+    }
+    let commands = commands
+        .into_iter()
+        .map(|command| checked_command(answer, command))
+        .collect::<Result<_, _>>()?;
+    if leave_out.len() > MAX_LIST {
+        return Err(answer.broken(format_args!(
+            "it leaves out {} names, the limit is {MAX_LIST}",
+            leave_out.len()
+        )));
+    }
+    let leave_out = leave_out.into_iter().map(|name| {
+        let name = answer.exact("name to leave out", name, limits::NAME)?;
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(answer.broken(format_args!("`{name}` is not a name in a folder")));
+        }
+        Ok(name)
+    });
+    Ok(FetchPlan::Build(Checkout {
+        commands,
+        leave_out: leave_out.collect::<Result<_, _>>()?,
+        environment: checked_variables(answer, environment)?,
+        facts: checked_variables(answer, facts)?,
+    }))
+}
+
+fn checked_command(answer: &Answer<'_>, command: source::Command) -> Result<Command, Failure> {
+    if command.arguments.len() > MAX_LIST {
+        return Err(answer.broken(format_args!(
+            "a command has {} arguments, the limit is {MAX_LIST}",
+            command.arguments.len()
+        )));
+    }
+    let arguments = command.arguments.into_iter().map(|argument| {
+        let argument = answer.exact("argument of a command", argument, limits::VALUE)?;
+        if argument.contains('\0') {
+            return Err(answer.broken("an argument of a command holds a NUL byte"));
+        }
+        Ok(argument)
+    });
+    Ok(Command {
+        title: answer.exact("title of a command", command.title, limits::NAME)?,
+        program: answer.exact("program", command.program, limits::NAME)?,
+        arguments: arguments.collect::<Result<_, _>>()?,
+        hint: command
+            .hint
+            .map(|hint| answer.exact("hint of a command", hint, limits::MESSAGE))
+            .transpose()?,
+    })
+}
+
+fn checked_variables(
+    answer: &Answer<'_>,
+    variables: Vec<source::Variable>,
+) -> Result<Vec<(String, String)>, Failure> {
+    if variables.len() > MAX_LIST {
+        return Err(answer.broken(format_args!(
+            "it names {} variables, the limit is {MAX_LIST}",
+            variables.len()
+        )));
+    }
+    let variables = variables.into_iter().map(|variable| {
+        let name = answer.exact("name of a variable", variable.name, limits::NAME)?;
+        let value = answer.exact("value of a variable", variable.value, limits::VALUE)?;
+        if !is_variable(&name, &value) {
+            let name = name.escape_debug();
+            return Err(answer.broken(format_args!(
+                "the environment variable `{name}` cannot be set"
+            )));
+        }
+        Ok((name, value))
+    });
+    variables.collect()
 }
 
 fn checked_download(answer: &Answer<'_>, download: source::Download) -> Result<Download, Failure> {

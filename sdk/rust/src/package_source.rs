@@ -6,7 +6,7 @@ use crate::bindings::streaming::exports::cutover::package_source::streaming;
 use crate::{Failure, OpContext, Plugin, panic_message};
 
 pub use sink::ArtifactSink;
-pub use source::{Digest, Download, FetchPlan, Header, Resolved};
+pub use source::{Checkout, Command, Digest, Download, FetchPlan, Header, Resolved, Variable};
 
 /// A place that packages come from.
 pub trait PackageSource: Plugin {

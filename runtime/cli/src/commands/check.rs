@@ -205,6 +205,12 @@ async fn check_workspace(file: &Path, found: &mut Vec<Problem>) -> Result<(), Fa
                 found.extend(mismatches.iter().map(|mismatch| {
                     problem(&opened, declared.at, Severity::Warning, mismatch, None)
                 }));
+                let missing = plugins.missing_programs(&declared.name);
+                found.extend(missing.iter().map(|program| {
+                    let text = format!("the program `{program}`, which plugin `{}` is granted, is not on this machine", declared.name);
+                    let hint = format!("install `{program}` where releases are run");
+                    problem(&opened, declared.at, Severity::Warning, &text, Some(hint))
+                }));
                 let mut warnings = Vec::new();
                 let checked = preflight::source(&plugin, &declared.config, &mut warnings).await;
                 if let Err(error) = checked {

@@ -12,6 +12,7 @@ use crate::args::{Rollback, TakenBack};
 use crate::commands::follow::Follower;
 use crate::commands::order::Given;
 use crate::commands::{deploy, drive, order, run};
+use crate::download;
 use crate::failure::{Failure, Kind};
 use crate::progress::Progress;
 use crate::ui::Ui;
@@ -19,7 +20,7 @@ use crate::workspace::{self, Opened};
 
 pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> Result<(), Failure> {
     let opened = workspace::open(ui, config)?;
-    let conductor = workspace::conductor(&opened)?;
+    let conductor = workspace::conductor(&opened)?.with_progress(download::progress(ui));
     let group = match &arguments.of {
         TakenBack::Group(group) => group.clone(),
         TakenBack::Release(id) => {
