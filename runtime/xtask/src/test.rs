@@ -22,10 +22,11 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         ("/usr/bin/wrk", "wrk"),
         ("/usr/bin/curl", "curl"),
         ("/bin/ps", "procps"),
+        ("/usr/bin/git", "git"),
     ] {
         ensure!(
             Path::new(program).exists(),
-            "the tests split traffic on a real nginx under the load of wrk, and run the examples: install what is missing, on Debian with `apt-get install {package}`"
+            "the tests split traffic on a real nginx under the load of wrk, build from git, and run the examples: install what is missing, on Debian with `apt-get install {package}`"
         );
     }
     cargo(root, &["fmt", "--all", "--check"])?;
@@ -68,6 +69,7 @@ fn prepare_hosts() {
         ("/usr/bin/curl", "curl"),
         ("/usr/bin/prometheus", "prometheus"),
         ("/usr/bin/chromium", "chromium"),
+        ("/usr/bin/git", "git"),
     ];
     let missing = || {
         let is_missing = |(program, _): &&(&str, &'static str)| !Path::new(program).exists();
