@@ -226,11 +226,7 @@ impl Engine {
                 deployment,
                 attempt,
                 ending,
-            } => turn.record(Fact::SwitchEnded {
-                deployment,
-                attempt,
-                ending,
-            })?,
+            } => turn.end_switch(deployment, attempt, ending)?,
             Input::Stop => turn.stop()?,
             Input::Interrupt { reason } => {
                 if turn.state.status.is_active() {
@@ -291,6 +287,27 @@ impl Turn<'_> {
         };
         let reason = format!("{verb} requested; {finishing} finish first");
         Ok(self.record(Fact::StatusChanged { status, reason })?)
+    }
+
+    fn end_switch(
+        &mut self,
+        deployment: DeploymentId,
+        attempt: u32,
+        ending: Ending,
+    ) -> Result<(), Misfit> {
+        // As of a step: an outcome may be delivered again.
+        let is_known = self.state.find(&deployment).is_some_and(|state| {
+            let mut switches = state.switches.iter();
+            switches.any(|switch| switch.attempt == attempt && switch.ended_at.is_some())
+        });
+        if is_known {
+            return Ok(());
+        }
+        self.record(Fact::SwitchEnded {
+            deployment,
+            attempt,
+            ending,
+        })
     }
 
     pub(crate) fn stop(&mut self) -> Result<(), Refusal> {

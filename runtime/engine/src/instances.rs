@@ -21,6 +21,18 @@ impl Turn<'_> {
         ending: Ending,
     ) -> Result<(), Misfit> {
         let place = (deployment.clone(), instance.clone());
+        // An outcome is delivered at least once; what it says the second time is known.
+        let is_known = self.state.find(&deployment).is_some_and(|state| {
+            state.position(&instance).is_some_and(|index| {
+                let mut steps = state.instances[index].steps.iter();
+                steps.any(|step| {
+                    (step.event, step.attempt) == (event, attempt) && step.ended_at.is_some()
+                })
+            })
+        });
+        if is_known {
+            return Ok(());
+        }
         self.record(Fact::StepEnded {
             deployment,
             instance,

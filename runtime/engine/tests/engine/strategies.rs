@@ -204,6 +204,57 @@ fn an_instance_that_the_balancer_loses_in_the_bake_switches_back() {
 }
 
 #[test]
+fn an_outcome_that_is_told_again_changes_nothing() {
+    let plan = Deployment {
+        strategy: Strategy::BlueGreen {
+            bake: 5 * MINUTE,
+            retire: Retire::Keep,
+        },
+        ..colours(1)
+    };
+    let mut site = Site::open(plan);
+    site.run_until(&succeed, |state| {
+        state.deployments[0].current_hold().is_some()
+    });
+    let records = site.journal.clone();
+    let told = records
+        .iter()
+        .filter_map(|record| match record.fact.clone() {
+            Fact::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            } => Some(Input::StepEnded {
+                deployment,
+                instance,
+                event,
+                attempt,
+                ending,
+            }),
+            Fact::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            } => Some(Input::SwitchEnded {
+                deployment,
+                attempt,
+                ending,
+            }),
+            _ => None,
+        });
+
+    for again in told {
+        site.give(again);
+    }
+
+    assert_eq!(site.journal, records);
+    site.run(&succeed);
+    assert_eq!(site.status(), ReleaseStatus::Succeeded);
+}
+
+#[test]
 fn the_old_colour_is_stopped_where_that_is_asked_for_and_started_again_on_the_way_back() {
     let plan = Deployment {
         strategy: Strategy::BlueGreen {
