@@ -139,6 +139,8 @@ impl Turn<'_> {
         let deployment = &self.state.deployments[current];
         let plan = deployment.plan.clone();
         let event = LifecycleEvent::ValidateService;
+        // What is due after the end is not begun, or the end would never come.
+        let latest = hold.until.map_or(self.now, |until| until.min(self.now));
         let due: Vec<_> = deployment
             .instances
             .iter()
@@ -147,7 +149,7 @@ impl Turn<'_> {
                 instance.outcome == Some(InstanceOutcome::Succeeded)
                     && instance.current().is_none()
                     && planned_step(&plan, &plan.targets[*index], event).doing == Doing::Hook
-                    && next_validation(&plan, hold, instance) <= self.now
+                    && next_validation(&plan, hold, instance) <= latest
             })
             .map(|(index, instance)| (index, last_attempt(instance) + 1))
             .collect();

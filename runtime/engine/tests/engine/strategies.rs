@@ -1,15 +1,15 @@
 //! Blue-green, canary, batches, gates and orders, decided over a simulated fleet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::world::site::{Site, canary, colours, deployment};
-use crate::world::{fail, succeed};
+use crate::world::{ended, fail, succeed};
 use engine::{Action, Input, Refusal, State};
 use model::{
     Amount, Batching, Capacity, Decision, Deployment, Direction, Fact, Gate, GateCheck, GatePolicy,
     GatePosition, InstanceOutcome, LifecycleEvent, OnFailure, Order, Promote, Record,
-    ReleaseStatus, Retire, Shares, Strategy, Verdict,
+    ReleaseStatus, Retire, Shares, Strategy, Timestamp, Verdict,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -201,6 +201,38 @@ fn an_instance_that_the_balancer_loses_in_the_bake_switches_back() {
             "green-2: the balancer calls it out of service after the switch; the traffic went back: blue 100%"
         )
     );
+}
+
+#[test]
+fn a_bake_ends_when_validations_take_as_long_as_their_rounds() {
+    let plan = Deployment {
+        strategy: Strategy::BlueGreen {
+            bake: Duration::from_secs(5),
+            retire: Retire::Keep,
+        },
+        ..colours(3)
+    };
+    let mut site = Site::open(plan);
+    site.run_until(&succeed, |state| {
+        state.deployments[0].current_hold().is_some()
+    });
+    let mut engine = site.engine.clone();
+    let mut in_flight = VecDeque::new();
+    let mut now = site.now;
+
+    for _ in 0..40 {
+        now = Timestamp(now.0 + 700);
+        if engine.state().status != ReleaseStatus::Running {
+            break;
+        }
+        in_flight.extend(engine.handle(now, Input::Tick).unwrap().actions);
+        if let Some(action) = in_flight.pop_front() {
+            let answer = ended(&action, succeed(&action));
+            in_flight.extend(engine.handle(now, answer).unwrap().actions);
+        }
+    }
+
+    assert_eq!(engine.state().status, ReleaseStatus::Succeeded);
 }
 
 #[test]
