@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use model::{
-    Cause, Deployment, DeploymentId, Direction, Ending, Fact, Hold, OnFailure, ReleaseStatus,
-    Retire, Shares, Stage, Strategy,
+    Cause, Decision, Deployment, DeploymentId, Direction, Ending, Fact, Hold, OnFailure,
+    ReleaseStatus, Retire, Shares, Stage, Strategy, Verdict,
 };
 
 use crate::capacity::{self, shortage};
@@ -259,8 +259,31 @@ impl Turn<'_> {
         })
     }
 
+    /// Records why the side that has the traffic is watched no longer. What was seen of an instance may be gone when the
+    /// traffic is back, and the deployment has failed all the same.
+    fn end_bake(&mut self, current: usize, reason: &str) -> Result<(), Misfit> {
+        let deployment = &self.state.deployments[current];
+        // What an operator said is not forgotten, and no problem has shown.
+        let hold = deployment.current_hold();
+        let hold = hold.filter(|_| deployment.aborted.is_none());
+        let Some(hold) = hold.filter(|hold| hold.hold == Hold::Bake) else {
+            return Ok(());
+        };
+        self.record(Fact::HoldClosed {
+            deployment: deployment.plan.id.clone(),
+            stage: hold.stage,
+            decision: Decision {
+                verdict: Verdict::Failed,
+                by: None,
+                reason: Some(reason.to_owned()),
+                evidence: Vec::new(),
+            },
+        })
+    }
+
     /// Ends a deployment as failed, once its traffic is back where it was. Answers whether it has ended.
     fn fail(&mut self, current: usize, failure: &Failure) -> Result<bool, Misfit> {
+        self.end_bake(current, &failure.reason)?;
         let deployment = &self.state.deployments[current];
         let mut reason = failure.reason.clone();
         if let Some(back) = way_back(deployment) {

@@ -211,8 +211,12 @@ fn hold_closed(state: &State, deployment: &DeploymentId, decision: &Decision) ->
         Hold::Interval => return None,
         Hold::Promotion => "the canary is promoted".to_owned(),
         Hold::Gate { index } => format!("gate `{}`", plan.gates.get(*index as usize)?.name),
-        Hold::Bake => "no problem has shown".to_owned(),
-        Hold::Health => "enough instances are healthy".to_owned(),
+        Hold::Bake if decision.verdict == Verdict::Passed => "no problem has shown".to_owned(),
+        Hold::Bake => "a problem has shown".to_owned(),
+        Hold::Health if decision.verdict == Verdict::Passed => {
+            "enough instances are healthy".to_owned()
+        }
+        Hold::Health => "too few instances are healthy".to_owned(),
     };
     let by = decision.by.as_ref().map(|by| format!(" by {by}"));
     let reason = decision.reason.as_ref().map(|reason| format!(": {reason}"));

@@ -167,7 +167,7 @@ fn a_colour_that_fails_its_validation_while_it_is_watched_gives_the_traffic_back
     let report = shop.fleet.site.report();
     assert_eq!(report["status"], "FAILED");
     assert_eq!(report["deployments"][0]["holds"][0]["kind"], "bake");
-    assert_eq!(report["deployments"][0]["holds"][0]["status"], "ABANDONED");
+    assert_eq!(report["deployments"][0]["holds"][0]["status"], "FAILED");
     let reason = report["reason"].as_str().unwrap();
     assert!(reason.contains("the orders do not arrive"), "{reason}");
     for visits in crowd.stop() {

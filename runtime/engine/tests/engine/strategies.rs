@@ -162,7 +162,12 @@ fn a_validation_that_fails_in_the_bake_switches_back() {
     assert_eq!(site.status(), ReleaseStatus::Failed);
     assert_eq!(
         stops(&site.journal),
-        ["switch to green 100%", "wait Bake", "switch to blue 100%"]
+        [
+            "switch to green 100%",
+            "wait Bake",
+            "FAILED",
+            "switch to blue 100%"
+        ]
     );
     assert_eq!(shares(site.engine.state()), "blue 100%");
     assert_eq!(
@@ -200,6 +205,40 @@ fn an_instance_that_the_balancer_loses_in_the_bake_switches_back() {
         Some(
             "green-2: the balancer calls it out of service after the switch; the traffic went back: blue 100%"
         )
+    );
+}
+
+#[test]
+fn a_bake_that_failed_stays_so_when_the_instance_recovers_meanwhile() {
+    let plan = Deployment {
+        strategy: Strategy::BlueGreen {
+            bake: 5 * MINUTE,
+            retire: Retire::Stop,
+        },
+        ..colours(2)
+    };
+    let mut site = Site::open(plan);
+    site.run_until(&succeed, |state| {
+        state.deployments[0].current_hold().is_some()
+    });
+    let observed = |down: &[&str]| Input::HealthObserved {
+        deployment: "r2-1".parse().unwrap(),
+        down: down
+            .iter()
+            .map(|id| (id.parse().unwrap(), "out of service".to_owned()))
+            .collect(),
+    };
+
+    site.give(observed(&["green-2"]));
+    site.give(observed(&[]));
+    site.run(&succeed);
+
+    assert_eq!(site.status(), ReleaseStatus::Failed);
+    assert_eq!(shares(site.engine.state()), "blue 100%");
+    assert_eq!(
+        site.engine.state().deployments.len(),
+        1,
+        "the colour that serves is not retired"
     );
 }
 
