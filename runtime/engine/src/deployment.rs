@@ -331,6 +331,7 @@ impl Turn<'_> {
         let headline = failed.map(|failed| headline(failed, self.state));
         let culprit = failed.map(|failed| failed.plan.group.clone());
         let is_open = deployments.iter().any(|one| one.ended_at.is_none());
+        let has_stopped = self.state.stopped().is_some();
         match (self.state.status, headline, culprit) {
             // What takes the failed service back begins when the release is resumed.
             (ReleaseStatus::Pausing, Some(_), _) if self.has_way_back() => self.pause(),
@@ -349,6 +350,14 @@ impl Turn<'_> {
                     status: ReleaseStatus::Stopped,
                     reason: reason.to_owned(),
                 })
+            }
+            // Whoever stopped it died on the way.
+            _ if has_stopped => {
+                self.record(Fact::StatusChanged {
+                    status: ReleaseStatus::Stopping,
+                    reason: "a service of it was stopped before".to_owned(),
+                })?;
+                self.settle()
             }
             _ if is_open => Ok(()),
             _ => {

@@ -91,6 +91,14 @@ impl State {
                 .next()
                 .is_none()
             && self.failed().is_none()
+            && self.stopped().is_none()
+    }
+
+    /// The first deployment that was stopped.
+    pub(crate) fn stopped(&self) -> Option<&DeploymentState> {
+        self.deployments
+            .iter()
+            .find(|deployment| deployment.status == ReleaseStatus::Stopped)
     }
 
     /// The first deployment that failed.

@@ -235,6 +235,32 @@ fn a_stop_does_not_wait_for_a_person() {
 }
 
 #[test]
+fn a_stop_that_its_conductor_did_not_survive_is_carried_to_its_end() {
+    let canary = canary(3, 1, 1, Some(30), Promote::Manual);
+    let mut site = Site::open_plan(vec![
+        service("web", 1, 1, canary),
+        service("pay", 2, 1, deployment(3)),
+        service("mail", 3, 0, deployment(1)),
+    ]);
+    run_into(&mut site, 2);
+    site.run_until(&succeed, |state| {
+        let has_promotion = state.find(&id(1)).unwrap().current_hold().is_some();
+        has_promotion || state.find(&id(2)).unwrap().ended_at.is_some()
+    });
+    site.order(Order::Stop { at: None }).unwrap();
+    site.run_until(&succeed, |state| {
+        state.find(&id(1)).unwrap().ended_at.is_some()
+    });
+
+    site.crash(site.journal.len());
+    site.run(&succeed);
+
+    assert_eq!(site.status(), ReleaseStatus::Stopped);
+    let course = course(&site);
+    assert!(!course.contains(&"mail begins".to_owned()), "{course:?}");
+}
+
+#[test]
 fn a_pause_waits_for_what_ends_by_itself() {
     let mut slow = deployment(2);
     slow.wait_between = Duration::from_secs(60);
