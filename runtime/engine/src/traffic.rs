@@ -199,9 +199,12 @@ impl Operation {
             self.failures = 0;
             self.last_failure = None;
         }
+        // An instance that is not well is out of service as well, and back when it recovers.
+        let is_told_by_reading = phase == Phase::Absent || self.interrupted.is_none();
         let reached = match self.goal {
             Goal::Blocked => {
                 matches!(phase, Phase::Absent | Phase::OutOfService)
+                    && is_told_by_reading
                     && connections.is_none_or(|open| open == 0)
             }
             Goal::Allowed => phase == Phase::InService,

@@ -96,6 +96,22 @@ fn an_unknown_outcome_that_took_effect_is_not_repeated() {
 }
 
 #[test]
+fn an_instance_that_is_out_of_service_for_another_cause_is_still_taken_out() {
+    let answers = vec![
+        failure(Class::UnknownOutcome),
+        member(Phase::OutOfService, 0),
+        Answer::Changed,
+        member(Phase::OutOfService, 0),
+    ];
+    insta::assert_snapshot!(check(Goal::Blocked, answers), @r"
+    Read after 40 ms
+    Change after 0 ms
+    Read after 0 ms
+    Done { note: None }
+    ");
+}
+
+#[test]
 fn a_component_that_always_traps_is_given_up() {
     let round = [failure(Class::UnknownOutcome), member(Phase::Absent, 0)];
     let answers: Vec<_> = std::iter::repeat_n(round, 7).flatten().take(13).collect();
