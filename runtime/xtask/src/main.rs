@@ -14,6 +14,7 @@ mod bench;
 mod demo;
 mod load;
 mod plugins;
+mod simulate;
 mod test;
 mod toolchain;
 
@@ -38,6 +39,8 @@ enum Task {
     Test,
     /// Measure against the targets
     Bench(bench::Bench),
+    /// Carry out releases at random over a simulated fleet, and check every rule
+    Simulate(simulate::Simulate),
     /// Build the first-party plugins into `target/plugins`
     Plugins,
     /// Build the agent for hosts, static and small, into `target/agents`
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
         Task::Demo => demo::run(&root),
         Task::Test => test::run(&root),
         Task::Bench(bench) => bench::run(&root, &bench),
+        Task::Simulate(simulate) => simulate::run(&root, &simulate),
         Task::Plugins => plugins::build(&root, plugins::Set::FirstParty),
         Task::Agent => agent::build(&root),
         Task::Components => plugins::build(&root, plugins::Set::Test),
