@@ -12,7 +12,7 @@ use model::{
 use crate::plan::named;
 use crate::scenario::{
     Check, CrashPoint, Layout, Medium, Past, Place, PlannedGate, Scenario, Service, TrafficMeans,
-    Trouble, What, When,
+    Trouble, What, When, Work,
 };
 
 /// One scenario in so many goes through the real journal, which flushes to a disk.
@@ -101,11 +101,17 @@ fn service(rng: &mut Rng, number: usize) -> Service {
         _ => Strategy::Rolling,
     };
     let has_barriers = rng.bool();
+    let is_restart = matches!(strategy, Strategy::Rolling) && one_in(rng, 8);
     Service {
         number,
+        work: if is_restart {
+            Work::Restart
+        } else {
+            Work::Deploy
+        },
         priority: pick(rng, &[0, 0, 0, 1, 1, 2, 5, -1]),
         instances: (1..=total).collect(),
-        past: if one_in(rng, 6) {
+        past: if !is_restart && one_in(rng, 6) {
             Past::Nothing
         } else {
             Past::OneVersion
@@ -237,7 +243,8 @@ fn trouble(rng: &mut Rng, services: &[Service], records: u64) -> Trouble {
         }
         7..=8 => (When::Record(rng.u64(2..records)), What::DiskFull),
         9 => (at(rng), What::Interrupt),
-        10..=12 => (at(rng), What::HostDown { instance, for_ms }),
+        10..=11 => (at(rng), What::HostDown { instance, for_ms }),
+        12 => (at(rng), What::CutOff { instance, for_ms }),
         13..=17 => (When::Always, What::HookFails { instance, event }),
         18 => (
             When::Always,

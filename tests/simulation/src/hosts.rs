@@ -80,6 +80,7 @@ pub(crate) struct Hosts {
 #[derive(Debug, Default)]
 struct Host {
     down_until: Option<u64>,
+    cut_off_until: Option<u64>,
     attempts: BTreeMap<AttemptId, Attempt>,
     app: App,
 }
@@ -135,7 +136,11 @@ impl Hosts {
             return Asked::Over(lost("the deployment has no instance"));
         };
         let host = self.host(instance);
-        if let Some(until) = host.down_until.filter(|until| *until > now) {
+        if let Some(until) = host
+            .down_until
+            .max(host.cut_off_until)
+            .filter(|it| *it > now)
+        {
             return Asked::Down(until);
         }
         match host.attempts.get_mut(&job.attempt()) {
@@ -216,6 +221,29 @@ impl Hosts {
         broken
     }
 
+    /// Nobody reaches the host. Those who wait for something there come back, for their connections break.
+    pub(crate) fn cut_off(&mut self, instance: &InstanceId, until: u64) -> Vec<(Job, Vec<u64>)> {
+        let host = self.host(instance);
+        host.cut_off_until = Some(until.max(host.cut_off_until.unwrap_or(0)));
+        let running = host.attempts.values_mut();
+        running
+            .filter_map(|attempt| match attempt {
+                Attempt::Running { job, waiting, .. } => {
+                    Some((job.clone(), std::mem::take(waiting)))
+                }
+                Attempt::Over(_) => None,
+            })
+            .collect()
+    }
+
+    /// What runs on an instance.
+    pub(crate) fn running(&self, instance: &InstanceId) -> Option<AttemptId> {
+        let host = self.hosts.get(instance)?;
+        let mut attempts = host.attempts.iter();
+        let running = attempts.find(|(_, it)| matches!(it, Attempt::Running { .. }));
+        running.map(|(id, _)| id.clone())
+    }
+
     pub(crate) fn set_up(&mut self, instance: &InstanceId, is_up: bool) {
         self.host(instance).app.is_up = is_up;
     }
@@ -228,7 +256,8 @@ impl Hosts {
     /// Whether the application answers a health check.
     pub(crate) fn is_well(&self, now: u64, instance: &InstanceId) -> bool {
         self.hosts.get(instance).is_some_and(|host| {
-            let is_reachable = host.down_until.is_none_or(|until| until <= now);
+            let reachable_from = host.down_until.max(host.cut_off_until);
+            let is_reachable = reachable_from.is_none_or(|until| until <= now);
             is_reachable && host.app.is_up && host.app.unwell_until <= now
         })
     }

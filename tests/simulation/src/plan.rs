@@ -11,7 +11,7 @@ use model::{
     Router, Run, Scope, Script, Shares, SideGroup, SideName, Sides, Target, Timestamp, Version,
 };
 
-use crate::scenario::{Check, Layout, Past, Place, Scenario, Service, TrafficMeans};
+use crate::scenario::{Check, Layout, Past, Place, Scenario, Service, TrafficMeans, Work};
 
 /// The longest wait for a balancer or a router.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -95,6 +95,7 @@ pub(crate) fn earlier(service: &Service) -> Deployment {
         })
     });
     Deployment {
+        direction: Direction::Deploy,
         revision: package(&id, service, "1.0.0").revision.clone(),
         targets: targets.collect(),
         sides: None,
@@ -162,7 +163,10 @@ fn deployment(service: &Service, id: DeploymentId) -> Deployment {
             Arc::new(Target {
                 instance,
                 outgoing: has_past.then(|| old.clone()),
-                incoming: id.clone(),
+                incoming: match service.work {
+                    Work::Deploy => id.clone(),
+                    Work::Restart => old.clone(),
+                },
             })
         })
         .collect();
@@ -172,18 +176,26 @@ fn deployment(service: &Service, id: DeploymentId) -> Deployment {
     } else {
         Traffic::Direct
     };
+    let (kind, direction) = match service.work {
+        Work::Deploy => ("HTTP_UPLOAD_DEPLOY", Direction::Deploy),
+        Work::Restart => ("RESTART", Direction::Operate),
+    };
     let has_router = !matches!(service.layout, Layout::Direct | Layout::Balanced);
-    let incoming = package(&id, service, "2.0.0");
+    let incoming = match service.work {
+        Work::Deploy => package(&id, service, "2.0.0"),
+        Work::Restart => package(&old, service, "1.0.0"),
+    };
     let packages = [
         (old.clone(), package(&old, service, "1.0.0")),
-        (id.clone(), incoming.clone()),
+        (incoming.deployment.clone(), incoming.clone()),
     ];
     Deployment {
         group: group_of(service),
         service_id: Some(service.number as u64),
-        kind: "HTTP_UPLOAD_DEPLOY".to_owned(),
+        kind: kind.to_owned(),
         priority: service.priority,
-        direction: Direction::Deploy,
+        sequence: engine::sequence(service.strategy, traffic, &direction),
+        direction,
         revision: incoming.revision.clone(),
         strategy: service.strategy,
         batching: batching(service),
@@ -194,7 +206,6 @@ fn deployment(service: &Service, id: DeploymentId) -> Deployment {
         gates: gates(service),
         on_failure: service.on_failure,
         stop_failures: service.stop_failures,
-        sequence: engine::sequence(service.strategy, traffic, &Direction::Deploy),
         balancer: is_balanced.then(|| balancer(service.traffic)),
         router: has_router.then(|| router(service.traffic)),
         sides,

@@ -38,6 +38,7 @@ pub struct Service {
     pub priority: i64,
     /// The numbers of its instances.
     pub instances: Vec<usize>,
+    pub work: Work,
     /// Whether a version is installed on its instances.
     pub past: Past,
     /// The events that the packages bind scripts to.
@@ -53,6 +54,14 @@ pub struct Service {
     pub gates: Vec<PlannedGate>,
     pub on_failure: OnFailure,
     pub stop_failures: StopFailures,
+}
+
+/// What is done to a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    Deploy,
+    /// What is installed is stopped and started.
+    Restart,
 }
 
 /// Whether there was a release before.
@@ -132,6 +141,11 @@ pub enum What {
     /// The conductor has to leave.
     Interrupt,
     HostDown {
+        instance: Place,
+        for_ms: u64,
+    },
+    /// Nobody reaches the host; what runs on it goes on.
+    CutOff {
         instance: Place,
         for_ms: u64,
     },
@@ -231,6 +245,7 @@ impl fmt::Display for Scenario {
         for service in &self.services {
             let number = service.number;
             let Service {
+                work,
                 priority,
                 instances,
                 layout,
@@ -241,7 +256,7 @@ impl fmt::Display for Scenario {
             } = service;
             writeln!(
                 f,
-                "service s{number}: priority {priority}, instances {instances:?}, {strategy:?}, {layout:?} by {traffic:?}, {batching:?}"
+                "service s{number}: {work:?}, priority {priority}, instances {instances:?}, {strategy:?}, {layout:?} by {traffic:?}, {batching:?}"
             )?;
             writeln!(
                 f,

@@ -412,6 +412,7 @@ impl<'a> Site<'a> {
                 }
             }
             What::HostDown { instance, for_ms } => self.take_down(instance, for_ms),
+            What::CutOff { instance, for_ms } => self.cut_off(instance, for_ms),
             What::ClockJump { by_ms } => self.clock += by_ms,
             What::BalancerAway { service, for_ms } => {
                 let until = self.now + for_ms;
@@ -504,6 +505,15 @@ impl<'a> Site<'a> {
             for fence in ended.waiting {
                 let job = Box::new(ended.job.clone());
                 self.after(1_000, Event::Ask(fence, job));
+            }
+        }
+    }
+
+    fn cut_off(&mut self, place: Place, for_ms: u64) {
+        let instance = named(&place.to_string());
+        for (job, waiting) in self.hosts.cut_off(&instance, self.now + for_ms) {
+            for fence in waiting {
+                self.after(1_000, Event::Ask(fence, Box::new(job.clone())));
             }
         }
     }

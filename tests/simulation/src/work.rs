@@ -57,7 +57,8 @@ impl Site<'_> {
                 });
                 self.trace
                     .say(self.now, || format!("agent: {attempt} begins"));
-                self.rules.begins(&job, gives_traffic)?;
+                let beside = job.instance().and_then(|it| self.hosts.running(it));
+                self.rules.begins(&job, beside.as_ref(), gives_traffic)?;
                 let takes = self.duration(&job.name());
                 let ending = self.ending(&job);
                 let Some(instance) = job.instance().cloned() else {

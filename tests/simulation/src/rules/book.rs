@@ -104,8 +104,13 @@ impl Rules {
         )
     }
 
-    /// An agent begins an attempt on an instance, which gets traffic or does not.
-    pub(crate) fn begins(&mut self, job: &Job, gives_traffic: bool) -> Result<(), Violation> {
+    /// An agent begins an attempt on an instance, beside one that runs there, and with traffic or without.
+    pub(crate) fn begins(
+        &mut self,
+        job: &Job,
+        beside: Option<&AttemptId>,
+        gives_traffic: bool,
+    ) -> Result<(), Violation> {
         let attempt = job.attempt();
         let is_first = self.begun.insert(attempt.clone());
         kept(
@@ -115,6 +120,12 @@ impl Rules {
         let Job::Step(action) = job else {
             return Ok(());
         };
+        kept(
+            "an instance does one thing at a time",
+            super::require(beside.is_none(), || {
+                format!("{attempt} begins while {beside:?} runs")
+            }),
+        )?;
         kept(
             "each hook is of the revision that its event says",
             steps::is_of_its_revision(&self.state, action),

@@ -56,7 +56,13 @@ pub(super) fn table(plan: &Deployment) -> Vec<LifecycleEvent> {
             let download = (*direction == Direction::Deploy).then_some(DownloadBundle);
             let mut events: Vec<_> = download.into_iter().collect();
             events.extend(leave.into_iter().filter(|_| is_balanced));
-            events.extend(change);
+            let is_installed = *direction != Direction::Operate;
+            let installs = [BeforeInstall, Install, AfterInstall];
+            events.extend(
+                change
+                    .into_iter()
+                    .filter(|event| is_installed || !installs.contains(event)),
+            );
             events.extend(join.into_iter().filter(|_| is_balanced));
             events
         }

@@ -201,7 +201,8 @@ pub(super) fn is_validated(state: &State, plan: &Deployment, instance: &Instance
     require(it.outcome.is_none(), || {
         format!("{instance} is {:?}", it.outcome)
     })?;
-    for event in [LifecycleEvent::Install, LifecycleEvent::ValidateService] {
+    let install = (plan.direction != Direction::Operate).then_some(LifecycleEvent::Install);
+    for event in install.into_iter().chain([LifecycleEvent::ValidateService]) {
         let last = it.steps.iter().rfind(|step| step.event == event);
         let is_done = last.is_some_and(|step| {
             matches!(
