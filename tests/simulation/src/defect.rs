@@ -1,6 +1,11 @@
 //! Deliberate defects, to prove that the rules can be broken and that each is noticed.
 
-use model::{Amount, Batching, Deployment, LifecycleEvent, OnFailure};
+use std::sync::Arc;
+
+use model::{
+    Amount, Batching, Deployment, Direction, Ending, Fact, InstanceOutcome, LifecycleEvent,
+    OnFailure, ReleaseStatus,
+};
 
 /// Something that is built wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +46,19 @@ pub enum Defect {
     IgnoresRollback,
     /// A router is asked for more than the healthy instances carry.
     Overloads,
+    /// The journal says of an instance that failed that it succeeded.
+    PraisesFailed,
+    /// The journal says that the release is paused when it is to be.
+    LeapsStatuses,
+    /// The journal says something else of a script than its conductor heard.
+    RewritesOutcomes,
+    /// A way back leaves an instance out.
+    ForgetsInstances,
 }
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 18] = [
+    pub const ALL: [Defect; 22] = [
         Defect::ActsBeforeAppending,
         Defect::LosesRecords,
         Defect::ForgetsAttempts,
@@ -64,6 +77,10 @@ impl Defect {
         Defect::IgnoresPriorities,
         Defect::IgnoresRollback,
         Defect::Overloads,
+        Defect::PraisesFailed,
+        Defect::LeapsStatuses,
+        Defect::RewritesOutcomes,
+        Defect::ForgetsInstances,
     ];
 
     /// The plan as the engine gets it.
@@ -108,7 +125,46 @@ impl Defect {
             | Defect::PutsFailedBack
             | Defect::ConfusesRevisions
             | Defect::SwallowsAnswers
-            | Defect::Overloads => {}
+            | Defect::Overloads
+            | Defect::PraisesFailed
+            | Defect::LeapsStatuses
+            | Defect::RewritesOutcomes
+            | Defect::ForgetsInstances => {}
+        }
+    }
+
+    /// A fact as it comes to the disk.
+    pub(crate) fn tamper(self, fact: &mut Fact) {
+        match (self, fact) {
+            (
+                Defect::PraisesFailed,
+                Fact::InstanceEnded {
+                    outcome: outcome @ InstanceOutcome::Failed,
+                    ..
+                },
+            ) => *outcome = InstanceOutcome::Succeeded,
+            (
+                Defect::LeapsStatuses,
+                Fact::StatusChanged {
+                    status: status @ ReleaseStatus::Pausing,
+                    ..
+                },
+            ) => *status = ReleaseStatus::Paused,
+            (
+                Defect::RewritesOutcomes,
+                Fact::StepEnded {
+                    ending: Ending::Succeeded { exit_code, .. },
+                    ..
+                },
+            ) => *exit_code = Some(7),
+            (Defect::ForgetsInstances, Fact::DeploymentOpened(plan)) => {
+                let mut fewer = Deployment::clone(plan);
+                if matches!(fewer.direction, Direction::Rollback { .. }) {
+                    fewer.targets.pop();
+                }
+                *plan = Arc::new(fewer);
+            }
+            _ => {}
         }
     }
 }

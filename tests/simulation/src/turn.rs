@@ -209,7 +209,11 @@ impl Site<'_> {
         Ok(())
     }
 
-    fn append(&mut self, records: Vec<Record>) -> Result<(), Violation> {
+    fn append(&mut self, mut records: Vec<Record>) -> Result<(), Violation> {
+        if let Some(defect) = self.defect {
+            let facts = records.iter_mut().map(|record| &mut record.fact);
+            facts.for_each(|fact| defect.tamper(fact));
+        }
         for record in &records {
             self.trace.record(self.now, record);
         }

@@ -37,7 +37,7 @@ fn what_starts_before_its_record_is_durable_is_noticed() {
 fn a_record_that_is_left_out_is_noticed() {
     check(
         Defect::LosesRecords,
-        "records follow from those before them",
+        "steps follow each other as the table of section 2 says",
     );
 }
 
@@ -122,6 +122,23 @@ fn a_split_that_was_not_decided_is_noticed() {
     check(
         Defect::Overloads,
         "no traffic goes to an instance that failed or is being changed",
+    );
+}
+
+#[test]
+fn records_that_tell_another_story_are_noticed() {
+    check(Defect::PraisesFailed, "an instance ends as its steps did");
+    check(
+        Defect::LeapsStatuses,
+        "statuses change only along the table of section 3",
+    );
+    check(
+        Defect::RewritesOutcomes,
+        "the state is a fold of the records",
+    );
+    check(
+        Defect::ForgetsInstances,
+        "a rollback goes to the instances that were touched, from what they have to what they had",
     );
 }
 
