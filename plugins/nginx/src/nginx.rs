@@ -221,7 +221,8 @@ impl Nginx<'_> {
             before: self.version_text(version) + "\n",
             after: self.version_text(version + 1) + "\n",
         };
-        changes.push(&next);
+        // First, so that at no moment a file that nginx has not read looks as if it had; and back last, for the same reason.
+        changes.insert(0, &next);
         let changed = self
             .write(&changes)
             .and_then(|()| self.test())
@@ -229,6 +230,7 @@ impl Nginx<'_> {
         if let Err(mut failure) = changed {
             let back = changes
                 .iter()
+                .rev()
                 .try_for_each(|change| self.world.write(&change.file, &change.before));
             failure.hint = Some(match (back, failure.hint) {
                 (Ok(()), None) => "the files are as they were before".to_owned(),
@@ -322,6 +324,8 @@ pub(crate) mod fake {
     #[derive(Default)]
     pub(crate) struct Fake {
         pub(crate) files: RefCell<BTreeMap<String, String>>,
+        /// What was written, in order, without what is kept beside.
+        pub(crate) written: RefCell<Vec<String>>,
         /// What `-t` says when a file holds it.
         pub(crate) refuses: &'static str,
         pub(crate) lag: Cell<u32>,
@@ -353,7 +357,7 @@ pub(crate) mod fake {
             self.files.borrow()[file].clone()
         }
 
-        fn written(&self) -> u64 {
+        fn stored(&self) -> u64 {
             let text = self.text("shop.version.conf");
             text.split('"').nth(3).unwrap().parse().unwrap()
         }
@@ -366,6 +370,9 @@ pub(crate) mod fake {
 
         fn write(&self, file: &str, text: &str) -> Result<(), Failure> {
             self.set(file, text);
+            if !file.ends_with(".before") {
+                self.written.borrow_mut().push(file.to_owned());
+            }
             Ok(())
         }
 
@@ -384,7 +391,7 @@ pub(crate) mod fake {
                     drop(files);
                     self.reloads.set(self.reloads.get() + 1);
                     if self.lag.get() == 0 {
-                        self.live.set(self.written());
+                        self.live.set(self.stored());
                     }
                     Ok(Ran::default())
                 }
@@ -406,7 +413,7 @@ pub(crate) mod fake {
             if self.lag.get() > 0 {
                 self.lag.set(self.lag.get() - 1);
                 if self.lag.get() == 0 {
-                    self.live.set(self.written());
+                    self.live.set(self.stored());
                 }
             }
             Ok(format!("{} 7\n", self.live.get()))
@@ -458,6 +465,11 @@ mod tests {
             ("new".to_owned(), "old".to_owned())
         );
         assert_eq!((fake.live.get(), fake.reloads.get()), (1, 1));
+        assert_eq!(
+            *fake.written.borrow(),
+            ["shop.version.conf", "shop.servers"],
+            "killed in between, it does not look as if nginx had read the change"
+        );
     }
 
     #[test]
@@ -503,6 +515,10 @@ mod tests {
         );
         assert_eq!(fake.text("shop.servers"), "old");
         assert!(fake.text("shop.version.conf").contains("\"0\""));
+        assert_eq!(
+            fake.written.borrow()[2..],
+            ["shop.servers", "shop.version.conf"]
+        );
         assert_eq!(fake.reloads.get(), 0);
     }
 
