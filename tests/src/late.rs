@@ -1,11 +1,13 @@
-//! Answers that come late, or not at all: a proxy in front of a server that is asked one thing a connection.
+//! Answers that come late, and commands that never arrive: a proxy in front of a server that is asked one thing a
+//! connection.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// A proxy. What is asked goes through at once; answers wait as told. It ends when it is dropped.
+/// A proxy. What is asked goes through at once, and answers come back, but for what is held or kept. It ends when it is
+/// dropped.
 pub struct LateAnswers {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -22,6 +24,8 @@ struct Shared {
 struct State {
     /// Answers to commands that contain this are held.
     held: Option<String>,
+    /// Commands that contain this are kept from the server.
+    kept: Option<String>,
     holding: usize,
     is_over: bool,
 }
@@ -69,7 +73,16 @@ impl LateAnswers {
         state.held = Some(command.to_owned());
     }
 
-    /// How many answers are held.
+    /// Keeps commands that contain this from the server; they are gone when the proxy is told to let everything through.
+    ///
+    /// # Panics
+    /// When the proxy crashed.
+    pub fn keep(&self, command: &str) {
+        let mut state = self.shared.state.lock().expect("the proxy's state");
+        state.kept = Some(command.to_owned());
+    }
+
+    /// How many commands and answers wait here.
     ///
     /// # Panics
     /// When the proxy crashed.
@@ -83,8 +96,32 @@ impl LateAnswers {
     /// # Panics
     /// When the proxy crashed.
     pub fn release(&self) {
-        self.shared.state.lock().expect("the proxy's state").held = None;
+        let mut state = self.shared.state.lock().expect("the proxy's state");
+        (state.held, state.kept) = (None, None);
+        drop(state);
         self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Waits as long as the state says so. Answers whether there was anything to wait for.
+    fn wait_while(&self, waits: impl Fn(&State) -> bool) -> bool {
+        let waits = |state: &State| !state.is_over && waits(state);
+        let Ok(mut state) = self.state.lock() else {
+            return true;
+        };
+        if !waits(&state) {
+            return false;
+        }
+        state.holding += 1;
+        while waits(&state) {
+            let Ok(woken) = self.changed.wait(state) else {
+                return true;
+            };
+            state = woken;
+        }
+        state.holding -= 1;
+        true
     }
 }
 
@@ -101,26 +138,16 @@ fn carry(mut client: TcpStream, server: SocketAddr, shared: &Shared) {
             Ok(read) => command.extend_from_slice(&buffer[..read]),
         }
     }
+    let text = String::from_utf8_lossy(&command).into_owned();
+    let concerns = |part: &Option<String>| part.as_ref().is_some_and(|part| text.contains(part));
+    if shared.wait_while(|state| concerns(&state.kept)) {
+        return;
+    }
     let mut answer = Vec::new();
     if server.write_all(&command).is_err() || server.read_to_end(&mut answer).is_err() {
         return;
     }
-    let command = String::from_utf8_lossy(&command).into_owned();
-    let is_held = |state: &State| {
-        let held = state.held.as_deref();
-        !state.is_over && held.is_some_and(|held| command.contains(held))
-    };
-    if let Ok(mut state) = shared.state.lock() {
-        let waits = usize::from(is_held(&state));
-        state.holding += waits;
-        while is_held(&state) {
-            let Ok(woken) = shared.changed.wait(state) else {
-                return;
-            };
-            state = woken;
-        }
-        state.holding -= waits;
-    }
+    shared.wait_while(|state| concerns(&state.held));
     // Whoever asked may have given up.
     let _ = client.write_all(&answer);
     let _ = client.shutdown(Shutdown::Both);

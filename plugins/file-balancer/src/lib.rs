@@ -157,6 +157,7 @@ impl Router for FileBalancer {
         let (text, shares) = read_split(&config, sides)?;
         Ok(Split {
             shares,
+            differs: None,
             revision: Some(split::revision(&text)),
             settled: true,
             observed_at: HOST_STAMPS,

@@ -2,7 +2,7 @@
 //!
 //! The file is written first. A reload between the two writes then leads to the wanted state instead of back, and when
 //! HAProxy refuses the entry, the file can be put back before anything read it. A reload that began before may still
-//! leave the two apart, so both are read back.
+//! leave the two apart, as does a call that ends between the writes, so both are read back.
 
 use cutover_plugin_sdk::{Failure, Outcome, info};
 
@@ -24,41 +24,70 @@ pub(crate) struct Map<'a> {
 
 /// What the places hold. No value: the entry is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Present {
-    running: Option<String>,
+pub(crate) struct Present {
+    /// What requests follow.
+    pub(crate) running: Option<String>,
     /// Nothing where no directory is named.
     stored: Option<Option<String>>,
 }
 
 impl Present {
     fn is(&self, value: Option<&str>) -> bool {
-        self.all(|present| present == value)
+        self.running.as_deref() == value && self.stored().is_none_or(|stored| stored == value)
     }
 
-    fn all(&self, predicate: impl Fn(Option<&str>) -> bool) -> bool {
-        predicate(self.running.as_deref())
-            && self
-                .stored
-                .as_ref()
-                .is_none_or(|stored| predicate(stored.as_deref()))
+    fn stored(&self) -> Option<Option<&str>> {
+        self.stored.as_ref().map(Option::as_deref)
     }
-}
 
-impl Map<'_> {
-    /// Reads the value that both places agree on.
-    pub(crate) fn value(&self) -> Result<Option<String>, Failure> {
-        let present = self.present()?;
-        if present.is(present.running.as_deref()) {
-            Ok(present.running)
-        } else {
-            Err(self.apart(&present))
+    /// The value of the file, where it is another one than that of the memory.
+    pub(crate) fn other(&self) -> Option<Option<&str>> {
+        self.stored()
+            .filter(|stored| *stored != self.running.as_deref())
+    }
+
+    /// The value; empty where the entry is not there. Of places that differ ` LENGTH:MEMORY:FILE`, which is no value, for
+    /// none begins with a space.
+    pub(crate) fn revision(&self) -> String {
+        let running = self.running.as_deref().unwrap_or_default();
+        match self.other() {
+            None => running.to_owned(),
+            Some(stored) => format!(
+                " {}:{running}:{}",
+                running.len(),
+                stored.unwrap_or_default()
+            ),
         }
     }
 
-    /// Puts a value into both places. With `expected`, each must hold that or the wanted value.
+    /// Whether each place has what a revision says of it, or what is wanted.
+    fn is_between(&self, revision: &str, wanted: &str) -> bool {
+        let (running, stored) = expected(revision);
+        let fits = |present: Option<&str>, expected: Option<&str>| {
+            present == expected || present == Some(wanted)
+        };
+        fits(self.running.as_deref(), running)
+            && self.stored().is_none_or(|present| fits(present, stored))
+    }
+}
+
+/// What a revision says of the memory and of the file.
+fn expected(revision: &str) -> (Option<&str>, Option<&str>) {
+    let value = |text| Some(text).filter(|text: &&str| !text.is_empty());
+    let both = || {
+        let (length, values) = revision.strip_prefix(' ')?.split_once(':')?;
+        let (running, stored) = values.split_at_checked(length.parse().ok()?)?;
+        Some((running, stored.strip_prefix(':')?))
+    };
+    let (running, stored) = both().unwrap_or((revision, revision));
+    (value(running), value(stored))
+}
+
+impl Map<'_> {
+    /// Puts a value into both places. With a revision, each must hold what that says of it, or the wanted value.
     pub(crate) fn set(
         &self,
-        expected: Option<Option<&str>>,
+        revision: Option<&str>,
         wanted: &str,
         dry_run: bool,
     ) -> Result<Outcome, Failure> {
@@ -66,13 +95,18 @@ impl Map<'_> {
         if present.is(Some(wanted)) {
             return Ok(Outcome::Unchanged);
         }
-        if let Some(expected) = expected
-            && !present.all(|value| value == expected || value == Some(wanted))
+        if let Some(revision) = revision
+            && !present.is_between(revision, wanted)
         {
+            let expected = match expected(revision) {
+                (running, stored) if running == stored => quoted(running),
+                (running, stored) => {
+                    format!("{} and {} in the file", quoted(running), quoted(stored))
+                }
+            };
             let message = format!(
-                "{}, expected was {} or {}",
+                "{}, expected was {expected} or {}",
                 self.told(&present),
-                quoted(expected),
                 quoted(Some(wanted))
             );
             return Err(Failure::conflict("haproxy.map-changed", message)
@@ -92,11 +126,15 @@ impl Map<'_> {
         if after.is(Some(wanted)) {
             Ok(Outcome::changed())
         } else {
-            Err(self.apart(&after))
+            Err(
+                Failure::conflict("haproxy.map-disagrees", self.told(&after))
+                    .hint("somebody else changes it at the same time: see who does, and plan anew"),
+            )
         }
     }
 
-    fn present(&self) -> Result<Present, Failure> {
+    /// Reads what the places hold.
+    pub(crate) fn present(&self) -> Result<Present, Failure> {
         let Entry { file, key, .. } = self.entry;
         let command = format!("show map {file}");
         let answer = self.control.ask(&command)?;
@@ -175,12 +213,8 @@ impl Map<'_> {
         }
     }
 
-    fn apart(&self, present: &Present) -> Failure {
-        Failure::conflict("haproxy.map-disagrees", self.told(present))
-            .hint("set one of them by hand: `set map` at HAProxy's socket for its memory, the line in the file for after a reload")
-    }
-
-    fn told(&self, present: &Present) -> String {
+    /// Which place holds what.
+    pub(crate) fn told(&self, present: &Present) -> String {
         let Entry { file, key, .. } = self.entry;
         let running = quoted(present.running.as_deref());
         match &present.stored {
@@ -303,7 +337,7 @@ mod tests {
             "# who is live\nother x\nlive   blue \n",
         );
 
-        let outcome = with(&fake, |map| map.set(Some(Some("blue")), "green", false));
+        let outcome = with(&fake, |map| map.set(Some("blue"), "green", false));
 
         assert_eq!(outcome, Ok(Outcome::changed()));
         assert_eq!(*fake.log.borrow(), ["file", "memory"]);
@@ -313,7 +347,7 @@ mod tests {
             "# who is live\nother x\nlive green\n"
         );
         assert_eq!(
-            with(&fake, |map| map.set(Some(Some("blue")), "green", false)),
+            with(&fake, |map| map.set(Some("blue"), "green", false)),
             Ok(Outcome::Unchanged)
         );
     }
@@ -322,23 +356,76 @@ mod tests {
     fn an_entry_that_is_not_there_is_added() {
         let fake = fake("", "");
 
-        assert_eq!(with(&fake, |map| map.value()), Ok(None));
-        with(&fake, |map| map.set(Some(None), "blue", false)).unwrap();
+        assert_eq!(with(&fake, |map| map.present()).unwrap().revision(), "");
+        with(&fake, |map| map.set(Some(""), "blue", false)).unwrap();
 
-        assert_eq!(with(&fake, |map| map.value()), Ok(Some("blue".to_owned())));
+        assert_eq!(with(&fake, |map| map.present()).unwrap().revision(), "blue");
     }
 
     #[test]
-    fn places_that_disagree_are_a_conflict_that_names_both() {
+    fn places_that_disagree_are_told_both_with_a_revision_of_both() {
         let fake = fake("live green\n", "live blue\n");
 
-        let failure = with(&fake, |map| map.value()).unwrap_err();
+        let present = with(&fake, |map| map.present()).unwrap();
 
-        assert_eq!(failure.class, FailureClass::Conflict);
+        assert_eq!(present.running.as_deref(), Some("green"));
+        assert_eq!(present.other(), Some(Some("blue")));
+        assert_eq!(present.revision(), " 5:green:blue");
         assert_eq!(
-            failure.message,
+            with(&fake, |map| map.told(&present)),
             "`live` in map `/etc/live.map` is `green` in HAProxy's memory and `blue` in the file"
         );
+    }
+
+    #[test]
+    fn the_revision_of_places_that_disagree_guards_both() {
+        for (running, stored, is_taken) in [
+            ("live blue\n", "live green\n", true),
+            ("live green\n", "live green\n", true),
+            ("live blue\n", "live blue\n", false),
+            ("live red\n", "live green\n", false),
+            ("live blue\n", "live red\n", false),
+            ("", "live green\n", false),
+        ] {
+            let fake = fake(running, stored);
+
+            let outcome = with(&fake, |map| map.set(Some(" 4:blue:green"), "green", false));
+
+            match outcome {
+                Ok(_) => assert!(is_taken, "{running}{stored}"),
+                Err(failure) => {
+                    assert!(!is_taken, "{failure:?}");
+                    assert_eq!(failure.class, FailureClass::Conflict);
+                    assert!(
+                        failure
+                            .message
+                            .ends_with(", expected was `blue` and `green` in the file or `green`"),
+                        "{failure:?}"
+                    );
+                    assert!(fake.log.borrow().is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_revision_says_of_each_place_what_was_read() {
+        for (running, stored) in [
+            ("live blue\n", "live green\n"),
+            ("live b:lue x\n", "live :\n"),
+            ("", "live green\n"),
+            ("live blue\n", ""),
+            ("live blue\n", "live blue\n"),
+            ("", ""),
+        ] {
+            let present = with(&fake(running, stored), |map| map.present()).unwrap();
+            let revision = present.revision();
+
+            let expected = expected(&revision);
+
+            assert_eq!(Some(expected.1), present.stored(), "{revision}");
+            assert_eq!(expected.0, present.running.as_deref(), "{revision}");
+        }
     }
 
     #[test]
@@ -349,10 +436,13 @@ mod tests {
         ] {
             let fake = fake(running, stored);
 
-            let outcome = with(&fake, |map| map.set(Some(Some("blue")), "green", false));
+            let outcome = with(&fake, |map| map.set(Some("blue"), "green", false));
 
             assert_eq!(outcome, Ok(Outcome::changed()));
-            assert_eq!(with(&fake, |map| map.value()), Ok(Some("green".to_owned())));
+            assert_eq!(
+                with(&fake, |map| map.present()).unwrap().revision(),
+                "green"
+            );
         }
     }
 
@@ -360,7 +450,7 @@ mod tests {
     fn a_value_that_nobody_expected_is_a_conflict_and_stays() {
         let fake = fake("live maintenance\n", "live maintenance\n");
 
-        let failure = with(&fake, |map| map.set(Some(Some("blue")), "green", false)).unwrap_err();
+        let failure = with(&fake, |map| map.set(Some("blue"), "green", false)).unwrap_err();
 
         assert_eq!(failure.class, FailureClass::Conflict);
         assert!(

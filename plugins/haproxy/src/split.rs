@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cutover_plugin_sdk::{
-    Attribute, Diagnostic, Failure, FailureClass, HOST_STAMPS, Impossible, Outcome, Part, Purpose,
-    Severity, Share, Side, Split, parse_config, percent_of, percents, weights,
+    Attribute, Diagnostic, Disagreement, Failure, FailureClass, HOST_STAMPS, Impossible, Outcome,
+    Part, Purpose, Severity, Share, Side, Split, parse_config, percent_of, percents, weights,
 };
 
 use crate::backend::{Admin, Backend, Server};
@@ -60,47 +60,61 @@ impl<'a> Router<'a> {
     }
 
     pub(crate) fn get(&self) -> Result<Split, Failure> {
-        let (shares, revision) = match &self.way {
-            Way::Switch { entry, backends } => {
-                let value = self.map(entry).value()?;
-                let live = backends
-                    .iter()
-                    .position(|backend| Some(backend) == value.as_ref());
-                let shares = live.map(|index| share(&self.sides[index].name, 100));
-                (
-                    shares.into_iter().collect(),
-                    Some(value.unwrap_or_default()),
-                )
-            }
-            Way::Percent { entry, side, rest } => {
-                let value = self.map(entry).value()?;
-                let percent = value
-                    .as_deref()
-                    .map(|value| percentage(entry, value))
-                    .transpose()?;
-                let shares =
-                    percent.map(|percent| vec![share(side, percent), share(rest, 100 - percent)]);
-                (shares.unwrap_or_default(), Some(value.unwrap_or_default()))
-            }
-            Way::Weights { backend } => {
-                let members = self.members(&Backend::read(self.control, backend)?)?;
-                let total = |side: &Side| {
-                    let of_side = members.iter().filter(|member| member.side == side.name);
-                    of_side.map(|member| u64::from(member.weight)).sum()
-                };
-                let percents = percents(&self.sides.iter().map(total).collect::<Vec<u64>>());
-                let shares = percents.map(|percents| {
-                    let sides = self.sides.iter().zip(percents);
-                    sides
-                        .map(|(side, percent)| share(&side.name, percent))
-                        .collect()
-                });
-                (shares.unwrap_or_default(), revision(&members))
-            }
+        let entry = match &self.way {
+            Way::Switch { entry, .. } | Way::Percent { entry, .. } => entry,
+            Way::Weights { backend } => return self.weighed(backend),
+        };
+        let map = self.map(entry);
+        let present = map.present()?;
+        let differs = match present.other() {
+            None => None,
+            Some(stored) => Some(Disagreement {
+                shares: self.shares(entry, stored)?,
+                message: map.told(&present),
+            }),
         };
         Ok(Split {
-            shares,
-            revision,
+            shares: self.shares(entry, present.running.as_deref())?,
+            differs,
+            revision: Some(present.revision()),
+            settled: true,
+            observed_at: HOST_STAMPS,
+        })
+    }
+
+    /// What a value of the map's entry makes of the traffic.
+    fn shares(&self, entry: &Entry, value: Option<&str>) -> Result<Vec<Share>, Failure> {
+        Ok(match (&self.way, value) {
+            (Way::Switch { backends, .. }, Some(value)) => {
+                let live = backends.iter().position(|backend| backend == value);
+                let live = live.map(|index| share(&self.sides[index].name, 100));
+                live.into_iter().collect()
+            }
+            (Way::Percent { side, rest, .. }, Some(value)) => {
+                let percent = percentage(entry, value)?;
+                vec![share(side, percent), share(rest, 100 - percent)]
+            }
+            (Way::Weights { .. }, _) | (_, None) => Vec::new(),
+        })
+    }
+
+    fn weighed(&self, backend: &str) -> Result<Split, Failure> {
+        let members = self.members(&Backend::read(self.control, backend)?)?;
+        let total = |side: &Side| {
+            let of_side = members.iter().filter(|member| member.side == side.name);
+            of_side.map(|member| u64::from(member.weight)).sum()
+        };
+        let percents = percents(&self.sides.iter().map(total).collect::<Vec<u64>>());
+        let shares = percents.map(|percents| {
+            let sides = self.sides.iter().zip(percents);
+            sides
+                .map(|(side, percent)| share(&side.name, percent))
+                .collect()
+        });
+        Ok(Split {
+            shares: shares.unwrap_or_default(),
+            differs: None,
+            revision: revision(&members),
             settled: true,
             observed_at: HOST_STAMPS,
         })
@@ -112,8 +126,6 @@ impl<'a> Router<'a> {
         shares: &[Share],
         dry_run: bool,
     ) -> Result<Outcome, Failure> {
-        // An empty revision is that of an entry which was not there.
-        let expected_value = expected.map(|value| Some(value).filter(|value| !value.is_empty()));
         match &self.way {
             Way::Switch { entry, backends } => {
                 let wanted = self
@@ -125,11 +137,11 @@ impl<'a> Router<'a> {
                     Failure::unsupported("haproxy.switch", "`map` can only switch, not split")
                         .hint("configure `percent_map` instead of `map`")
                 })?;
-                self.map(entry).set(expected_value, wanted, dry_run)
+                self.map(entry).set(expected, wanted, dry_run)
             }
             Way::Percent { entry, side, .. } => {
                 let wanted = percent_of(shares, side).to_string();
-                self.map(entry).set(expected_value, &wanted, dry_run)
+                self.map(entry).set(expected, &wanted, dry_run)
             }
             Way::Weights { backend } => self.weigh(backend, expected, shares, dry_run),
         }
@@ -806,9 +818,30 @@ mod tests {
             "server `shop/web-2` has weight 7, expected was 100 or 4"
         );
         assert!(fake.orders.borrow().is_empty());
-        // What broke off half-way is finished.
-        fake.servers.borrow_mut()[1].1 = 4;
-        set(&fake, WEIGHTS, &versions(), revision.as_deref(), [80, 20]).unwrap();
+    }
+
+    /// The weights of many servers are several lines of orders, of which the last may never arrive.
+    #[test]
+    fn weights_of_which_a_part_was_written_are_finished_under_either_revision() {
+        let before = [("web-1", 100), ("web-2", 100), ("web-3", 100), ("web-4", 0)];
+        let after = [("web-4", 3), ("web-1", 4), ("web-2", 4), ("web-3", 4)];
+        for written in 0..=after.len() {
+            let half = || {
+                let mut servers = BTreeMap::from(before);
+                servers.extend(after[..written].iter().copied());
+                Fake::new("", &servers.into_iter().collect::<Vec<_>>())
+            };
+            let read = with(&half(), WEIGHTS, &versions(), |router| router.get()).unwrap();
+            let begun = with(&pool(), WEIGHTS, &versions(), |router| router.get()).unwrap();
+            for revision in [read.revision, begun.revision] {
+                let fake = half();
+
+                set(&fake, WEIGHTS, &versions(), revision.as_deref(), [80, 20]).unwrap();
+
+                assert_eq!(percents_of(&fake, WEIGHTS, &versions()), [80, 20]);
+                assert_eq!(fake.orders.borrow().len(), after.len() - written);
+            }
+        }
     }
 
     #[test]

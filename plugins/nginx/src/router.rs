@@ -96,6 +96,8 @@ impl<'a> Router<'a> {
         let (live, version) = (self.nginx.live()?, self.nginx.version()?);
         Ok(Split {
             shares,
+            // What nginx has not read yet, it is about to: that is told as not settled.
+            differs: None,
             revision: revision.filter(|text| text.len() <= LONGEST_REVISION),
             settled: live.version >= version,
             observed_at: HOST_STAMPS,
@@ -478,6 +480,31 @@ mod tests {
             Ok(Outcome::Unchanged)
         );
         assert_eq!(fake.reloads.get(), 4);
+    }
+
+    /// Its conductor was killed before the split was written, or after that and before the reload.
+    #[test]
+    fn a_split_that_broke_off_is_not_settled_and_is_finished_by_the_next_write() {
+        for is_written in [false, true] {
+            let fake = two_upstreams();
+            let seen = with(&fake, &colours(), |router| router.get()).unwrap();
+            set(&fake, &colours(), None, [0, 100]).unwrap();
+            fake.live.set(0);
+            if !is_written {
+                fake.set("shop.split.conf", SPLIT);
+            }
+
+            let broken = with(&fake, &colours(), |router| router.get()).unwrap();
+            assert!(!broken.settled);
+            for revision in [&seen.revision, &broken.revision] {
+                set(&fake, &colours(), revision.as_deref(), [0, 100]).unwrap();
+            }
+
+            let after = with(&fake, &colours(), |router| router.get()).unwrap();
+            assert!(after.settled);
+            assert_eq!(percents_of(&fake, &colours()), [0, 100]);
+            assert_eq!(fake.reloads.get(), 2);
+        }
     }
 
     #[test]

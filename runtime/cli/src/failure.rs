@@ -93,7 +93,8 @@ impl Failure {
                 PreflightError::NotARouter { .. }
                 | PreflightError::RouterConfig { .. }
                 | PreflightError::Sides { .. }
-                | PreflightError::Split { .. },
+                | PreflightError::Split { .. }
+                | PreflightError::Apart { .. },
             ) => opened
                 .workspace
                 .group(group)
@@ -278,6 +279,10 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
             | PreflightError::AskGate { hint, .. },
         ) => {
             return hint.as_deref().map(plugins_hint).into_iter().collect();
+        }
+        PlanError::Balancer(PreflightError::Apart { .. }) => {
+            "find out who moved it, and bring the place that is wrong to where the other one is"
+                .to_owned()
         }
         PlanError::Balancer(
             PreflightError::NotABalancer { .. }

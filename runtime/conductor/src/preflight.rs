@@ -59,6 +59,12 @@ pub enum PreflightError {
         hint: Option<String>,
         source: Box<CallError>,
     },
+    #[error("the router of {group} says two things of the traffic: {message}")]
+    Apart {
+        group: String,
+        /// Which place says what.
+        message: String,
+    },
     #[error("plugin `{plugin}` cannot decide gate `{gate}` of {group}: it implements {implements}")]
     NotAGate {
         plugin: PluginName,
@@ -263,10 +269,17 @@ pub async fn router(
     }
     match plugin.split(&context, config, &asked).await {
         Ok(split) => {
-            let shares = shares_of(&split, &sides).map_err(|problem| PreflightError::Sides {
-                group: name(),
-                problems: vec![problem],
-            })?;
+            if let Some(differs) = split.differs {
+                return Err(PreflightError::Apart {
+                    group: name(),
+                    message: differs.message,
+                });
+            }
+            let shares =
+                shares_of(&split.shares, &sides).map_err(|problem| PreflightError::Sides {
+                    group: name(),
+                    problems: vec![problem],
+                })?;
             routed.shares = Some(shares);
         }
         Err(error) => away(error, &plugin, group, warnings)?,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::SwitchAction;
-use engine::split::{Answer, Call, Means, Members, Next, Operation, Switch};
+use engine::split::{Answer, Call, Disagreement, Means, Members, Next, Operation, Switch};
 use model::{
     Cause, Direction, Ending, Instance, InstanceId, PluginName, ReleaseId, Shares, SideGroup,
     SideName, Sides, Timestamp,
@@ -59,6 +59,7 @@ pub(crate) async fn switch(
         from: action.from.clone(),
         to: action.to.clone(),
         means: means(&sides.list),
+        past: action.past,
         whole: (action.deployment.direction == Direction::Deploy).then(|| sides.to.clone()),
     };
     let (mut operation, mut call) = Operation::new(switch, now(), router.timeout);
@@ -147,10 +148,11 @@ fn target_of(instance: &Instance) -> Result<Member, String> {
 }
 
 /// The shares that a plugin told.
-pub(crate) fn shares_of(split: &Split, sides: &[SideGroup]) -> Result<Shares, String> {
-    let shares = sides
-        .iter()
-        .map(|side| (side.name.clone(), split.percent(side.name.as_str())));
+pub(crate) fn shares_of(told: &[Share], sides: &[SideGroup]) -> Result<Shares, String> {
+    let shares = sides.iter().map(|side| {
+        let share = told.iter().find(|share| share.side == side.name.as_str());
+        (side.name.clone(), share.map_or(0, |share| share.percent))
+    });
     Shares::new(shares).map_err(|error| error.to_string())
 }
 
@@ -243,12 +245,8 @@ impl Exchange<'_> {
         let context = self.context(deadline);
         match call {
             Call::Read => match self.plugin.split(&context, self.config, self.sides).await {
-                Ok(split) => match shares_of(&split, self.groups) {
-                    Ok(shares) => Answer::Split {
-                        shares,
-                        revision: split.revision,
-                        settled: split.settled,
-                    },
+                Ok(split) => match self.told(split) {
+                    Ok(answer) => answer,
                     Err(message) => permanent(message),
                 },
                 Err(error) => failure(&error),
@@ -272,6 +270,22 @@ impl Exchange<'_> {
             }
             Call::Health { sides } => self.health(sides, &context).await,
         }
+    }
+
+    fn told(&self, split: Split) -> Result<Answer, String> {
+        let differs = match split.differs {
+            None => None,
+            Some(differs) => Some(Disagreement {
+                shares: shares_of(&differs.shares, self.groups)?,
+                message: differs.message,
+            }),
+        };
+        Ok(Answer::Split {
+            shares: shares_of(&split.shares, self.groups)?,
+            differs,
+            revision: split.revision,
+            settled: split.settled,
+        })
     }
 
     fn share(&self, side: &Side) -> Share {
@@ -363,8 +377,6 @@ fn permanent(message: String) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use plugin_host::traffic::Share;
-
     use super::*;
 
     fn side(name: &str, group: &str) -> SideGroup {
@@ -387,19 +399,14 @@ mod tests {
     #[test]
     fn what_a_plugin_tells_is_taken_by_the_sides_names() {
         let sides = [side("blue", "{}"), side("green", "{}")];
-        let split = |shares: &[(&str, u8)]| Split {
-            shares: shares
-                .iter()
-                .map(|(side, percent)| Share {
-                    side: (*side).to_owned(),
-                    percent: *percent,
-                })
-                .collect(),
-            revision: None,
-            settled: true,
-            observed_at: Timestamp(0),
+        let told = |shares: &[(&str, u8)]| {
+            let share = |&(side, percent): &(&str, u8)| Share {
+                side: side.to_owned(),
+                percent,
+            };
+            let shares: Vec<_> = shares.iter().map(share).collect();
+            shares_of(&shares, &sides).unwrap().to_string()
         };
-        let told = |shares: &[(&str, u8)]| shares_of(&split(shares), &sides).unwrap().to_string();
 
         assert_eq!(told(&[("green", 30), ("blue", 70)]), "blue 70%, green 30%");
         assert_eq!(told(&[("green", 100), ("blue", 0)]), "green 100%");

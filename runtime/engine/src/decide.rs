@@ -12,6 +12,7 @@ use model::{
 use crate::capacity::members;
 use crate::holds::wake;
 use crate::instances::action;
+use crate::split::Past;
 use crate::state::{DeploymentState, HoldState, Misfit, State, SwitchState};
 
 /// How often a step is tried when its outcome is lost.
@@ -89,6 +90,8 @@ pub struct SwitchAction {
     pub from: Shares,
     /// What it is to be. Empty where a command moves it.
     pub to: Shares,
+    /// What may have been written for it already.
+    pub past: Past,
     /// The instances of each side, as far as they belong to one by now.
     pub members: BTreeMap<SideName, Vec<InstanceId>>,
 }
@@ -373,9 +376,10 @@ fn in_flight(state: &State) -> Output {
             );
         }
         let switch = deployment.current_switch();
-        output
-            .switches
-            .extend(switch.map(|switch| switch_action(deployment, switch)));
+        output.switches.extend(switch.map(|switch| SwitchAction {
+            past: Past::Unknown,
+            ..switch_action(deployment, switch)
+        }));
         let hold = deployment.current_hold();
         output
             .holds
@@ -384,13 +388,14 @@ fn in_flight(state: &State) -> Output {
     output
 }
 
-/// The action of a switch in flight.
+/// The action of a switch that begins.
 pub(crate) fn switch_action(deployment: &DeploymentState, switch: &SwitchState) -> SwitchAction {
     SwitchAction {
         deployment: deployment.plan.clone(),
         attempt: switch.attempt,
         from: switch.from.clone(),
         to: switch.to.clone(),
+        past: Past::Nothing,
         members: members(deployment),
     }
 }

@@ -17,6 +17,7 @@ pub struct Switch {
     pub from: Shares,
     pub to: Shares,
     pub means: Means,
+    pub past: Past,
     /// The side that gains only when all its members are healthy. For any other one is enough, for it is the way out
     /// of a failure.
     pub whole: Option<SideName>,
@@ -30,6 +31,23 @@ pub enum Means {
     /// All sides have one group, and shares follow from the weights of its members: near to what was written, and
     /// others as soon as a member joins or leaves. What is found before the switch tells nothing of who changed it.
     Weights,
+}
+
+/// What may have been written for a switch before it began here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Past {
+    #[default]
+    Nothing,
+    /// Somebody began it and left without telling how far it got.
+    Unknown,
+}
+
+/// What another place of the balancer says than the one that requests follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disagreement {
+    pub shares: Shares,
+    /// Which place says what.
+    pub message: String,
 }
 
 /// A call of the plugin.
@@ -60,7 +78,11 @@ pub enum Next {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     Split {
+        /// What requests get.
         shares: Shares,
+        /// Absent where all places of the balancer agree.
+        differs: Option<Disagreement>,
+        /// Of all places.
         revision: Option<String>,
         /// Whether the balancer has applied every change.
         settled: bool,
@@ -108,14 +130,16 @@ pub struct Operation {
     failures: u32,
     /// Whether the gaining sides have been found healthy.
     is_healthy: bool,
-    /// What was read before the last write, with its revision.
-    written_over: Option<(Shares, Option<String>)>,
+    /// What was read before the last write.
+    written_over: Option<Shares>,
     /// Whether nobody knows what became of the last write.
     is_interrupted: bool,
     /// Whether a write answered that it changed something.
     has_changed: bool,
     waiting_for: Waiting,
     last_seen: String,
+    /// How the places of the balancer disagreed at the last read.
+    apart: Option<String>,
     /// The last failure, while nothing has succeeded after it.
     last_failure: Option<String>,
 }
@@ -142,6 +166,7 @@ impl Operation {
             has_changed: false,
             waiting_for: Waiting::Split,
             last_seen: "nothing yet".to_owned(),
+            apart: None,
             last_failure: None,
         };
         (operation, Call::Read)
@@ -173,9 +198,10 @@ impl Operation {
         let next = match answer {
             Answer::Split {
                 shares,
+                differs,
                 revision,
                 settled,
-            } => self.split(shares, revision, settled),
+            } => self.split(shares, differs, revision, settled),
             Answer::Health(sides) => self.health(call, &sides),
             Answer::HealthUnknown => self.healthy(),
             Answer::Changed => {
@@ -219,33 +245,47 @@ impl Operation {
         self.deadline.since(now).is_zero()
     }
 
-    fn split(&mut self, shares: Shares, revision: Option<String>, settled: bool) -> Next {
+    fn split(
+        &mut self,
+        shares: Shares,
+        differs: Option<Disagreement>,
+        revision: Option<String>,
+        settled: bool,
+    ) -> Next {
         self.waiting_for = Waiting::Split;
         let unsettled = if settled { "" } else { ", not settled yet" };
         self.last_seen = format!("{shares}{unsettled}");
+        self.apart = differs.as_ref().map(|differs| differs.message.clone());
+        if let Some(Disagreement {
+            shares: other,
+            message,
+        }) = &differs
+        {
+            self.last_seen = format!("{message}{unsettled}");
+            if !self.is_own(&shares) || !self.is_own(other) {
+                return self.failure(&Call::Read, Class::Conflict, message.clone(), None);
+            }
+        }
         // A read that only checks on an interrupted write says nothing about whether writing will ever work.
         if !self.is_interrupted {
             self.failures = 0;
             self.last_failure = None;
         }
-        if !settled {
+        // What is being applied settles by itself, but for what somebody left behind who had not got as far as that.
+        if !settled && (self.wait < LONGEST_WAIT || !self.is_own(&shares)) {
             return self.again(Call::Read);
         }
-        if self.is_reached(&shares) && self.is_told_by_reading() {
-            return Next::Done {
-                note: self.note(&shares),
-            };
-        }
-        let written = self.written_over.as_ref().map(|(before, _)| before);
-        let is_expected = match (self.switch.means, written) {
-            (Means::Weights, _) => true,
-            (Means::Groups, Some(before)) => shares == *before,
-            (Means::Groups, None) => self.switch.from.is_empty() || shares == self.switch.from,
-        };
-        if !is_expected {
-            return Next::Failed {
-                reason: self.changed_by_others(&shares),
-            };
+        if settled && differs.is_none() {
+            if self.is_reached(&shares) && self.is_told_by_reading() {
+                return Next::Done {
+                    note: self.note(&shares),
+                };
+            }
+            if !self.is_expected(&shares) {
+                return Next::Failed {
+                    reason: self.changed_by_others(&shares),
+                };
+            }
         }
         if self.written_over.is_some() && !self.is_interrupted {
             return self.again(Call::Read);
@@ -258,10 +298,33 @@ impl Operation {
             };
         }
         self.is_interrupted = false;
-        self.written_over = Some((shares, revision.clone()));
+        self.written_over = Some(shares);
         Next::Call {
             after: Duration::ZERO,
             call: Call::Write { revision },
+        }
+    }
+
+    /// Whether a place that is not as it should be may have been left so by this very switch, begun and broken off.
+    fn is_own(&self, shares: &Shares) -> bool {
+        let has_begun = self.is_interrupted || self.switch.past == Past::Unknown;
+        let is_known = match self.switch.means {
+            Means::Weights => true,
+            Means::Groups => {
+                *shares == self.switch.from
+                    || *shares == self.switch.to
+                    || self.written_over.as_ref() == Some(shares)
+            }
+        };
+        has_begun && is_known
+    }
+
+    /// Whether the traffic is where it was believed to be before the write.
+    fn is_expected(&self, shares: &Shares) -> bool {
+        match (self.switch.means, &self.written_over) {
+            (Means::Weights, _) => true,
+            (Means::Groups, Some(before)) => shares == before,
+            (Means::Groups, None) => self.switch.from.is_empty() || *shares == self.switch.from,
         }
     }
 
@@ -393,20 +456,11 @@ impl Operation {
         }
         let backed_off = (SHORTEST_WAIT * 2u32.pow(self.failures)).min(LONGEST_WAIT);
         self.last_failure = Some(message);
-        let guard = self
-            .written_over
-            .as_ref()
-            .and_then(|(_, revision)| revision.clone());
         let call = match (class, call) {
             (Class::Transient | Class::Throttled, call) => call.clone(),
             (_, Call::Write { .. } | Call::Poll { .. }) => {
                 self.is_interrupted = true;
                 Call::Read
-            }
-            // A write that broke off has left the balancer's places apart. Its revision still stands guard: the plugin
-            // refuses to write over anything but the state that was read and the one on the way from it.
-            (Class::Conflict, Call::Read) if self.is_interrupted && guard.is_some() => {
-                Call::Write { revision: guard }
             }
             (_, call) => call.clone(),
         };
@@ -427,14 +481,16 @@ impl Operation {
                 .as_ref()
                 .map(|failure| format!("; the last call failed: {failure}"))
                 .unwrap_or_default();
+            let apart = self.apart.as_ref().map(|apart| format!("; {apart}"));
             let reason = match self.waiting_for {
                 Waiting::Split => format!(
                     "the traffic is not at {} in time; the router says: {}{failure}",
                     self.switch.to, self.last_seen
                 ),
                 Waiting::Health => format!(
-                    "not healthy in time, so the traffic stays where it is; the balancer says: {}{failure}",
-                    self.last_seen
+                    "not healthy in time, so the traffic stays where it is; the balancer says: {}{failure}{}",
+                    self.last_seen,
+                    apart.unwrap_or_default()
                 ),
             };
             return Next::Failed { reason };

@@ -58,11 +58,22 @@ pub struct Share {
 pub struct Split {
     /// One for each side that was asked about, in their order, 100 in sum. Empty: no side is live.
     pub shares: Vec<Share>,
-    /// The state that was read, to be expected by the next write.
+    /// Absent where all places of the balancer agree.
+    pub differs: Option<Disagreement>,
+    /// The state that was read, in all places, to be expected by the next write.
     pub revision: Option<String>,
     /// Whether the balancer has applied every change.
     pub settled: bool,
     pub observed_at: Timestamp,
+}
+
+/// What another place of the balancer says than the one that requests follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disagreement {
+    /// As [`Split::shares`].
+    pub shares: Vec<Share>,
+    /// Which place says what, for people.
+    pub message: String,
 }
 
 impl Split {
@@ -174,6 +185,15 @@ impl Plugin {
             |answer, split| {
                 Ok(Split {
                     shares: shares(answer, &names, split.shares)?,
+                    differs: split
+                        .differs
+                        .map(|differs| {
+                            Ok::<_, Failure>(Disagreement {
+                                shares: shares(answer, &names, differs.shares)?,
+                                message: answer.message(&differs.message),
+                            })
+                        })
+                        .transpose()?,
                     revision: split
                         .revision
                         .map(|revision| answer.exact("revision", revision, limits::VALUE))

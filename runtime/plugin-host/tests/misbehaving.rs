@@ -193,6 +193,8 @@ async fn a_split_that_is_none_is_refused_with_plugin_and_call() {
         let expected = format!("plugin `misrouting` answered `traffic.get` wrongly: {problem}");
         assert_eq!(message, Err(expected));
     }
+    let elsewhere = told(&plugin, r#"{"differs": [["blue", 90]]}"#).await;
+    assert!(elsewhere.is_err_and(|message| message.contains("its shares sum to 90, not to 100")));
     let revision = format!(r#"{{"revision": "{}"}}"#, "x".repeat(9000));
     assert!(
         told(&plugin, &revision)
@@ -226,6 +228,27 @@ async fn a_split_has_a_share_for_each_side_or_none_at_all() {
     assert_eq!(green.revision.as_deref(), Some("live: green"));
     assert!(green.observed_at > model::Timestamp(0));
     assert!(nobody.shares.is_empty() && nobody.live().is_none());
+}
+
+#[tokio::test]
+async fn another_place_that_says_something_else_is_told_with_words_that_harm_no_terminal() {
+    let plugin = load("misrouting").await;
+
+    let config = r#"{"shares": [["green", 100]], "differs": [["blue", 100]]}"#;
+    let split = told(&plugin, config).await.unwrap();
+    let none = told(&plugin, r#"{"differs": []}"#).await.unwrap();
+
+    let differs = split.differs.unwrap();
+    assert_eq!(
+        (differs.shares[0].percent, differs.shares[1].percent),
+        (100, 0)
+    );
+    assert!(
+        differs.message.contains("disagree") && !differs.message.contains('\u{1b}'),
+        "{:?}",
+        differs.message
+    );
+    assert!(none.differs.unwrap().shares.is_empty());
 }
 
 #[tokio::test]

@@ -101,4 +101,4 @@ pub use package_source::{
 pub use plugin::Plugin;
 pub use sockets::{Connection, ask};
 pub use spread::{Impossible, Part, percents, weights};
-pub use traffic::{Purpose, Router, Share, Side, SideMember, Split, percent_of};
+pub use traffic::{Disagreement, Purpose, Router, Share, Side, SideMember, Split, percent_of};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::bindings::router::exports::cutover::traffic::router;
 use crate::{Diagnostic, Failure, OpContext, Outcome, Plugin, panic_message};
 
-pub use router::{Member as SideMember, Purpose, Share, Side, Split};
+pub use router::{Disagreement, Member as SideMember, Purpose, Share, Side, Split};
 
 /// Splits traffic between sides: blue and green, or current and new.
 ///
@@ -36,7 +36,8 @@ pub use router::{Member as SideMember, Purpose, Share, Side, Split};
 ///     fn get(_ctx: &OpContext, _sides: &[Side]) -> Result<Split, Failure> {
 ///         let live = directories::read_text("sides", "live")?;
 ///         let share = |side: &String| Share { side: side.clone(), percent: 100 };
-///         Ok(Split { shares: live.iter().map(share).collect(), revision: live, settled: true, observed_at: HOST_STAMPS })
+///         let shares = live.iter().map(share).collect();
+///         Ok(Split { shares, differs: None, revision: live, settled: true, observed_at: HOST_STAMPS })
 ///     }
 ///
 ///     fn set(ctx: &OpContext, sides: &[Side], expected: Option<&str>, shares: &[Share]) -> Result<Outcome, Failure> {
@@ -67,10 +68,11 @@ pub trait Router: Plugin {
     fn check(ctx: &OpContext, sides: &[Side], purpose: Purpose)
     -> Result<Vec<Diagnostic>, Failure>;
 
-    /// Tells how traffic is split.
+    /// Tells how traffic is split. Where two places that should agree do not, `shares` is what requests get and
+    /// [`Split::differs`] has the other; the revision covers both.
     ///
     /// # Errors
-    /// When the balancer cannot be read; `conflict` where two places that should agree do not.
+    /// When the balancer cannot be read.
     fn get(ctx: &OpContext, sides: &[Side]) -> Result<Split, Failure>;
 
     /// Splits traffic, and reads back. A second call with the same request is `unchanged`.

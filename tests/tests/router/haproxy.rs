@@ -138,17 +138,55 @@ async fn a_switch_by_another_hand_is_a_conflict() {
 
     // In one of them: the places disagree.
     fs::write(&file, "live shop-blue\n").unwrap();
-    let apart = router.read().await.unwrap_err();
-    let apart = apart.failure().unwrap();
-    assert_eq!(apart.class, FailureClass::Conflict);
+    let apart = router.get().await;
+    let differs = apart.differs.unwrap();
+    assert!(apart.shares.is_empty(), "requests follow the memory");
+    assert_eq!(differs.shares[0].percent, 100, "{differs:?}");
     assert!(
-        apart
+        differs
             .message
             .ends_with("is `maintenance` in HAProxy's memory and `shop-blue` in the file"),
-        "{apart:?}"
+        "{differs:?}"
     );
 
     router.set(&[0, 100]).await;
+    assert_eq!(router.percents().await, [0, 100]);
+}
+
+#[tokio::test]
+async fn a_switch_that_broke_off_between_its_places_is_finished_under_the_revision_of_both() {
+    let colours = Colours::start();
+    let router = colours.switch().await;
+    let file = colours.site.path("maps/live.map");
+    let before = router.get().await.revision;
+    fs::write(&file, "# the live backend\nlive shop-green\n").unwrap();
+
+    let broken = router.get().await;
+    let (live, written) = (broken.live(), broken.differs.as_ref().unwrap());
+    assert_eq!((live, written.shares[1].percent), (Some("blue"), 100));
+    // Both are guarded: what somebody does to either is seen.
+    let _ = colours
+        .haproxy
+        .ask(&format!("set map {} live maintenance", file.display()));
+    let refused = router.refusal(broken.revision.as_deref(), &[0, 100]).await;
+    assert_eq!(refused.class, FailureClass::Conflict);
+    let _ = colours
+        .haproxy
+        .ask(&format!("set map {} live shop-blue", file.display()));
+    for revision in [broken.revision, before] {
+        fs::write(&file, "# the live backend\nlive shop-green\n").unwrap();
+        router
+            .try_set(revision.as_deref(), &[0, 100])
+            .await
+            .unwrap();
+    }
+
+    let after = router.get().await;
+    assert_eq!(
+        (after.live(), after.differs.as_ref()),
+        (Some("green"), None)
+    );
+    colours.haproxy.reload();
     assert_eq!(router.percents().await, [0, 100]);
 }
 
@@ -272,4 +310,10 @@ async fn members_of_one_backend_share_by_their_weights() {
         conflict.message.contains("`shop/web-2` has weight 50"),
         "{conflict:?}"
     );
+
+    // Some of the weights were written, and the call broke off.
+    let _ = haproxy.ask("set server shop/web-1 weight 1");
+    let half = router.get().await.revision;
+    router.try_set(half.as_deref(), &[50, 50]).await.unwrap();
+    assert_eq!(router.percents().await, [50, 50]);
 }

@@ -236,6 +236,90 @@ fn a_conductor_killed_while_the_balancer_switches_finds_out_what_became_of_it() 
     let _ = crowd.stop();
 }
 
+impl Colours {
+    /// Deploys with a conductor that is killed when the map's file has the switch and HAProxy's memory has not.
+    fn deploy_and_die_between_the_places(&self, version: &str) {
+        self.late.keep("set map ");
+        let mut conductor = self.fleet.start(&deploying("1.1.0", version));
+        until("the order to switch is on its way", || {
+            self.late.holding() > 0
+        });
+        conductor.kill().unwrap();
+        conductor.wait().unwrap();
+        self.late.release();
+        assert_eq!(self.backend(), "shop-blue");
+        assert_eq!(self.stored(), "shop-green");
+        assert_eq!(self.fleet.site.report()["status"], "INTERRUPTED");
+    }
+
+    /// The live backend, as the map's file says.
+    fn stored(&self) -> String {
+        let text = std::fs::read_to_string(self.map()).unwrap();
+        let live = text.lines().find_map(|line| line.strip_prefix("live "));
+        live.unwrap_or("none").to_owned()
+    }
+
+    fn order(&self, backend: &str) {
+        let _ = self
+            .haproxy
+            .ask(&format!("set map {} live {backend}", self.map()));
+    }
+}
+
+#[test]
+fn a_conductor_killed_between_the_two_places_of_a_switch_is_resumed_without_a_lost_request() {
+    let shop = Colours::live("");
+    let crowd = Crowd::at(shop.haproxy.front);
+    shop.deploy_and_die_between_the_places("1.1.0");
+    crowd.go_on(50);
+
+    shop.fleet
+        .site
+        .cutover(&["resume", &shop.fleet.newest()])
+        .ok();
+
+    assert_eq!(shop.stored(), "shop-green");
+    shop.assert_all_at("green", "1.1.0");
+    let _ = crowd.stop();
+    shop.haproxy.reload();
+    shop.assert_all_at("green", "1.1.0");
+}
+
+#[test]
+fn a_switch_that_was_half_written_and_then_moved_by_somebody_else_stays_where_they_put_it() {
+    let shop = Colours::live("");
+    shop.deploy_and_die_between_the_places("1.1.0");
+    shop.order("maintenance");
+
+    let resumed = shop.fleet.site.cutover(&["resume", &shop.fleet.newest()]);
+
+    assert_eq!(resumed.code, 4, "{}", resumed.stderr);
+    let truths = "is `maintenance` in HAProxy's memory and `shop-green` in the file";
+    assert!(resumed.stderr.contains(truths), "{}", resumed.stderr);
+    assert_eq!(
+        (shop.backend().as_str(), shop.stored().as_str()),
+        ("maintenance", "shop-green")
+    );
+}
+
+#[test]
+fn places_that_disagree_stop_a_check_and_a_deployment_with_both_truths() {
+    let shop = Colours::live("");
+    shop.fleet.site.write("maps/live.map", "live shop-green\n");
+
+    let checked = shop.fleet.site.cutover(&["check"]);
+    let refused = shop.fleet.deploy("1.1.0", "1.1.0");
+
+    for answer in [checked, refused] {
+        assert_eq!(answer.code, 3, "{}", answer.stderr);
+        let told = format!("{}{}", answer.stdout, answer.stderr);
+        let truths = "is `shop-blue` in HAProxy's memory and `shop-green` in the file";
+        assert!(told.contains(truths), "{told}");
+        assert!(told.contains("find out who moved it"), "{told}");
+    }
+    assert_eq!(shop.backend(), "shop-blue");
+}
+
 #[test]
 fn a_balancer_that_answers_late_is_waited_for() {
     let shop = Colours::live("");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use engine::split::{Answer, Call, Means, Members, Next, Operation, Switch};
+use engine::split::{Answer, Call, Disagreement, Means, Members, Next, Operation, Past, Switch};
 use engine::traffic::Class;
 use model::{InstanceId, Shares, SideName, Timestamp};
 use proptest::prelude::*;
@@ -24,7 +24,16 @@ fn from_blue_to_green() -> Switch {
         from: green(0),
         to: green(100),
         means: Means::Groups,
+        past: Past::Nothing,
         whole: Some(side("green")),
+    }
+}
+
+/// The same, taken up from a conductor that was killed.
+fn resumed() -> Switch {
+    Switch {
+        past: Past::Unknown,
+        ..from_blue_to_green()
     }
 }
 
@@ -66,6 +75,7 @@ fn later(now: Timestamp, after: Duration) -> Timestamp {
 fn split(percent: u8) -> Answer {
     Answer::Split {
         shares: green(percent),
+        differs: None,
         revision: Some(format!("r{percent}")),
         settled: true,
     }
@@ -74,8 +84,22 @@ fn split(percent: u8) -> Answer {
 fn unsettled(percent: u8) -> Answer {
     Answer::Split {
         shares: green(percent),
-        revision: None,
+        differs: None,
+        revision: Some(format!("r{percent}")),
         settled: false,
+    }
+}
+
+/// Requests get the one, and another place of the balancer says the other.
+fn apart(percent: u8, other: u8) -> Answer {
+    Answer::Split {
+        shares: green(percent),
+        differs: Some(Disagreement {
+            shares: green(other),
+            message: format!("green has {percent} in the memory and {other} in the file"),
+        }),
+        revision: Some(format!("r{percent}+{other}")),
+        settled: true,
     }
 }
 
@@ -164,6 +188,7 @@ fn whatever_is_found_is_replaced_where_nothing_is_believed() {
     };
     let none = Answer::Split {
         shares: Shares::default(),
+        differs: None,
         revision: Some(String::new()),
         settled: true,
     };
@@ -311,13 +336,13 @@ fn an_unknown_outcome_is_read_back_before_the_write_is_repeated() {
 }
 
 #[test]
-fn a_write_that_left_the_places_apart_is_repeated_under_its_guard() {
+fn a_write_that_left_the_places_apart_is_repeated_under_the_revision_of_both() {
     let answers = vec![
         split(0),
         healthy("green"),
         split(0),
         failure(Class::UnknownOutcome),
-        failure(Class::Conflict),
+        apart(0, 100),
         Answer::Changed,
         split(100),
     ];
@@ -327,16 +352,80 @@ fn a_write_that_left_the_places_apart_is_repeated_under_its_guard() {
     Read after 0 ms
     Write { revision: Some("r0") } after 0 ms
     Read after 40 ms
-    Write { revision: Some("r0") } after 80 ms
+    Write { revision: Some("r0+100") } after 0 ms
     Read after 0 ms
     done:
     "#);
 }
 
 #[test]
+fn a_switch_of_which_a_killed_conductor_wrote_one_place_is_finished() {
+    for (requests, other) in [(0, 100), (100, 0)] {
+        let answers = vec![
+            apart(requests, other),
+            healthy("green"),
+            apart(requests, other),
+            Answer::Changed,
+            split(100),
+        ];
+        let told = check(resumed(), answers);
+
+        let write = format!("Write {{ revision: Some(\"r{requests}+{other}\") }}");
+        assert!(told.contains(&write), "{told}");
+        assert!(told.ends_with("done: "), "{told}");
+    }
+}
+
+#[test]
+fn places_of_which_one_is_somebody_elses_are_told_and_left() {
+    for (requests, other) in [(0, 30), (30, 0), (100, 30), (30, 40)] {
+        let told = check(resumed(), vec![apart(requests, other); 7]);
+
+        assert!(!told.contains("Write"), "{told}");
+        let reason = format!(
+            "failed: green has {requests} in the memory and {other} in the file (tried 7 times)"
+        );
+        assert!(told.ends_with(&reason), "{told}");
+    }
+}
+
+#[test]
 fn places_that_disagree_before_anything_was_written_are_told() {
-    let answers = vec![failure(Class::Conflict); 7];
-    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: no answer (tried 7 times)");
+    let answers = vec![apart(0, 100); 7];
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: green has 0 in the memory and 100 in the file (tried 7 times)");
+}
+
+#[test]
+fn places_that_somebody_takes_apart_after_the_write_are_told() {
+    let answers = [split(0), healthy("green"), split(0), Answer::Changed]
+        .into_iter()
+        .chain(std::iter::repeat_n(apart(100, 0), 7))
+        .collect();
+    insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: green has 100 in the memory and 0 in the file (tried 7 times)");
+}
+
+#[test]
+fn a_side_that_is_not_healthy_keeps_a_switch_half_written_and_the_reason_says_so() {
+    let answers = std::iter::once(apart(0, 100))
+        .chain(std::iter::repeat_n(members("green", 1, &["green-2"]), 40))
+        .collect();
+    insta::assert_snapshot!(last(resumed(), answers), @"failed: not healthy in time, so the traffic stays where it is; the balancer says: green: green-2 registering, L4CON: connection refused; green has 0 in the memory and 100 in the file");
+}
+
+/// A router that had its files written and was not told to read them.
+#[test]
+fn a_change_that_a_killed_conductor_left_unread_is_written_again_after_a_while() {
+    let answers = |found| {
+        let long = std::iter::repeat_n(unsettled(found), 9);
+        long.clone()
+            .chain([healthy("green")])
+            .chain(long)
+            .collect::<Vec<_>>()
+    };
+    insta::assert_snapshot!(last(resumed(), answers(100)[..9].to_vec()), @r#"Health { sides: ["green"] } after 0 ms"#);
+    insta::assert_snapshot!(last(resumed(), answers(0)[..18].to_vec()), @r#"Write { revision: Some("r0") } after 0 ms"#);
+    insta::assert_snapshot!(last(resumed(), answers(30)[..9].to_vec()), @"Read after 2000 ms");
+    insta::assert_snapshot!(last(from_blue_to_green(), answers(100)[..9].to_vec()), @"Read after 2000 ms");
 }
 
 #[test]
@@ -400,19 +489,31 @@ enum Event {
     Answered,
     /// The call is carried out, and its answer is lost.
     Swallowed,
+    /// A write reaches one of the balancer's two places, the one that requests follow or the other, and breaks off.
+    Halved(Place),
     /// The call is not carried out.
     Broken(Class),
     /// A change is begun, and a poll ends it.
     Delayed(u64),
     /// Somebody else moves the traffic before the call.
     Moved(u8),
+    /// Somebody else changes one of the places before the call.
+    Torn(Place, u8),
     /// A read tells of a state that is still being applied.
     Unsettled,
     /// The new side is not healthy.
     Sick,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Requests,
+    Other,
+}
+
 fn event() -> impl Strategy<Value = Event> {
+    let place = || prop_oneof![Just(Place::Requests), Just(Place::Other)];
+    let percent = || prop_oneof![Just(0u8), Just(100), 0..=100u8];
     let class = prop_oneof![
         Just(Class::Transient),
         Just(Class::Throttled),
@@ -424,7 +525,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Swallowed),
         2 => class.prop_map(Event::Broken),
         1 => (0..5000u64).prop_map(Event::Delayed),
-        1 => prop_oneof![Just(0u8), Just(100), 0..=100u8].prop_map(Event::Moved),
+        2 => place().prop_map(Event::Halved),
+        1 => percent().prop_map(Event::Moved),
+        1 => (place(), percent()).prop_map(|(place, percent)| Event::Torn(place, percent)),
         2 => Just(Event::Unsettled),
         2 => Just(Event::Sick),
     ]
@@ -433,10 +536,12 @@ fn event() -> impl Strategy<Value = Event> {
 fn switch() -> impl Strategy<Value = Switch> {
     let means = prop_oneof![Just(Means::Groups), Just(Means::Weights)];
     let from = prop_oneof![Just(None), (0..=100u8).prop_map(Some)];
-    (from, 0..=100u8, means).prop_map(|(from, to, means)| Switch {
+    let past = prop_oneof![Just(Past::Nothing), Just(Past::Unknown)];
+    (from, 0..=100u8, means, past).prop_map(|(from, to, means, past)| Switch {
         from: from.map(green).unwrap_or_default(),
         to: green(to),
         means,
+        past,
         whole: Some(side("green")),
     })
 }
@@ -461,37 +566,55 @@ proptest! {
     #[test]
     fn whatever_happens_a_switch_ends_in_time_writes_over_nobody_and_is_done_only_when_it_was_read(
         switch in switch(),
-        start in 0..=100u8,
+        // As it was left by whoever began: each place where it was, where it should be, or anywhere.
+        start in (0..4u8, 0..4u8, 0..=100u8),
         events in proptest::collection::vec(event(), 0..60),
     ) {
         let deadline = later(Timestamp(0), TIMEOUT);
         let mut now = Timestamp(0);
         let (mut operation, mut call) = Operation::new(switch.clone(), now, TIMEOUT);
-        let mut split = green(start);
-        let mut version = 0_u32;
-        let mut before: Option<Shares> = None;
-        let mut guard: Option<String> = None;
+        let begun = |kind: u8| match kind {
+            0 | 1 => switch.from.clone(),
+            2 => switch.to.clone(),
+            _ => green(start.2),
+        };
+        let (mut requests, mut other) = (begun(start.0), begun(start.1));
+        // What was read before each write, and whether one of them may have broken off.
+        let mut written_over: Vec<Shares> = Vec::new();
+        let mut may_be_own = switch.past == Past::Unknown;
         let mut events = events.into_iter().cycle();
         for turn in 0.. {
             prop_assert!(turn < 5000, "it never ends");
             let event = events.next().unwrap_or(Event::Answered);
-            if let Event::Moved(percent) = event {
-                split = green(percent);
-                version += 1;
+            match event {
+                Event::Moved(percent) => (requests, other) = (green(percent), green(percent)),
+                Event::Torn(Place::Requests, percent) => requests = green(percent),
+                Event::Torn(Place::Other, percent) => other = green(percent),
+                _ => {}
             }
-            let revision = Some(version.to_string());
+            let revision = Some(format!("{requests}+{other}"));
+            let mut is_refused = false;
             if let Call::Write { revision: expected } = &call {
                 // The guard: a plugin writes over nothing but what was read.
-                if *expected == revision && matches!(event, Event::Answered | Event::Swallowed | Event::Delayed(_)) {
-                    split = switch.to.clone();
-                    version += 1;
+                is_refused = *expected != revision;
+                let is_carried_out = !is_refused
+                    && matches!(event, Event::Answered | Event::Swallowed | Event::Delayed(_) | Event::Halved(_));
+                if is_carried_out && !matches!(event, Event::Halved(Place::Other)) {
+                    requests = switch.to.clone();
+                }
+                if is_carried_out && !matches!(event, Event::Halved(Place::Requests)) {
+                    other = switch.to.clone();
                 }
             }
             let answer = match (&call, event) {
                 (_, Event::Broken(class)) => failure(class),
-                (_, Event::Swallowed) => failure(Class::UnknownOutcome),
+                (_, Event::Swallowed) | (Call::Write { .. }, Event::Halved(_)) => failure(Class::UnknownOutcome),
                 (Call::Read, event) => Answer::Split {
-                    shares: split.clone(),
+                    shares: requests.clone(),
+                    differs: (requests != other).then(|| Disagreement {
+                        shares: other.clone(),
+                        message: "two truths".to_owned(),
+                    }),
                     revision,
                     settled: !matches!(event, Event::Unsettled),
                 },
@@ -505,14 +628,18 @@ proptest! {
                     after: Duration::from_millis(ms),
                     message: "reloading".into(),
                 },
-                (Call::Write { revision: expected }, _) if split != switch.to || *expected == revision => {
-                    failure(Class::Conflict)
-                }
+                (Call::Write { .. }, _) if is_refused => failure(Class::Conflict),
                 (Call::Write { .. } | Call::Poll { .. }, _) => Answer::Changed,
             };
+            let is_write = matches!(call, Call::Write { .. } | Call::Poll { .. });
+            if is_write && matches!(answer, Answer::Failure { class: Class::UnknownOutcome | Class::Conflict, .. }) {
+                may_be_own = true;
+            }
             // What the call read, if it was a read that was answered.
             let read = match &answer {
-                Answer::Split { shares, settled, .. } => Some((shares.clone(), *settled)),
+                Answer::Split { shares, differs, settled, .. } => {
+                    Some((shares.clone(), differs.as_ref().map(|differs| differs.shares.clone()), *settled))
+                }
                 _ => None,
             };
             match operation.answer(now, &call, answer) {
@@ -520,25 +647,38 @@ proptest! {
                     now = later(now, after);
                     prop_assert!(now <= deadline, "it waits beyond its deadline");
                     match (&next, &read) {
-                        (Call::Write { revision }, None) => {
-                            // The write before it, or one that found the places apart after it.
-                            prop_assert!(before.is_some() && *revision == guard, "it writes without having read");
+                        (Call::Write { .. }, None) => {
+                            // The one before it did not reach the balancer.
+                            prop_assert!(matches!(call, Call::Write { .. }), "it writes without having read");
                         }
-                        (Call::Write { revision }, Some((found, settled))) => {
-                        prop_assert!(settled, "it writes over a change that is under way");
-                        let is_believed = switch.from.is_empty() || *found == switch.from || before.as_ref() == Some(found);
-                        prop_assert!(switch.means == Means::Weights || is_believed, "it writes over {found}");
-                        prop_assert!(switch.means == Means::Weights || *found != switch.to, "it writes what is there");
-                        before = Some(found.clone());
-                        guard.clone_from(revision);
+                        (Call::Write { .. }, Some((found, differs, settled))) => {
+                            let is_believed = |shares: &Shares| {
+                                *shares == switch.from || written_over.contains(shares)
+                                    || (may_be_own && *shares == switch.to)
+                            };
+                            let is_free = switch.means == Means::Weights || switch.from.is_empty();
+                            prop_assert!(is_free || is_believed(found), "it writes over {found}");
+                            prop_assert!(*settled || may_be_own, "it writes over a change that is under way");
+                            match differs {
+                                Some(other) => {
+                                    prop_assert!(may_be_own, "it goes on with what it did not begin");
+                                    let is_known = is_believed(found) && is_believed(other);
+                                    prop_assert!(switch.means == Means::Weights || is_known, "it writes over {other}");
+                                }
+                                None => prop_assert!(
+                                    switch.means == Means::Weights || *found != switch.to || !settled,
+                                    "it writes what is there"
+                                ),
+                            }
+                            written_over.push(found.clone());
                         }
                         _ => {}
                     }
                     call = next;
                 }
                 Next::Done { .. } => {
-                    let (found, settled) = read.unwrap();
-                    prop_assert!(settled);
+                    let (found, differs, settled) = read.unwrap();
+                    prop_assert!(settled && differs.is_none());
                     prop_assert!(switch.means == Means::Weights || found == switch.to);
                     return Ok(());
                 }

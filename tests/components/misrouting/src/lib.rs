@@ -1,7 +1,8 @@
-//! A router that tells whatever its configuration says, true or not: `{"shares": [["blue", 90]]}`. It writes nothing.
+//! A router that tells whatever its configuration says, true or not: `{"shares": [["blue", 90]]}`, with `differs` in the
+//! same form for another place. It writes nothing.
 
 use cutover_plugin_sdk::{
-    Diagnostic, Failure, HOST_STAMPS, OpContext, Outcome, Plugin, Purpose, Router, Share, Side,
+    Diagnostic, Disagreement, Failure, HOST_STAMPS, OpContext, Outcome, Plugin, Purpose, Router, Share, Side,
     Split, export,
 };
 
@@ -26,16 +27,17 @@ impl Router for Misrouting {
 
     fn get(_ctx: &OpContext, _sides: &[Side]) -> Result<Split, Failure> {
         let config: serde_json::Value = cutover_plugin_sdk::config()?;
-        let told = config["shares"].as_array().cloned().unwrap_or_default();
-        let share = |told: &serde_json::Value| Share {
-            side: told[0].as_str().unwrap_or_default().to_owned(),
-            percent: told[1]
-                .as_u64()
-                .and_then(|n| n.try_into().ok())
-                .unwrap_or(0),
+        let shares = |told: &serde_json::Value| -> Vec<Share> {
+            let told = told.as_array().map(Vec::as_slice).unwrap_or_default();
+            told.iter().map(share).collect()
         };
+        let differs = config.get("differs").map(|told| Disagreement {
+            shares: shares(told),
+            message: "the places\u{1b}[31m disagree".to_owned(),
+        });
         Ok(Split {
-            shares: told.iter().map(share).collect(),
+            shares: shares(&config["shares"]),
+            differs,
             revision: config["revision"].as_str().map(str::to_owned),
             settled: true,
             observed_at: HOST_STAMPS,
@@ -50,6 +52,16 @@ impl Router for Misrouting {
     ) -> Result<Outcome, Failure> {
         let message = format!("expected {expected_revision:?} and {} shares", shares.len());
         Err(Failure::conflict("misrouting.set", message))
+    }
+}
+
+fn share(told: &serde_json::Value) -> Share {
+    Share {
+        side: told[0].as_str().unwrap_or_default().to_owned(),
+        percent: told[1]
+            .as_u64()
+            .and_then(|n| n.try_into().ok())
+            .unwrap_or(0),
     }
 }
 
