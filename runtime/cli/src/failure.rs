@@ -218,8 +218,11 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
                 format!("see what it did: cutover show {release}")
             }
         }
-        PlanError::Retry(RetryError::Split { group, .. }) => {
-            format!("take it back, then deploy it again: cutover rollback {group}")
+        PlanError::Retry(RetryError::OtherSides { group, .. }) => {
+            format!("name them as they were, or take it back: cutover rollback {group}")
+        }
+        PlanError::Retry(RetryError::Live { deployment, .. }) => {
+            format!("deploy it to the other side: cutover redeploy {deployment}")
         }
         PlanError::Retry(RetryError::NoDeployment { release }) => {
             format!("see what it did: cutover report {release}")

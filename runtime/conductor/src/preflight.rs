@@ -211,6 +211,17 @@ pub async fn router(
     group: &Group,
     warnings: &mut Vec<String>,
 ) -> Result<Routed, PreflightError> {
+    let members = members(group, &sides(group));
+    router_of(plugins, group, &members, warnings).await
+}
+
+/// The same, with these instances on the sides.
+pub(crate) async fn router_of(
+    plugins: &Plugins,
+    group: &Group,
+    members: &BTreeMap<SideName, Vec<Instance>>,
+    warnings: &mut Vec<String>,
+) -> Result<Routed, PreflightError> {
     let Some(Router::Plugin {
         plugin: plugin_name,
         config,
@@ -238,8 +249,7 @@ pub async fn router(
         });
     }
     let sides = sides(group);
-    let members = members(group, &sides);
-    let asked = asked(sides.iter(), &members).map_err(|problem| PreflightError::Sides {
+    let asked = asked(sides.iter(), members).map_err(|problem| PreflightError::Sides {
         group: name(),
         problems: vec![problem],
     })?;

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use engine::State;
+use engine::retry::Remainder;
 use model::{
-    Deployment, DeploymentId, Direction, InstanceId, InstanceOutcome, ReleaseId, Scope,
-    StopFailures, Version,
+    Deployment, DeploymentId, Direction, GroupRef, InstanceId, InstanceOutcome, ReleaseId, Scope,
+    SideName, StopFailures, Version,
 };
 use spec::workspace::Group;
 
 use crate::Conductor;
 use crate::plan::{PlanError, Planned};
+use crate::preflight::sides;
+use crate::sides::{Left, Seen};
 
 /// A retry that is asked for.
 #[derive(Debug, Clone)]
@@ -57,22 +60,43 @@ pub enum RetryError {
         is_retry: bool,
     },
     #[error(
-        "deployment {deployment} left the traffic of {group} split between its sides, which a retry cannot go on from"
+        "deployment {deployment} moved the traffic of {group} between {}, and {group} has {} by now",
+        named(were),
+        named(are)
     )]
-    Split {
+    OtherSides {
         deployment: DeploymentId,
-        group: model::GroupRef,
+        group: GroupRef,
+        were: Vec<SideName>,
+        /// The sides that the file names, where it has a router at all.
+        are: Vec<SideName>,
+    },
+    #[error(
+        "deployment {deployment} was to go to `{side}` of {group}, which has the traffic by now: nothing is changed where it is"
+    )]
+    Live {
+        deployment: DeploymentId,
+        group: GroupRef,
+        side: SideName,
     },
     #[error("none of the instances that {deployment} failed on is in {group} any more")]
     AllGone {
         deployment: DeploymentId,
-        group: model::GroupRef,
+        group: GroupRef,
     },
 }
 
 fn listed(deployments: &[DeploymentId]) -> String {
     let names: Vec<_> = deployments.iter().map(DeploymentId::as_str).collect();
     names.join(", ")
+}
+
+fn named(sides: &[SideName]) -> String {
+    let names: Vec<_> = sides.iter().map(|side| format!("`{side}`")).collect();
+    match names.as_slice() {
+        [] => "no router".to_owned(),
+        names => names.join(" and "),
+    }
 }
 
 fn came_after(is_retry: bool) -> &'static str {
@@ -85,7 +109,8 @@ fn came_after(is_retry: bool) -> &'static str {
 
 impl Conductor {
     /// Plans a release that deploys the same revision, under the same version, to the instances that failed, were
-    /// unreachable or skipped, or never started. The others are left alone.
+    /// unreachable or skipped, or never started. The others are left alone. A canary between two sides goes on from the
+    /// traffic as it was left.
     ///
     /// # Errors
     /// [`PlanError::Retry`] among others.
@@ -152,30 +177,23 @@ impl Conductor {
                 version,
             }));
         }
-        let is_canary = matches!(of.plan.strategy, model::Strategy::Canary { .. });
-        if is_canary && of.plan.router.is_some() {
-            return Err(PlanError::from(RetryError::Split {
-                deployment,
-                group: group.reference.clone(),
-            }));
-        }
         let mut warnings = gone(group, &left);
-        let group = &Group {
-            instances: group
-                .instances
-                .iter()
-                .filter(|instance| left.contains(&instance.id))
-                .cloned()
-                .collect(),
-            ..group.clone()
-        };
+        let remainder = engine::retry::remainder(of);
+        let group = &what_is_left(group, &left, remainder.as_ref());
         if group.instances.is_empty() {
             return Err(PlanError::from(RetryError::AllGone {
                 deployment,
                 group: group.reference.clone(),
             }));
         }
-        let seen = self.look(group, None, &mut warnings).await?;
+        let basis = match remainder {
+            Some(remainder) => {
+                check_sides(group, &deployment, &remainder)?;
+                let seen = self.look_at_remainder(group, &remainder, &mut warnings);
+                Basis::Split(seen.await?, Box::new(remainder))
+            }
+            None => Basis::Whole(self.look(group, None, &mut warnings).await?),
+        };
         let package = self.journal.package(&brought_by)?;
         let package = package.ok_or(PlanError::MissingPackage {
             deployment: brought_by,
@@ -194,14 +212,90 @@ impl Conductor {
             stop_failures: request.stop_failures,
             ..self.deployment_of(group, model::Package::clone(&package))?
         };
-        self.arrange(group, seen, &mut planned, &mut warnings)
-            .await?;
+        match basis {
+            Basis::Split(seen, remainder) => {
+                self.arrange_remainder(group, *remainder, seen, &mut planned, &mut warnings)
+                    .await;
+            }
+            Basis::Whole(seen) => {
+                self.arrange(group, seen, &mut planned, &mut warnings)
+                    .await?;
+                let sides = planned.sides.as_ref().zip(of.plan.sides.as_ref());
+                if let Some((_, was)) = sides.filter(|(is, was)| is.to != was.to) {
+                    return Err(PlanError::from(RetryError::Live {
+                        deployment,
+                        group: group.reference.clone(),
+                        side: was.to.clone(),
+                    }));
+                }
+            }
+        }
         Ok(Planned {
             release,
             deployment: planned,
             warnings,
         })
     }
+}
+
+/// What a retry is planned on.
+enum Basis {
+    /// The traffic as a canary left it.
+    Split(Left, Box<Remainder>),
+    /// The traffic as it is before any deployment.
+    Whole(Seen),
+}
+
+/// The group as the retry takes it: what is left of its instances, in the order of the deployment where that has begun
+/// to move the traffic.
+fn what_is_left(
+    group: &Group,
+    left: &BTreeSet<InstanceId>,
+    remainder: Option<&Remainder>,
+) -> Group {
+    let mut instances: Vec<_> = group
+        .instances
+        .iter()
+        .filter(|instance| left.contains(&instance.id))
+        .cloned()
+        .collect();
+    let Some(remainder) = remainder else {
+        return Group {
+            instances,
+            ..group.clone()
+        };
+    };
+    let place = |id: &InstanceId| remainder.left.iter().position(|left| left == id);
+    instances.sort_by_key(|instance| place(&instance.id));
+    let gates = group.gates.iter();
+    let gates = gates.filter(|gate| remainder.has_ahead(gate.after));
+    Group {
+        instances,
+        strategy: remainder.strategy,
+        batching: remainder.batching.clone(),
+        gates: gates.cloned().collect(),
+        ..group.clone()
+    }
+}
+
+/// Refuses to go on between sides that the group does not have any more.
+fn check_sides(
+    group: &Group,
+    deployment: &DeploymentId,
+    remainder: &Remainder,
+) -> Result<(), RetryError> {
+    let are = sides(group).into_iter().map(|side| side.name);
+    let are: Vec<_> = are.filter(|_| group.router.is_some()).collect();
+    let were = remainder.from.iter().chain([&remainder.to]);
+    if were.clone().all(|side| are.contains(side)) {
+        return Ok(());
+    }
+    Err(RetryError::OtherSides {
+        deployment: deployment.clone(),
+        group: group.reference.clone(),
+        were: were.cloned().collect(),
+        are,
+    })
 }
 
 fn gone(group: &Group, left: &BTreeSet<InstanceId>) -> Vec<String> {

@@ -110,6 +110,12 @@ impl Conductor {
             {
                 merge(&mut found, retry);
             }
+            if let (Strategy::Canary { .. }, Some(split)) =
+                (found.plan.strategy, self.last_split(group)?)
+            {
+                // A retry has moved the traffic on, or its way back has.
+                found.shares = split;
+            }
             let mut instances = found.instances.iter();
             if engine::rollback::has_switched(&found)
                 && instances.any(engine::InstanceState::is_touched)
@@ -390,6 +396,7 @@ fn merge(deployment: &mut DeploymentState, retry: &DeploymentState) {
             own.clone_from(instance);
         }
     }
+    deployment.down.clone_from(&retry.down);
 }
 
 /// The instances that do not have a package and have another one.

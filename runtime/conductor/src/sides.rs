@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine::retry::Remainder;
 use engine::split::Means;
 use model::{
     Batching, Deployment, Digest, GroupRef, InstanceId, PluginName, Shares, SideName, Sides,
@@ -24,6 +25,13 @@ pub(crate) struct Seen {
     plugins: BTreeMap<PluginName, Digest>,
     /// Where a plugin moves the traffic.
     traffic: Option<(Roles, Shares)>,
+}
+
+/// How a canary that is gone on with was left.
+#[derive(Debug, Clone)]
+pub(crate) struct Left {
+    plugins: BTreeMap<PluginName, Digest>,
+    sides: Sides,
 }
 
 impl Conductor {
@@ -75,12 +83,74 @@ impl Conductor {
             }
             deployment.sides = Some(sides);
         }
+        self.finish(group, deployment, warnings).await;
+        Ok(())
+    }
+
+    /// Puts a planned deployment's instances in order, and notes what is down.
+    async fn finish(&self, group: &Group, deployment: &mut Deployment, warnings: &mut Vec<String>) {
         if let Some(label) = &group.spread_by {
             spread(&mut deployment.targets, label);
         }
         warnings.extend(above_fair_share(deployment));
         self.find_down(deployment, warnings).await;
-        Ok(())
+    }
+
+    /// Checks the plugins of a group whose canary is gone on with, and learns whether the traffic is where it was left.
+    pub(crate) async fn look_at_remainder(
+        &self,
+        group: &Group,
+        of: &Remainder,
+        warnings: &mut Vec<String>,
+    ) -> Result<Left, PlanError> {
+        let whole = self.workspace.group(&group.reference)?;
+        let mut plugins = preflight::balancer(&self.plugins, group, warnings).await?;
+        let members = of.members(&whole.instances);
+        let routed = preflight::router_of(&self.plugins, group, &members, warnings).await?;
+        plugins.extend(preflight::gates(&self.plugins, group, warnings).await?);
+        let read = routed.shares.ok_or_else(|| LiveError::Unknown {
+            group: group.reference.clone(),
+        })?;
+        let sides = sides(group);
+        if means(&sides) == Means::Groups && !of.shares.contains(&read) {
+            return Err(PlanError::Live(LiveError::Disagreement {
+                group: group.reference.clone(),
+                read,
+                journal: of.shares.first().cloned().unwrap_or_default(),
+                live: None,
+            }));
+        }
+        plugins.extend(routed.plugins);
+        Ok(Left {
+            plugins,
+            sides: of.sides(sides, &whole.instances, read),
+        })
+    }
+
+    /// Gives the deployment that goes on with a canary its sides as they were left.
+    pub(crate) async fn arrange_remainder(
+        &self,
+        group: &Group,
+        of: Remainder,
+        left: Left,
+        deployment: &mut Deployment,
+        warnings: &mut Vec<String>,
+    ) {
+        deployment.plugins.extend(left.plugins);
+        deployment.sides = Some(left.sides);
+        self.finish(group, deployment, warnings).await;
+        let is_target = |id: &InstanceId| {
+            let mut targets = deployment.targets.iter();
+            targets.any(|target| target.instance.id == *id)
+        };
+        let down: Vec<_> = of
+            .down
+            .into_iter()
+            .filter(|(id, _)| is_target(id))
+            .collect();
+        for (id, words) in down {
+            deployment.down.entry(id).or_insert(words);
+        }
     }
 
     fn sides(

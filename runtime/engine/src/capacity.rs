@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::{Deployment, InstanceId, InstanceOutcome, Shares, SideName, Sides};
 
 use crate::state::DeploymentState;
-use crate::strategy::Goal;
+use crate::strategy::{Goal, takes_aside};
 
 /// The instances of each side, as they are registered by now.
 pub(crate) fn members(state: &DeploymentState) -> BTreeMap<SideName, Vec<InstanceId>> {
@@ -25,7 +25,7 @@ pub(crate) fn members(state: &DeploymentState) -> BTreeMap<SideName, Vec<Instanc
         return members;
     }
     // Before the first batch in one group its instances are told apart from the others, to take their traffic away.
-    let joining = if state.next == 0 && has_one_group(sides) {
+    let joining = if state.next == 0 && has_one_group(sides) && takes_aside(plan) {
         plan.batches().next().map_or(0, <[_]>::len)
     } else {
         0
@@ -37,7 +37,7 @@ pub(crate) fn members(state: &DeploymentState) -> BTreeMap<SideName, Vec<Instanc
             Some(InstanceOutcome::Succeeded) => Some(&sides.to),
             None if index < joining => Some(&sides.to),
             None | Some(InstanceOutcome::Skipped) if !instance.is_touched() => {
-                // What had no traffic when the way back began is on no side.
+                // What had no traffic when a way back or a retry began is on no side.
                 sides.from.as_ref().filter(|_| !plan.down.contains_key(id))
             }
             _ => None,
@@ -78,7 +78,8 @@ pub(crate) fn shares(state: &DeploymentState, goal: Goal) -> Result<Shares, Stri
         Goal::Everything => between(100),
         Goal::Canary(percent) => match most(state, to) {
             0 => Err(format!("no instance of `{to}` is healthy")),
-            fair => between(percent.unwrap_or(fair)),
+            // What a deployment that goes on from another one finds there stays.
+            fair => between(percent.unwrap_or(fair).max(state.shares.of(to))),
         },
         Goal::Fair => {
             let away: BTreeSet<_> = next_batch(state).into_iter().collect();

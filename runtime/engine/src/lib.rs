@@ -12,6 +12,7 @@ mod holds;
 mod instances;
 mod orders;
 mod rehearsal;
+pub mod retry;
 pub mod rollback;
 mod sequence;
 mod services;

@@ -219,13 +219,15 @@ fn reversed(deployment: &DeploymentState) -> Option<Sides> {
         .filter(|(_, state)| !state.is_touched())
         .map(|(target, _)| target.instance.clone())
         .collect();
-    let list = sides.list.iter().map(|side| SideGroup {
-        instances: if side.name == *from {
-            stays.clone()
-        } else {
-            Vec::new()
-        },
-        ..side.clone()
+    let list = sides.list.iter().map(|side| {
+        let mut instances = side.instances.clone();
+        if side.name == *from {
+            instances.extend(stays.iter().cloned());
+        }
+        SideGroup {
+            instances,
+            ..side.clone()
+        }
     });
     Some(Sides {
         list: list.collect(),
@@ -236,8 +238,8 @@ fn reversed(deployment: &DeploymentState) -> Option<Sides> {
     })
 }
 
-/// What serves nothing when the way back begins.
-fn down(deployment: &DeploymentState) -> BTreeMap<InstanceId, String> {
+/// What serves nothing when the way back begins, or a retry.
+pub(crate) fn down(deployment: &DeploymentState) -> BTreeMap<InstanceId, String> {
     let mut down = deployment.down.clone();
     let targets = deployment.plan.targets.iter();
     for (target, state) in targets.zip(&deployment.instances) {

@@ -77,6 +77,8 @@ pub enum Promote {
     #[default]
     Manual,
     After(Duration),
+    /// Nothing: the deployment goes on from one that was promoted.
+    Given,
 }
 
 /// What follows a failed deployment.

@@ -394,3 +394,52 @@ fn traffic_that_somebody_moves_while_a_colour_is_deployed_stays_where_they_put_i
     let reason = report["deployments"][0]["reason"].as_str().unwrap();
     assert!(reason.contains("blue 100%"), "{reason}");
 }
+
+#[test]
+fn a_colour_of_which_a_part_failed_is_completed_by_a_retry_and_gets_the_traffic() {
+    let shop = Colours::live("");
+    let broken = shop.fleet.site.path("broken");
+    std::fs::write(&broken, "").unwrap();
+    shop.fleet.site.script(
+        "1.1.0/bin/validate.sh",
+        &format!(
+            "#!/bin/sh\n[ \"$CUTOVER_INSTANCE_ID\" != green-2 ] || ! [ -e '{}' ] || {{ echo the disk is full; exit 1; }}\n",
+            broken.display()
+        ),
+    );
+    let crowd = Crowd::at(shop.haproxy.front);
+    let failed = shop.fleet.deploy("1.1.0", "1.1.0");
+    assert_eq!(failed.code, 4, "{}", failed.stderr);
+    assert_eq!(shop.backend(), "shop-blue");
+    let failed = shop.fleet.newest();
+    std::fs::remove_file(&broken).unwrap();
+
+    let report = shop.fleet.site.as_planned(&["retry", &failed, "--failed"]);
+
+    shop.assert_all_at("green", "1.1.0");
+    assert_eq!(switches(&report, 0), [r#"{"blue":100} -> {"green":100}"#]);
+    let touched = report["deployments"][0]["instances"].as_array().unwrap();
+    assert_eq!(touched.len(), 1, "{touched:?}");
+    assert_eq!(touched[0]["id"], "green-2");
+    shop.fleet.rollback().ok();
+    shop.assert_all_at("blue", "1.0.0");
+    let _ = crowd.stop();
+}
+
+#[test]
+fn a_retry_never_changes_the_colour_that_serves() {
+    let shop = Colours::start("");
+    let failed = shop.fleet.deploy("invalid", "1.0.0");
+    assert_eq!(failed.code, 4, "{}", failed.stderr);
+    let failed = shop.fleet.newest();
+    shop.fleet.site.write("maps/live.map", "live shop-blue\n");
+    let _ = shop
+        .haproxy
+        .ask(&format!("add map {} live shop-blue", shop.map()));
+
+    let refused = shop.fleet.site.cutover(&["retry", &failed, "--failed"]);
+
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    let reason = "was to go to `blue` of shop/web, which has the traffic by now";
+    assert!(refused.stderr.contains(reason), "{}", refused.stderr);
+}

@@ -229,3 +229,99 @@ fn a_conductor_killed_around_a_change_of_the_share_is_resumed_without_a_lost_req
 
     let _ = crowd.stop();
 }
+
+impl Canary {
+    /// Deploys 1.1.0, which one instance of the second batch refuses as long as there is a file `broken`, and promotes it. Answers
+    /// with the release.
+    fn fail_in_the_second_batch(&self) -> String {
+        let broken = self.fleet.site.path("broken");
+        std::fs::write(&broken, "").unwrap();
+        self.fleet.site.script(
+            "1.1.0/bin/validate.sh",
+            &format!(
+                "#!/bin/sh\n[ \"$CUTOVER_INSTANCE_ID\" != web-3 ] || ! [ -e '{}' ] || {{ echo the disk is full; exit 1; }}\n",
+                broken.display()
+            ),
+        );
+        let mut conductor = self.fleet.start(&deploying("1.1.0", "1.1.0"));
+        self.fleet.await_hold(&mut conductor, "promotion");
+        let id = self.fleet.newest();
+        self.fleet.site.cutover(&["promote", &id]).ok();
+        assert_eq!(conductor.wait().unwrap().code(), Some(4));
+        id
+    }
+
+    fn mend(&self) {
+        std::fs::remove_file(self.fleet.site.path("broken")).unwrap();
+    }
+
+    fn retry(&self, id: &str) -> Answer {
+        self.fleet.site.cutover(&["retry", id, "--failed"])
+    }
+}
+
+#[test]
+fn a_canary_that_failed_with_its_traffic_split_is_retried_and_taken_back_without_a_lost_request() {
+    for by in [By::Groups, By::Weights] {
+        let shop = Canary::deployed(by, "");
+        let crowd = Crowd::at(shop.front);
+        let failed = shop.fail_in_the_second_batch();
+        crowd.go_on(100);
+        shop.mend();
+
+        let planned = shop.fleet.site.as_planned(&["retry", &failed, "--failed"]);
+
+        shop.assert_all_at("1.1.0");
+        let retried = &planned["deployments"][0];
+        let touched = retried["instances"].as_array().unwrap().iter();
+        let touched: Vec<_> = touched
+            .map(|instance| instance["id"].as_str().unwrap())
+            .collect();
+        assert_eq!(touched, ["web-3", "web-4"]);
+        assert_eq!(
+            retried["holds"].as_array().unwrap().len(),
+            0,
+            "it was promoted"
+        );
+        shop.fleet.rollback().ok();
+        shop.assert_all_at("1.0.0");
+        let _ = crowd.stop();
+    }
+}
+
+#[test]
+fn a_retry_that_fails_is_taken_back_with_what_it_went_on_from() {
+    for by in [By::Groups, By::Weights] {
+        let shop = Canary::deployed(by, "");
+        let crowd = Crowd::at(shop.front);
+        let failed = shop.fail_in_the_second_batch();
+
+        let again = shop.retry(&failed);
+        assert_eq!(again.code, 4, "{}", again.stderr);
+        crowd.go_on(100);
+        let back = shop.fleet.rollback().ok();
+
+        assert!(!back.stderr.contains("the router of"), "{}", back.stderr);
+        shop.assert_all_at("1.0.0");
+        let _ = crowd.stop();
+    }
+}
+
+#[test]
+fn a_retry_of_a_canary_whose_traffic_somebody_moved_is_refused_with_both_truths() {
+    let shop = Canary::deployed(By::Groups, "");
+    let failed = shop.fail_in_the_second_batch();
+    shop.mend();
+    let map = shop.fleet.site.path("maps/share.map");
+    std::fs::write(&map, "green 7\n").unwrap();
+    let _ = shop
+        .haproxy
+        .ask(&format!("set map {} green 7", map.display()));
+
+    let refused = shop.retry(&failed);
+
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    for truth in ["current 93%, new 7%", "current 50%, new 50%"] {
+        assert!(refused.stderr.contains(truth), "{}", refused.stderr);
+    }
+}

@@ -7,6 +7,8 @@ mod blue_green;
 mod canary;
 mod rolling;
 
+pub(crate) use canary::takes_aside;
+
 use model::{Deployment, Direction, GatePosition, Hold, Strategy};
 
 /// So many batches are done, of so many.
@@ -51,7 +53,7 @@ pub(crate) fn stops(plan: &Deployment, at: Boundary) -> Vec<Stop> {
         _ if matches!(plan.direction, Direction::Retire { .. }) => Vec::new(),
         Strategy::Rolling => rolling::stops(plan, at),
         Strategy::BlueGreen { bake, .. } => blue_green::stops(plan, at, bake),
-        Strategy::Canary { traffic, .. } => canary::stops(plan, at, traffic),
+        Strategy::Canary { traffic, promote } => canary::stops(plan, at, traffic, promote),
     }
 }
 

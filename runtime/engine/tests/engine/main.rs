@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod plans;
+mod retry;
 mod rolling;
 mod split;
 mod strategies;

@@ -57,6 +57,7 @@ enum Retire {
 enum Promote {
     Manual,
     After(Duration),
+    Given,
 }
 
 fn is_kept(retire: &model::Retire) -> bool {

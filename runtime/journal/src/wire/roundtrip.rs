@@ -301,6 +301,7 @@ fn rollout() -> impl Strategy<Value = Rollout> {
     let retire = select(vec![Retire::Keep, Retire::Stop]);
     let promote = prop_oneof![
         Just(Promote::Manual),
+        Just(Promote::Given),
         any::<Duration>().prop_map(Promote::After)
     ];
     prop_oneof![
