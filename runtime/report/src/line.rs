@@ -156,9 +156,14 @@ pub fn lines(state: &State, record: &Record) -> Vec<Line> {
         Fact::SwitchSkipped {
             deployment, reason, ..
         } => {
-            let group = state.find(deployment).map(|state| &state.plan.group);
-            let target = group.map_or_else(String::new, ToString::to_string);
-            vec![line(Tone::Attention, "unswitched", target, reason.as_str())]
+            let plan = state.find(deployment).map(|state| &state.plan);
+            let target = plan.map_or_else(String::new, |plan| plan.group.to_string());
+            // Where something moves the traffic it has nothing to move: that is routine.
+            let tone = match plan.is_some_and(|plan| plan.router.is_some()) {
+                true => Tone::Dim,
+                false => Tone::Attention,
+            };
+            vec![line(tone, "unswitched", target, reason.as_str())]
         }
         Fact::SwitchEnded { .. } => switch_ended(state, record).into_iter().collect(),
         Fact::InstanceEnded { .. } => instance_ended(state, record).into_iter().collect(),
