@@ -172,10 +172,10 @@ impl Conductor {
     ) -> Result<(Running, OrderId), PlanError> {
         let admits = |engine: &Engine| {
             let mut trial = engine.clone();
-            trial.handle(now(), self.resumption())?;
-            let input = Input::Order {
-                order: order.clone(),
+            let input = Input::ResumeWith {
                 operator: self.operator.clone(),
+                order: order.clone(),
+                by: self.operator.clone(),
             };
             trial.handle(now(), input).map(drop)
         };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use engine::{Action, Engine, HoldAction, Input, Output, Refusal, State, SwitchAction};
-use journal::{GivenOrder, OrderAnswer, OrderOutcome, Tenure};
+use journal::{GivenOrder, OrderAnswer, OrderId, OrderOutcome, Tenure};
 use model::{Deployment, DeploymentId, Ending, InstanceId, LifecycleEvent, Record, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -257,36 +257,76 @@ impl Running {
         told: &mut Vec<GivenOrder>,
     ) -> Result<(Output, Vec<OrderAnswer>), DriveError> {
         let mut all = Output::default();
+        let mut answers = Vec::new();
         for input in waiting.drain(..) {
+            if let Input::Resume { operator } = &input
+                && self.resume(operator, told, &mut answers, &mut all)?
+            {
+                continue;
+            }
             add(&mut all, self.engine.handle(now(), input)?);
         }
-        let mut answers = Vec::new();
-        for GivenOrder {
-            id,
-            order,
-            operator,
-            ..
-        } in told.drain(..)
-        {
-            let outcome = match self.engine.handle(now(), Input::Order { order, operator }) {
-                Ok(output) => {
-                    add(&mut all, output);
-                    OrderOutcome::Taken
-                }
-                Err(refusal @ (Refusal::Status { .. } | Refusal::Order { .. })) => {
-                    OrderOutcome::Refused {
-                        reason: refusal.to_string(),
-                    }
-                }
-                Err(misfit @ Refusal::Misfit(_)) => return Err(misfit.into()),
-            };
-            answers.push(OrderAnswer {
+        for given in told.drain(..) {
+            let GivenOrder {
                 id,
-                at: now(),
-                outcome,
-            });
+                order,
+                operator,
+                ..
+            } = given;
+            let input = Input::Order { order, operator };
+            answers.push(self.hear(id, input, &mut all)?);
         }
         Ok((all, answers))
+    }
+
+    /// Resumes with the first order of those that wait which is not refused, so that nothing starts before it is heard.
+    /// Answers whether there was one.
+    fn resume(
+        &mut self,
+        operator: &str,
+        told: &mut Vec<GivenOrder>,
+        answers: &mut Vec<OrderAnswer>,
+        all: &mut Output,
+    ) -> Result<bool, DriveError> {
+        let mut is_resumed = false;
+        while !is_resumed && !told.is_empty() {
+            let given = told.remove(0);
+            let input = Input::ResumeWith {
+                operator: operator.to_owned(),
+                order: given.order,
+                by: given.operator,
+            };
+            let answer = self.hear(given.id, input, all)?;
+            is_resumed = answer.outcome == OrderOutcome::Taken;
+            answers.push(answer);
+        }
+        Ok(is_resumed)
+    }
+
+    /// Gives the engine an order; what it refuses is its answer.
+    fn hear(
+        &mut self,
+        id: OrderId,
+        input: Input,
+        all: &mut Output,
+    ) -> Result<OrderAnswer, DriveError> {
+        let outcome = match self.engine.handle(now(), input) {
+            Ok(output) => {
+                add(all, output);
+                OrderOutcome::Taken
+            }
+            Err(refusal @ (Refusal::Status { .. } | Refusal::Order { .. })) => {
+                OrderOutcome::Refused {
+                    reason: refusal.to_string(),
+                }
+            }
+            Err(misfit @ Refusal::Misfit(_)) => return Err(misfit.into()),
+        };
+        Ok(OrderAnswer {
+            id,
+            at: now(),
+            outcome,
+        })
     }
 
     fn is_over(&self) -> bool {

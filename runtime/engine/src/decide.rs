@@ -59,6 +59,13 @@ pub enum Input {
     Interrupt { reason: String },
     /// A conductor takes the release up, after a pause, an interruption or the death of another.
     Resume { operator: String },
+    /// The same with an order, which is heard before anything starts. Where it is refused, nothing has changed.
+    ResumeWith {
+        operator: String,
+        order: Order,
+        /// Who gives the order.
+        by: String,
+    },
 }
 
 /// What an input leads to.
@@ -241,6 +248,18 @@ impl Engine {
                 return Ok(turn.output);
             }
             Input::Resume { operator } => turn.resume(&operator)?,
+            Input::ResumeWith {
+                operator,
+                order,
+                by,
+            } => {
+                let before = turn.state.clone();
+                let resumed = turn.resume(&operator);
+                if let Err(refusal) = resumed.and_then(|()| turn.order(order, by)) {
+                    *turn.state = before;
+                    return Err(refusal);
+                }
+            }
         }
         if turn.state.status.is_active() {
             turn.advance()?;

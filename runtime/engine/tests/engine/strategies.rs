@@ -870,6 +870,52 @@ fn orders_that_do_not_fit_are_refused_with_what_it_waits_for() {
     ));
 }
 
+#[test]
+fn an_order_that_comes_with_a_resume_is_heard_before_anything_starts() {
+    let plan = Deployment {
+        router: None,
+        sides: None,
+        ..canary(4, 1, 3, None, Promote::After(MINUTE))
+    };
+    let mut site = Site::open(plan);
+    site.run_until(&succeed, |state| {
+        state.deployments[0].instances[1].outcome.is_some()
+    });
+    let ended = site.journal.iter().rposition(|record| {
+        matches!(&record.fact, Fact::InstanceEnded { instance, .. } if instance.as_str() == "web-2")
+    });
+    // Its conductor died before what followed was durable.
+    site.journal.truncate(ended.unwrap() + 1);
+    let resumed = |input: Input| {
+        let mut engine = engine::Engine::from_records(&site.journal).unwrap();
+        let output = engine.handle(site.now, input);
+        let started = output.map(|output| {
+            let actions = output.actions.iter();
+            let action =
+                |action: &Action| format!("{} {}", action.deployment.id, action.target.instance.id);
+            actions.map(action).collect::<Vec<_>>()
+        });
+        (started, engine)
+    };
+    let with = |order| Input::ResumeWith {
+        operator: "bob".into(),
+        order,
+        by: "ann".into(),
+    };
+
+    let (plain, _) = resumed(Input::Resume {
+        operator: "bob".into(),
+    });
+    let (ordered, engine) = resumed(with(Order::Rollback { reason: None }));
+    let (refused, untouched) = resumed(with(Order::Promote));
+
+    assert_eq!(plain.unwrap(), ["r2-1 web-3"]);
+    assert_eq!(ordered.unwrap(), ["r2-2 web-1"]);
+    assert_eq!(engine.state().orders[0].operator, "ann");
+    assert!(refused.is_err());
+    assert_eq!(untouched.state(), &State::fold(&site.journal).unwrap());
+}
+
 /// A crash after each record: the one who takes over shows instances and balancer what one undisturbed run shows.
 fn check_crashes(plan: &Deployment) {
     let mut undisturbed = Site::open(plan.clone());
