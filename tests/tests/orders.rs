@@ -534,6 +534,15 @@ fn the_rollback_of_a_group_has_its_canary_taken_back() {
             site.cutover(&["pause", &id]).ok();
         }
 
+        let planned = site
+            .cutover(&["rollback", "shop/web", "--dry-run", "--output", "json"])
+            .ok();
+        let planned: serde_json::Value = serde_json::from_str(&planned.stdout).unwrap();
+        assert_eq!(planned["deployments"][0]["direction"], "rollback");
+        let back = planned["deployments"][0]["instances"].as_array().unwrap();
+        assert_eq!(back.len(), 1, "{back:?}");
+        assert_eq!(back[0]["id"], "web-1");
+
         let refused = site.cutover(&["rollback", "shop/web", "--ignore-stop-failures"]);
         let elsewhere = site.cutover(&["rollback", "shop/web", "--to", "1.0.0"]);
         let back = site
@@ -552,6 +561,11 @@ fn the_rollback_of_a_group_has_its_canary_taken_back() {
         assert!(reason.starts_with("taken back by ann@"), "{reason}");
         assert!(reason.ends_with(": too slow"), "{reason}");
         assert_eq!(report["deployments"][1]["status"], "SUCCEEDED");
+        let orders = report["orders"].as_array().unwrap();
+        let last = orders.last().unwrap();
+        assert_eq!(orders.len(), 1 + usize::from(is_paused), "{orders:?}");
+        assert_eq!(last["order"], "rollback (too slow)");
+        assert!(last["operator"].as_str().unwrap().starts_with("ann@"));
     }
 }
 

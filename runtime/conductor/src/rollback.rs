@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use engine::{DeploymentState, State, Traffic};
 use model::{
-    Deployment, DeploymentId, Direction, GroupRef, InstanceId, OnFailure, Package, Scope, Strategy,
-    Target, Version,
+    Deployment, DeploymentId, Direction, GroupRef, InstanceId, OnFailure, Package, ReleaseId, Scope,
+    Strategy, Target, Version,
 };
 use spec::workspace::Group;
 use tokio::task::JoinSet;
@@ -124,6 +124,48 @@ impl Conductor {
             }
         }
         Ok(None)
+    }
+
+    /// The way back that a release takes when it is told to take a deployment back which goes on, as far as it has come by
+    /// now.
+    ///
+    /// # Errors
+    /// [`PlanError::NothingToRollBack`] when none of this group goes on, and [`PlanError::NoEarlierVersion`].
+    pub fn plan_taking_back(
+        &self,
+        release: &ReleaseId,
+        group: &GroupRef,
+    ) -> Result<Planned, PlanError> {
+        let state = State::fold(&self.journal.records(release, 0)?)?;
+        let mut deployments = state.deployments.iter();
+        let going_on = deployments.find(|deployment| {
+            deployment.plan.group == *group
+                && deployment.ended_at.is_none()
+                && deployment.plan.direction == Direction::Deploy
+        });
+        let going_on = going_on.ok_or_else(|| PlanError::NothingToRollBack {
+            group: group.clone(),
+        })?;
+        let id = DeploymentId::nth(release, state.deployments.len() + 1);
+        let back = engine::rollback::of_failed(going_on, id);
+        let deployment = back.ok_or_else(|| PlanError::NoEarlierVersion {
+            deployment: going_on.plan.id.clone(),
+        })?;
+        let mut warnings = Vec::new();
+        if going_on.in_flight > 0 {
+            warnings.push(format!(
+                "{} of {group} in flight: they finish before they go back",
+                match going_on.in_flight {
+                    1 => "1 instance is".to_owned(),
+                    many => format!("{many} instances are"),
+                }
+            ));
+        }
+        Ok(Planned {
+            release: state.release,
+            deployment,
+            warnings,
+        })
     }
 
     /// Plans the way of a whole group to a version that it has had.

@@ -35,9 +35,14 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
         comment: arguments.comment,
     };
     let group = request.group.clone();
-    if !arguments.dry_run
-        && let Some(canary) = canary_of(&conductor, &group)?
-    {
+    if let Some(canary) = canary_of(&conductor, &group)? {
+        check_plain(&canary, &request)?;
+        if arguments.dry_run {
+            let planned = conductor.plan_taking_back(&canary.release, &group);
+            let planned = planned.map_err(|error| Failure::planning(&opened, &group, error))?;
+            deploy::warn(ui, &planned);
+            return deploy::show_plan(ui, &opened, &conductor, &planned);
+        }
         return take_back(ui, &conductor, &canary, &request, arguments.yes).await;
     }
     let planned = conductor
@@ -130,17 +135,9 @@ fn canary_of(conductor: &Conductor, group: &GroupRef) -> Result<Option<Canary>, 
     }))
 }
 
-/// Has a canary taken back by the release that it belongs to.
-async fn take_back(
-    ui: Ui,
-    conductor: &Conductor,
-    canary: &Canary,
-    request: &RollbackRequest,
-    yes: bool,
-) -> Result<(), Failure> {
-    let Canary {
-        release, version, ..
-    } = canary;
+/// Refuses what a release that goes on has its own rule for.
+fn check_plain(canary: &Canary, request: &RollbackRequest) -> Result<(), Failure> {
+    let release = &canary.release;
     if request.stop_failures == StopFailures::Ignore {
         let text = format!(
             "release {release} goes on and has its own rule for scripts that fail to stop a version"
@@ -153,6 +150,20 @@ async fn take_back(
         );
         return Err(Failure::new(Kind::Usage, text).hint("leave --to out"));
     }
+    Ok(())
+}
+
+/// Has a canary taken back by the release that it belongs to.
+async fn take_back(
+    ui: Ui,
+    conductor: &Conductor,
+    canary: &Canary,
+    request: &RollbackRequest,
+    yes: bool,
+) -> Result<(), Failure> {
+    let Canary {
+        release, version, ..
+    } = canary;
     if !yes {
         let group = &request.group;
         confirm(
