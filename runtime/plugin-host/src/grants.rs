@@ -76,21 +76,17 @@ impl Grants {
         let granted = self.capabilities();
         let mut mismatches: Vec<Mismatch> = granted
             .iter()
-            .filter(|grant| !declared.iter().any(|(ask, _)| overlaps(ask, grant)))
+            .filter(|grant| !declared.iter().any(|ask| overlaps(&ask.capability, grant)))
             .cloned()
             .map(Mismatch::NeverAsked)
             .collect();
-        let optional: Vec<Capability> = manifest
-            .capabilities
-            .directories
-            .iter()
-            .filter(|directory| directory.optional)
-            .map(directory)
-            .collect();
-        for (capability, reason) in declared {
-            if !optional.contains(&capability)
-                && !granted.iter().any(|grant| overlaps(&capability, grant))
-            {
+        for Declared {
+            capability,
+            reason,
+            is_optional,
+        } in declared
+        {
+            if !is_optional && !granted.iter().any(|grant| overlaps(&capability, grant)) {
                 mismatches.push(Mismatch::NotGranted { capability, reason });
             }
         }
@@ -115,32 +111,42 @@ impl Grants {
     }
 }
 
-/// What a manifest asks for, with the reasons.
-struct Declared;
+/// One thing that a manifest asks for.
+struct Declared {
+    capability: Capability,
+    reason: String,
+    /// Whether the plugin does without it.
+    is_optional: bool,
+}
 
 impl Declared {
-    fn of(manifest: &Manifest) -> Vec<(Capability, String)> {
+    fn of(manifest: &Manifest) -> Vec<Self> {
         let asked = &manifest.capabilities;
+        let declared = |capability, reason: &str, is_optional| Self {
+            capability,
+            reason: reason.to_owned(),
+            is_optional,
+        };
         let sockets = asked
             .sockets
             .iter()
-            .map(|s| (Capability::Socket(s.address.clone()), s.reason.clone()));
+            .map(|s| declared(Capability::Socket(s.address.clone()), &s.reason, s.optional));
         let http = asked
             .http
             .iter()
-            .map(|h| (Capability::Http(h.host.clone()), h.reason.clone()));
+            .map(|h| declared(Capability::Http(h.host.clone()), &h.reason, h.optional));
         let directories = asked
             .directories
             .iter()
-            .map(|d| (directory(d), d.reason.clone()));
+            .map(|d| declared(directory(d), &d.reason, d.optional));
         let secrets = asked
             .secrets
             .iter()
-            .map(|s| (Capability::Secret(s.name.clone()), s.reason.clone()));
+            .map(|s| declared(Capability::Secret(s.name.clone()), &s.reason, s.optional));
         let programs = asked
             .programs
             .iter()
-            .map(|p| (Capability::Program(p.name.clone()), p.reason.clone()));
+            .map(|p| declared(Capability::Program(p.name.clone()), &p.reason, p.optional));
         sockets
             .chain(http)
             .chain(directories)
@@ -182,7 +188,7 @@ impl Permissions {
         let declared = manifest.map(Declared::of).unwrap_or_default();
         let declared = declared
             .iter()
-            .map(|(capability, _)| Pattern::parse(capability))
+            .map(|declared| Pattern::parse(&declared.capability))
             .collect::<Result<_, _>>()?;
         let granted = grants
             .capabilities()
@@ -274,15 +280,21 @@ mod tests {
 
     #[test]
     fn what_a_plugin_does_without_need_not_be_granted() {
-        let asks = |optional: &str| {
-            let manifest = manifest(&format!(
-                r#"{{"directories":[{{"name":"*","access":"read-write"{optional}}}]}}"#
-            ));
-            Grants::default().check_declared(&manifest).len()
-        };
+        for asked in [
+            r#""sockets":[{"address":"tcp:*""#,
+            r#""http":[{"host":"https://*""#,
+            r#""directories":[{"name":"*","access":"read-write""#,
+            r#""secrets":[{"name":"*""#,
+            r#""programs":[{"name":"git""#,
+        ] {
+            let mismatches = |optional: &str| {
+                let manifest = manifest(&format!("{{{asked}{optional}}}]}}"));
+                Grants::default().check_declared(&manifest).len()
+            };
 
-        assert_eq!(asks(""), 1);
-        assert_eq!(asks(r#","optional":true"#), 0);
+            assert_eq!(mismatches(""), 1, "{asked}");
+            assert_eq!(mismatches(r#","optional":true"#), 0, "{asked}");
+        }
     }
 
     #[test]

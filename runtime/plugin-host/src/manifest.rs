@@ -69,6 +69,9 @@ pub struct Socket {
     pub address: String,
     #[serde(default)]
     pub reason: String,
+    /// As [`Directory::optional`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// Asks for requests to hosts like `https://*` or `https://*.example.com`.
@@ -78,6 +81,9 @@ pub struct Http {
     pub host: String,
     #[serde(default)]
     pub reason: String,
+    /// As [`Directory::optional`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// Asks for a directory under a name; `*` is a directory of any name.
@@ -121,6 +127,9 @@ pub struct Named {
     pub name: String,
     #[serde(default)]
     pub reason: String,
+    /// As [`Directory::optional`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
 }
 
 /// A manifest that cannot be read.
@@ -167,7 +176,7 @@ mod tests {
         let json = r#"{"name":"haproxy","version":"0.1.0","provides":{"package-source":{"schemes":["file"]}},
             "capabilities":{"sockets":[{"address":"tcp:*","reason":"the control socket"}],
             "directories":[{"name":"*","access":"read-write","reason":"the map"}],
-            "secrets":[{"name":"token"}],"programs":[{"name":"git","reason":"clone"}]}}"#;
+            "secrets":[{"name":"token","optional":true}],"programs":[{"name":"git","reason":"clone"}]}}"#;
 
         let manifest = Manifest::parse(json.as_bytes()).unwrap();
 
@@ -176,6 +185,8 @@ mod tests {
             manifest.capabilities.directories[0].access,
             Access::ReadWrite
         );
+        assert!(manifest.capabilities.secrets[0].optional);
+        assert!(!manifest.capabilities.programs[0].optional);
         assert_eq!(
             Manifest::parse(&serde_json::to_vec(&manifest).unwrap()).unwrap(),
             manifest
