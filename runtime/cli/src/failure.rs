@@ -484,7 +484,7 @@ fn kind_of_journal(error: &journal::Error) -> Kind {
         | Error::UnknownOrder { .. }
         | Error::Ended { .. } => Kind::Invalid,
         // Another process has it.
-        Error::Owned { .. } | Error::Fenced { .. } => Kind::Busy,
+        Error::Owned { .. } | Error::Fenced { .. } | Error::QueueFull { .. } => Kind::Busy,
         Error::Headless
         | Error::Misordered { .. }
         | Error::Inconsistent { .. }

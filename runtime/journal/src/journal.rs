@@ -105,6 +105,8 @@ pub enum Error {
         #[source]
         source: Broken,
     },
+    #[error("{count} commands wait for groups already")]
+    QueueFull { count: i64 },
     #[error("the journal's writing thread has ended")]
     Closed,
 }
@@ -126,6 +128,7 @@ pub struct Journal {
 
 struct Shared {
     path: Arc<Path>,
+    id: String,
     writer: Writer,
     /// Never writes, so that `data_version` tells it of every commit, this process's own too.
     reader: Mutex<Connection>,
@@ -141,6 +144,9 @@ impl Journal {
         let path: Arc<Path> = path.into();
         let writing = schema::connect(&path)?;
         let reading = schema::connect(&path)?;
+        let id = reading
+            .query_row("SELECT id FROM journal", [], |row| row.get(0))
+            .map_err(|error| Fault::from(error).at(&path, "read the journal's id"))?;
         let writer = Writer::start(writing, Arc::clone(&path)).map_err(|source| Error::Create {
             path: path.to_path_buf(),
             source,
@@ -148,6 +154,7 @@ impl Journal {
         Ok(Self {
             shared: Arc::new(Shared {
                 path,
+                id,
                 writer,
                 reader: Mutex::new(reading),
             }),
@@ -158,6 +165,12 @@ impl Journal {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// What tells this journal from every other one. It stays with the file, wherever that goes.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.shared.id
     }
 
     /// How many writes shared how many transactions.

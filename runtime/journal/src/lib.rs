@@ -1,9 +1,10 @@
 //! The durable record: an append-only list of [`model::Record`] per release, in one SQLite file.
 //!
 //! Start at [`Journal`] (the file), [`Tenure`] (the right to append to a release), [`Appended`] (the promise that records
-//! are durable) and [`GivenOrder`] (what somebody asks of whoever appends). The records are the truth; every other table but that of the orders is a projection of
-//! them, written in the same transaction, and [`Journal::rebuild`] makes them again. Deliberately absent: decisions, clocks (`now` is an
-//! argument) and any async runtime ([`Appended`] is a plain future).
+//! are durable), [`GivenOrder`] (what somebody asks of whoever appends) and [`Turn`] (whose turn it is among those who wait for a
+//! group). The records are the truth; every other table but those of the orders, of who waits and of the journal itself is
+//! a projection of them, written in the same transaction, and [`Journal::rebuild`] makes them again. Deliberately
+//! absent: decisions, clocks (`now` is an argument) and any async runtime ([`Appended`] is a plain future).
 
 mod append;
 mod delete;
@@ -14,6 +15,7 @@ mod order;
 mod owner;
 mod projection;
 mod promise;
+mod queue;
 mod room;
 mod schema;
 mod tenure;
@@ -27,5 +29,6 @@ pub use history::{DeploymentSummary, Filter, Summary, VersionUse};
 pub use journal::{Error, Journal, Stats};
 pub use order::{GivenOrder, OrderAnswer, OrderId, OrderOutcome};
 pub use owner::Owner;
+pub use queue::{Turn, Waiter, WaiterId};
 pub use tenure::{Holder, LEASE, OpenError, Tenure};
 pub use wire::Broken;

@@ -17,7 +17,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The steps from an empty file to the present format. The number of those taken is the file's `user_version`, so a
 /// released step never changes.
-const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2];
+const MIGRATIONS: &[&str] = &[FORMAT_1, FORMAT_2, FORMAT_3];
 
 // Positions are never used twice (AUTOINCREMENT), so they order the records of all releases even after a deletion.
 const FORMAT_1: &str = "
@@ -119,6 +119,31 @@ CREATE TABLE orders (
 ) STRICT;
 CREATE INDEX orders_by_release ON orders (release);
 CREATE INDEX orders_waiting ON orders (release, id) WHERE outcome IS NULL;
+";
+
+// Fences grow over the whole journal. Those that were given before grew within their release, so that the largest of
+// them all comes before any that follows.
+const FORMAT_3: &str = "
+CREATE TABLE journal (
+    id TEXT NOT NULL,
+    last_fence INTEGER NOT NULL
+) STRICT;
+INSERT INTO journal SELECT lower(hex(randomblob(16))), (SELECT coalesce(max(fence), 0) FROM releases);
+CREATE TABLE waiters (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner TEXT NOT NULL,
+    operator TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE waiter_groups (
+    application TEXT NOT NULL,
+    grp TEXT NOT NULL,
+    waiter INTEGER NOT NULL REFERENCES waiters (number) ON DELETE CASCADE,
+    PRIMARY KEY (application, grp, waiter)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX waiter_groups_by_waiter ON waiter_groups (waiter);
 ";
 
 /// Makes an empty journal where no file is. It appears whole under its name or not at all, so that neither a crash
@@ -377,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_of_the_first_format_keeps_its_releases_and_takes_orders() {
+    fn a_journal_of_the_first_format_keeps_its_releases_takes_orders_and_goes_on_with_its_fences() {
         let folder = folder();
         let path = folder.path().join("journal.db");
         let connection = Connection::open(&path).unwrap();
@@ -391,7 +416,7 @@ mod tests {
         connection
             .execute_batch(
                 "INSERT INTO releases (id, next_seq, fence, owner_since, expires_at, opened_at, comment, operator, status)
-                 VALUES ('r1', 1, 1, 0, 0, 0, '', 'ada@build', 'PAUSED');
+                 VALUES ('r1', 1, 7, 0, 0, 0, '', 'ada@build', 'PAUSED');
                  INSERT INTO records (release, seq, at, body)
                  VALUES (1, 0, 0, '{\"release-opened\":{\"id\":\"r1\",\"comment\":\"\",\"operator\":\"ada@build\"}}');",
             )
@@ -405,6 +430,21 @@ mod tests {
         let now = model::Timestamp(1);
         let order = journal.order(&release, &model::Order::Promote, "ada@build", now);
         assert_eq!(journal.answer(order.unwrap()).unwrap(), None);
+        let owner = crate::Owner::current().unwrap();
+        let tenure = journal.take_over(&release, &owner, now).unwrap();
+        assert_eq!(tenure.fence(), 8);
+    }
+
+    #[test]
+    fn a_journal_is_known_by_an_id_of_its_own() {
+        let folder = folder();
+        let open = |name: &str| Journal::open(&folder.path().join(name)).unwrap();
+
+        let (one, again, other) = (open("a.db"), open("a.db"), open("b.db"));
+
+        assert_eq!(one.id().len(), 32);
+        assert_eq!(one.id(), again.id());
+        assert_ne!(one.id(), other.id());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Who may append to a release: owners, leases, fences, and the groups that a release holds.
 //!
 //! A release holds its groups from its first record to its end, however often its owner changes or dies. Its owner
-//! holds it for the time of a lease. Each change of owner raises the fence, and every append names the fence it was
-//! given, so that an owner that only slept loses.
+//! holds it for the time of a lease. Each change of owner gives a fence that is larger than any that the journal gave
+//! before, to whichever release, and every append names the fence it was given, so that an owner that only slept loses:
+//! here, and with whoever else remembers the largest fence that it has seen.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use crate::journal::{Error, Fault, Journal};
 use crate::owner::Owner;
 
 /// How long a release stays its owner's without being renewed.
-pub const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_millis(LEASE_MS.cast_unsigned());
+
+const LEASE_MS: i64 = 30_000;
 
 /// The right to append to one release, until somebody takes it over. Clones are one and the same right.
 #[derive(Clone)]
@@ -82,7 +85,9 @@ impl Tenure {
         self.number
     }
 
-    pub(crate) fn fence(&self) -> i64 {
+    /// The number that orders this right among all that the journal has given: later ones are larger.
+    #[must_use]
+    pub fn fence(&self) -> i64 {
         self.fence
     }
 
@@ -111,6 +116,12 @@ impl Holder {
     #[must_use]
     pub fn may_be_succeeded(&self, now: Timestamp) -> bool {
         may_be_succeeded(self.owner.as_ref(), self.expires_at, now)
+    }
+
+    /// When its process last said that it is there.
+    #[must_use]
+    pub fn renewed_at(&self) -> Timestamp {
+        Timestamp(self.expires_at.0.saturating_sub(LEASE_MS))
     }
 }
 
@@ -180,7 +191,7 @@ impl Journal {
     ) -> Result<Tenure, Error> {
         let (release, owner) = (release.clone(), owner.clone());
         self.write("take a release over", move |connection| {
-            let Standing { number, fence, status, owner: present, expires_at, .. } = standing(connection, &release)?;
+            let Standing { number, status, owner: present, expires_at, .. } = standing(connection, &release)?;
             if status.is_terminal() {
                 return Err(Error::Ended { release, status }.into());
             }
@@ -189,7 +200,7 @@ impl Journal {
             {
                 return Err(Error::Owned { release, owner, expires_at }.into());
             }
-            let fence = fence + 1;
+            let fence = next_fence(connection, now)?;
             connection
                 .prepare_cached(
                     "UPDATE releases SET fence = ?2, owner = ?3, owner_since = ?4, expires_at = ?5 WHERE number = ?1",
@@ -214,6 +225,16 @@ impl Journal {
         })
     }
 
+    /// Makes sure that a tenure still counts, without writing anything: at this moment nobody has taken the release over.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`], [`Error::Ended`] or [`Error::UnknownRelease`].
+    pub fn confirm(&self, tenure: &Tenure) -> Result<(), Error> {
+        self.read("look whose a release is", |connection| {
+            authorise(connection, tenure).map(drop)
+        })
+    }
+
     /// Gives the release up, so that anyone may take it over at once. It keeps its groups.
     ///
     /// # Errors
@@ -224,11 +245,12 @@ impl Journal {
             Err(Fault::Known(Error::Ended { .. })) => Ok(()),
             Err(fault) => Err(fault),
             Ok(_) => {
+                let fence = next_fence(connection, Timestamp(0))?;
                 connection
                     .prepare_cached(
-                        "UPDATE releases SET fence = fence + 1, owner = NULL, expires_at = 0 WHERE number = ?1",
+                        "UPDATE releases SET fence = ?2, owner = NULL, expires_at = 0 WHERE number = ?1",
                     )?
-                    .execute([tenure.number])?;
+                    .execute([tenure.number, fence])?;
                 Ok(())
             }
         })
@@ -323,16 +345,25 @@ pub(crate) fn owner_of(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Resu
         })
 }
 
-fn owner_json(owner: &Owner) -> String {
+pub(crate) fn owner_json(owner: &Owner) -> String {
     serde_json::json!(owner).to_string()
 }
 
-fn lease_from(now: Timestamp) -> i64 {
-    now.0
-        .saturating_add(i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX))
+pub(crate) fn lease_from(now: Timestamp) -> i64 {
+    now.0.saturating_add(LEASE_MS)
 }
 
-fn holder(connection: &Connection, group: &GroupRef) -> Result<Option<Holder>, Fault> {
+/// A fence that is larger than any before. It is at least the time, so that a journal that was restored from an older
+/// copy goes on behind the fences that it has forgotten giving.
+fn next_fence(connection: &Connection, now: Timestamp) -> Result<i64, Fault> {
+    Ok(connection
+        .prepare_cached(
+            "UPDATE journal SET last_fence = max(last_fence + 1, ?1) RETURNING last_fence",
+        )?
+        .query_row([now.0], |row| row.get(0))?)
+}
+
+pub(crate) fn holder(connection: &Connection, group: &GroupRef) -> Result<Option<Holder>, Fault> {
     let holder = connection
         .prepare_cached(
             "SELECT id, status, operator, owner, owner_since, expires_at
@@ -442,18 +473,20 @@ fn create(
     groups: &[GroupRef],
     owner: &Owner,
 ) -> Result<Tenure, Fault> {
+    let fence = next_fence(connection, now)?;
     connection
         .prepare_cached(
             "INSERT INTO releases
              (id, next_seq, fence, owner, owner_since, expires_at, opened_at, comment, operator, status)
-             VALUES (?1, 0, 1, ?2, ?3, ?4, ?3, '', '', ?5)",
+             VALUES (?1, 0, ?6, ?2, ?3, ?4, ?3, '', '', ?5)",
         )?
         .execute(params![
             release.as_str(),
             owner_json(owner),
             now.0,
             lease_from(now),
-            ReleaseStatus::Running.name()
+            ReleaseStatus::Running.name(),
+            fence
         ])?;
     let number = connection.last_insert_rowid();
     for GroupRef { application, group } in groups {
@@ -468,5 +501,5 @@ fn create(
             ])?;
         }
     }
-    Ok(Tenure::new(release, number, 1))
+    Ok(Tenure::new(release, number, fence))
 }

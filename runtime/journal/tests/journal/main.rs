@@ -9,4 +9,5 @@ mod deletion;
 mod history;
 mod orders;
 mod ownership;
+mod queue;
 mod scenario;

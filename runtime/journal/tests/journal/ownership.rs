@@ -202,6 +202,80 @@ fn a_release_that_was_left_is_anyones_but_keeps_its_groups() {
 }
 
 #[test]
+fn a_tenure_is_confirmed_until_somebody_takes_the_release_over_or_it_ends() {
+    let workspace = Workspace::new();
+    let journal = &workspace.journal;
+    let zombie = workspace.open("r1", &["shop/web"]).tenure;
+    let mut ended = workspace.open("r2", &["shop/api"]);
+    journal.confirm(&zombie).unwrap();
+    journal.confirm(&ended.tenure).unwrap();
+
+    let elsewhere = Journal::open(&workspace.path()).unwrap();
+    let heir = elsewhere
+        .take_over(&release_id("r1"), &stranger(), after_lease())
+        .unwrap();
+    ended.end(ReleaseStatus::Succeeded);
+
+    let late = journal.confirm(&zombie);
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    let over = journal.confirm(&ended.tenure);
+    assert!(matches!(over, Err(Error::Ended { .. })), "{over:?}");
+    elsewhere.confirm(&heir).unwrap();
+}
+
+#[test]
+fn every_change_of_owner_gives_a_larger_fence_whichever_release_it_is_of() {
+    let workspace = Workspace::new();
+    let journal = &workspace.journal;
+    let take = |release: &str, now: i64| {
+        let taken = journal.take_over(&release_id(release), &me(), Timestamp(now));
+        taken.unwrap().fence()
+    };
+
+    let first = workspace.open("r1", &["shop/web"]).tenure;
+    let second = workspace.open("r2", &["shop/api"]).tenure;
+    journal.leave(&first).unwrap();
+    journal.leave(&second).unwrap();
+    let fences = [
+        first.fence(),
+        second.fence(),
+        take("r1", 5),
+        take("r2", after_lease().0),
+        take("r1", after_lease().0 + 5),
+    ];
+
+    assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
+}
+
+/// What an instance has seen of the days that are lost must not shut the restored journal's conductors out.
+#[test]
+fn a_journal_restored_from_an_older_copy_goes_on_behind_the_fences_it_gave_since() {
+    let workspace = Workspace::new();
+    let tenure = workspace.open("r1", &["shop/web"]).tenure;
+    workspace.journal.leave(&tenure).unwrap();
+    let copy = workspace.path().with_extension("copy");
+    let backup = rusqlite::Connection::open(workspace.path()).unwrap();
+    backup
+        .execute("VACUUM INTO ?1", [copy.to_str().unwrap()])
+        .unwrap();
+    let take = |journal: &Journal, now: i64| {
+        let taken = journal.take_over(&release_id("r1"), &me(), Timestamp(now));
+        taken.unwrap().fence()
+    };
+
+    let mut now = 1000;
+    let mut lost = 0;
+    for _ in 0..3 {
+        lost = take(&workspace.journal, now);
+        now += after_lease().0;
+    }
+    let restored = Journal::open(&copy).unwrap();
+
+    assert_eq!(restored.id(), workspace.journal.id());
+    assert!(take(&restored, now) > lost);
+}
+
+#[test]
 fn an_unknown_release_cannot_be_taken_over() {
     let workspace = Workspace::new();
 
