@@ -334,8 +334,7 @@ fn private(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Creates the folder of all attempts, its ancestors too, so that a crash leaves all of them or none that matter.
-/// Environments of hooks may hold secrets, so `.cutover` is for its owner alone.
+/// Creates the folder of all attempts.
 fn make_attempts(attempts: &Path) -> io::Result<()> {
     let Some((state, root)) = attempts
         .parent()
@@ -343,14 +342,21 @@ fn make_attempts(attempts: &Path) -> io::Result<()> {
     else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    make_private(root, &[state, attempts])
+}
+
+/// Creates folders below an instance's, each within the one before, their ancestors too, so that a crash leaves all of
+/// them or none that matter. Environments of hooks may hold secrets, so `.cutover` is for its owner alone.
+pub(crate) fn make_private(root: &Path, dirs: &[&Path]) -> io::Result<()> {
     fs::create_dir_all(root)?;
-    for dir in [state, attempts] {
+    for dir in dirs {
         match DirBuilder::new().mode(0o700).create(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
     }
-    for dir in root.ancestors().take(2).chain([state]) {
+    let parents = dirs.iter().rev().skip(1).copied();
+    for dir in root.ancestors().take(2).chain(parents) {
         File::open(dir)?.sync_all()?;
     }
     Ok(())

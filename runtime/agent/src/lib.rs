@@ -18,6 +18,7 @@ mod control_group;
 mod descendants;
 mod ending;
 mod environment;
+mod fences;
 mod fetch;
 mod follow;
 mod forget;

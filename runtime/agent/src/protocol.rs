@@ -72,6 +72,21 @@ pub struct Run {
     /// The attempt that this instance is likely to be given next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Box<Next>>,
+    /// In whose turn the attempt is given. One that is given in an earlier turn than another before is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
+}
+
+/// The turn of a conductor, among all that act on an application's group by way of one journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fence {
+    /// The journal's id. Turns of different journals have no order.
+    pub journal: String,
+    /// Later turns have larger numbers.
+    pub number: u64,
+    /// The release that the turn is for.
+    pub release: String,
 }
 
 /// An attempt that is announced before it is asked for. Everything up to its beginning may be done meanwhile, and
@@ -418,6 +433,25 @@ impl Cause {
     }
 }
 
+impl Garbage {
+    /// The error for whoever wrote the line, with the side that is too old, where one is.
+    #[must_use]
+    pub fn told(&self, writer: &str, reader: &str) -> String {
+        let older = match self {
+            Garbage::NotAMessage { reason } => ["unknown field", "unknown variant"]
+                .iter()
+                .any(|sign| reason.contains(sign))
+                .then_some(reader),
+            Garbage::Version { version } if *version > VERSION => Some(reader),
+            Garbage::Version { .. } => Some(writer),
+        };
+        match older {
+            Some(older) => format!("{self}; the {older} is too old for the other side"),
+            None => self.to_string(),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Versioned<'a, T> {
     v: u64,
@@ -498,6 +532,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_another_version_is_refused_with_the_side_that_is_too_old() {
+        let told = |line: &str| {
+            let garbage = decode::<Request>(line.as_bytes()).unwrap_err();
+            garbage.told("conductor", "agent")
+        };
+
+        for (line, older) in [
+            (r#"{"v":2,"type":"run"}"#, "agent"),
+            (r#"{"v":0,"type":"run"}"#, "conductor"),
+            (r#"{"v":1,"type":"dance"}"#, "agent"),
+            (r#"{"v":1,"type":"ping","ask":1,"x":1}"#, "agent"),
+        ] {
+            let told = told(line);
+            let ending = format!("; the {older} is too old for the other side");
+            assert!(told.ends_with(&ending), "{told}");
+        }
+        assert!(!told("hello").contains("too old"));
+    }
+
+    #[test]
     fn a_message_survives_its_line() {
         let request = Request::Run(Run {
             attempt: "r1-1.web-1.ApplicationStart.1".to_owned(),
@@ -520,6 +574,11 @@ mod tests {
                     env: Vec::new(),
                 }),
             })),
+            fence: Some(Fence {
+                journal: "j1".to_owned(),
+                number: 7,
+                release: "r1".to_owned(),
+            }),
         });
 
         let line = encode(&request);

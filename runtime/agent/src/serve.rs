@@ -17,6 +17,7 @@ use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 use crate::attempt::{self, Attempt, Standing};
 use crate::cache;
 use crate::control_group;
+use crate::fences;
 use crate::follow::Follow;
 use crate::install;
 use crate::protocol::{self, Answer, Outcome, Request, Run};
@@ -270,15 +271,18 @@ impl Front {
             Ok(Request::Run(run)) => {
                 let attempt = run.attempt.clone();
                 let next = next_of(&run);
-                if let Err(reason) = self.take_up(run) {
-                    self.answer(&Answer::Refused {
+                match self.take_up(run) {
+                    Ok(()) => {
+                        if let Some(next) = next {
+                            self.announce(next);
+                        }
+                    }
+                    // What would follow does not follow either.
+                    Err(reason) => self.answer(&Answer::Refused {
                         attempt: Some(attempt),
                         ask: None,
                         reason,
-                    });
-                }
-                if let Some(next) = next {
-                    self.announce(next);
+                    }),
                 }
             }
             Ok(Request::Cached(question)) => {
@@ -319,7 +323,7 @@ impl Front {
                 self.answer(&Answer::Refused {
                     attempt,
                     ask,
-                    reason: garbage.to_string(),
+                    reason: garbage.told("conductor", "agent"),
                 });
             }
         }
@@ -376,6 +380,8 @@ impl Front {
     /// Begins an attempt or joins the one that is there.
     fn take_up(&mut self, run: Run) -> Result<(), String> {
         let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(|error| chain(&error))?;
+        // Held until the attempt is filed: whoever comes in a later turn finds it then.
+        let _turn = fences::admit(&run).map_err(|error| chain(&error))?;
         if self.announced.contains_key(&run.attempt)
             && let Ok(watch) = self.watch(&attempt)
             && self.let_through(&run)
@@ -553,7 +559,10 @@ impl Front {
             }
             Ok(Standing::Absent) => self.lose(id, "the attempt's folder was removed".to_owned()),
             Err(error) => self.lose(id, format!("the attempt's folder cannot be read: {error}")),
-            Ok(Standing::Unbegun(lock)) => self.launch(id, lock)?,
+            Ok(Standing::Unbegun(lock)) => {
+                let _turn = fences::admit(&follow.run).map_err(|error| chain(&error))?;
+                self.launch(id, lock)?;
+            }
             Ok(Standing::Held(pid)) => {
                 let watched =
                     pid.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)));
@@ -588,6 +597,7 @@ fn next_of(run: &Run) -> Option<Run> {
         log_from: 0,
         work: next.work.clone(),
         next: None,
+        fence: run.fence.clone(),
     })
 }
 

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
@@ -18,6 +18,7 @@ use crate::attempt::{self, Attempt};
 use crate::cache::Folder;
 use crate::capture::Capture;
 use crate::control_group::Names;
+use crate::fences;
 use crate::fetch;
 use crate::hooks;
 use crate::install;
@@ -125,7 +126,7 @@ pub(crate) fn launch_behind(
             let [lock, gate] = os::shed_descriptors([lock, gate])?;
             let groups = detach(attempt, &lock)?;
             let settled = attempt.settle();
-            if !is_let_through(&gate) {
+            if !is_let_through(&gate, run) {
                 return Ok(());
             }
             drop(gate);
@@ -134,19 +135,37 @@ pub(crate) fn launch_behind(
     }
 }
 
-/// Waits for the byte, for a while.
-fn is_let_through(gate: &OwnedFd) -> bool {
-    let patience = Timespec {
-        tv_sec: PATIENCE.as_secs() as i64,
-        tv_nsec: 0,
-    };
+/// Waits for the byte, for a while, and no longer than until somebody acts in a later turn: the attempt is then theirs to
+/// begin.
+fn is_let_through(gate: &OwnedFd, run: &Run) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    let turns = fences::watch(run);
     loop {
-        match poll(&mut [PollFd::new(gate, PollFlags::IN)], Some(&patience)) {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let mut fds = vec![PollFd::new(gate, PollFlags::IN)];
+        fds.extend(turns.iter().map(|turns| PollFd::new(turns, PollFlags::IN)));
+        // A turn may have begun before it was watched. What was let through before that is begun nevertheless.
+        let is_over = fences::is_over(run);
+        let patience = if is_over { Duration::ZERO } else { patience };
+        let patience = Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(patience.subsec_nanos()),
+        };
+        match poll(&mut fds, Some(&patience)) {
             Err(Errno::INTR) => {}
-            Ok(1..) => return matches!(rustix::io::read(gate, &mut [0; 1]), Ok(1)),
+            Ok(1..) if !fds[0].revents().is_empty() => {
+                return matches!(rustix::io::read(gate, &mut [0; 1]), Ok(1));
+            }
+            Ok(1..) if !is_over => drain(turns.as_ref()),
             Ok(_) | Err(_) => return false,
         }
     }
+}
+
+/// Takes what a watch has to tell, which only says that something has happened.
+fn drain(watch: Option<&OwnedFd>) {
+    let mut events = [0; 1024];
+    while watch.is_some_and(|watch| matches!(rustix::io::read(watch, &mut events), Ok(1..))) {}
 }
 
 /// Does what a worker is there for, and ends it.

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use engine::Action;
 use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};
-use model::{Cause, Ending, Instance, PluginName, ReleaseId, Sides, Timestamp};
+use model::{Cause, Ending, Instance, PluginName, Sides, Timestamp};
 use plugin_host::load_balancer::{self, Member, Outcome, Pool};
 use plugin_host::{Attribute, CallError, FailureClass, OpContext, Plugin};
 use sha2::{Digest as _, Sha256};
 
+use crate::authority::Authority;
 use crate::drive::now;
 use crate::perform::failed;
 use crate::plan::chain;
@@ -28,7 +29,7 @@ pub(crate) struct Balancer<'a> {
 /// an instance leaves the groups of all of them, and joins that of the side which the deployment goes to.
 pub(crate) async fn reach(
     conductor: &Conductor,
-    release: &ReleaseId,
+    authority: &Authority,
     balancer: Balancer<'_>,
     action: &Action,
     goal: Goal,
@@ -52,7 +53,7 @@ pub(crate) async fn reach(
             config: &config,
             member: &member,
             goal,
-            release,
+            authority,
             action,
         };
         match exchange.carry_out(left, observer).await {
@@ -185,7 +186,7 @@ struct Exchange<'a> {
     config: &'a str,
     member: &'a Member,
     goal: Goal,
-    release: &'a ReleaseId,
+    authority: &'a Authority,
     action: &'a Action,
 }
 
@@ -202,7 +203,11 @@ impl Exchange<'_> {
             let answer = {
                 // A plugin may read, change and write back: two changes of one pool at a time could lose one of them.
                 let _turn = match call {
-                    Call::Change | Call::Poll { .. } => Some(self.turn.lock().await),
+                    Call::Change | Call::Poll { .. } => {
+                        let turn = self.turn.lock().await;
+                        self.authority.confirm().await;
+                        Some(turn)
+                    }
                     Call::Read => None,
                 };
                 self.call(&call, with_grace(operation.deadline())).await
@@ -231,9 +236,9 @@ impl Exchange<'_> {
             self.action.deployment.id, self.member.target_id, self.action.event
         );
         OpContext {
-            run_id: self.release.to_string(),
+            run_id: self.authority.release().to_string(),
             idempotency_key: idempotency_key(&[
-                self.release.as_str(),
+                self.authority.release().as_str(),
                 &step,
                 &self.member.target_id,
                 self.config,

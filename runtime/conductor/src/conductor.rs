@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use engine::{Engine, Input, Refusal, State};
 use journal::{Journal, OpenError, OrderId, Owner, Tenure};
 use model::{Deployment, Fact, Order, Record, Release, ReleaseId};
 use spec::workspace::Workspace;
 
+use crate::authority::HEARTBEAT;
 use crate::balancer::Turns;
 use crate::build::Builder;
 use crate::drive::{Observer, Running, now};
@@ -32,6 +34,8 @@ pub struct Conductor {
     pub(crate) operator: String,
     pub(crate) progress: OnProgress,
     pub(crate) builder: Builder,
+    /// How often the lease of a release is renewed.
+    pub(crate) heartbeat: Duration,
 }
 
 /// What a conductor works with.
@@ -63,6 +67,7 @@ impl Conductor {
                 folder: options.state.join("builds"),
                 confiner: Vec::new(),
             },
+            heartbeat: HEARTBEAT,
         }
     }
 

@@ -8,7 +8,9 @@ use journal::{GivenOrder, OrderAnswer, OrderId, OrderOutcome, Tenure};
 use model::{Deployment, DeploymentId, Ending, InstanceId, LifecycleEvent, Record, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::authority::Authority;
 use crate::perform::Performer;
 use crate::{Conductor, health, order};
 
@@ -17,9 +19,6 @@ const MOST_INPUTS: usize = 4096;
 
 /// The most orders that wait for the loop.
 const MOST_ORDERS: usize = 64;
-
-/// How often the lease is renewed; a third of its length.
-const RENEWAL: Duration = Duration::from_secs(10);
 
 /// The shortest wait for a time, so that one that has passed and waits for something else cannot keep the loop busy.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
@@ -102,9 +101,12 @@ impl Running {
         mut commands: mpsc::Receiver<Command>,
     ) -> Result<State, DriveError> {
         let release = self.engine.state().release.id.clone();
+        let (authority, mut losing) =
+            Authority::renewed(self.conductor.journal.clone(), self.tenure.clone())?;
         let performer = Arc::new(Performer::new(
             self.conductor.clone(),
             release.clone(),
+            authority.clone(),
             observer.clone(),
         ));
         let (sender, mut inputs) = mpsc::channel(MOST_INPUTS);
@@ -117,7 +119,8 @@ impl Running {
             watching,
             sender.clone(),
         ));
-        let mut renewal = tokio::time::interval(RENEWAL);
+        let heartbeat = self.conductor.heartbeat;
+        let mut renewal = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
         let mut waiting = vec![self.first.clone()];
         // What a conductor that was killed has left, and what came with the resume.
         let mut told = self.conductor.journal.orders(&self.tenure, now())?;
@@ -179,7 +182,8 @@ impl Running {
                     Some(command) => waiting.push(input_of(command)),
                     None => listening = false,
                 },
-                _ = renewal.tick() => self.conductor.journal.renew(&self.tenure, now())?,
+                _ = renewal.tick() => authority.keep()?,
+                Some(error) = losing.recv() => return Err(error.into()),
             }
             while let Some(ended) = tasks.try_join_next() {
                 // A bug: its step would never end. The process goes, and a resume finds what became of the attempt.
@@ -200,9 +204,12 @@ impl Running {
             let output = self.engine.handle(now(), Input::Interrupt { reason })?;
             records.extend(output.records);
         }
+        let (authority, mut losing) =
+            Authority::renewed(self.conductor.journal.clone(), self.tenure.clone())?;
         let performer = Arc::new(Performer::new(
             self.conductor.clone(),
             self.engine.state().release.id.clone(),
+            authority.clone(),
             observer.clone(),
         ));
         let (actions, switches) = self.engine.in_flight();
@@ -215,7 +222,8 @@ impl Running {
             let performer = performer.clone();
             tasks.spawn(async move { switch_ended(&performer, &switch).await });
         }
-        let mut renewal = tokio::time::interval(RENEWAL);
+        let heartbeat = self.conductor.heartbeat;
+        let mut renewal = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
         loop {
             if !records.is_empty() {
                 let written = self.conductor.journal.append(&self.tenure, records.clone());
@@ -230,9 +238,10 @@ impl Running {
                     None => break,
                 },
                 _ = renewal.tick() => {
-                    self.conductor.journal.renew(&self.tenure, now())?;
+                    authority.keep()?;
                     continue;
                 }
+                Some(error) = losing.recv() => return Err(error.into()),
             };
             // An instance that is out of reach tells nothing that could be kept.
             if !is_unreachable(&input) {

@@ -5,6 +5,7 @@
 //! [`Conductor::resume`] after a crash. Deliberately absent: what comes next (the engine's), and printing.
 
 mod appspec;
+mod authority;
 mod balancer;
 mod build;
 mod choices;

@@ -12,6 +12,7 @@ use model::{
     LifecycleEvent, Package, ReleaseId, Router, Run, Script, Target,
 };
 
+use crate::authority::Authority;
 use crate::environment::{SWITCH_TRAFFIC, cache_folder, cache_folder_of, of_hook, of_switch};
 use crate::logs::Sink;
 use crate::{Conductor, Observer, Place, balancer, gate, router};
@@ -20,6 +21,7 @@ use crate::{Conductor, Observer, Place, balancer, gate, router};
 pub(crate) struct Performer {
     conductor: Conductor,
     release: ReleaseId,
+    authority: Authority,
     observer: Arc<dyn Observer>,
     /// The instances whose package cache has been looked at.
     inspected: Mutex<HashSet<(model::DeploymentId, model::InstanceId)>>,
@@ -31,11 +33,13 @@ impl Performer {
     pub(crate) fn new(
         conductor: Conductor,
         release: ReleaseId,
+        authority: Authority,
         observer: Arc<dyn Observer>,
     ) -> Self {
         Self {
             conductor,
             release,
+            authority,
             observer,
             inspected: Mutex::default(),
             known: Mutex::default(),
@@ -73,7 +77,7 @@ impl Performer {
                     timeout: *timeout,
                 };
                 let (conductor, observer) = (&self.conductor, &*self.observer);
-                router::switch(conductor, &self.release, router, action, observer).await
+                router::switch(conductor, &self.authority, router, action, observer).await
             }
             Some(Router::Command { command, timeout }) => {
                 self.switch_by_command(action, command, *timeout).await
@@ -87,6 +91,7 @@ impl Performer {
 
     /// Evaluates a gate until it is decided.
     pub(crate) async fn hold(&self, action: &HoldAction) -> Decision {
+        self.authority.claim().await;
         gate::decide(&self.conductor, &self.release, action, &*self.observer).await
     }
 
@@ -133,7 +138,8 @@ impl Performer {
                     timeout: *timeout,
                 };
                 let (conductor, observer) = (&self.conductor, &*self.observer);
-                balancer::reach(conductor, &self.release, balancer, action, goal, observer).await
+                let authority = &self.authority;
+                balancer::reach(conductor, authority, balancer, action, goal, observer).await
             }
             Some(Balancer::Command { command, timeout }) => {
                 let word = match goal {
@@ -223,7 +229,9 @@ impl Performer {
             rootdir: instance.rootdir.clone(),
             work,
             next,
+            fence: self.authority.fence(),
         };
+        self.authority.claim().await;
         let ending = self
             .conductor
             .fleet

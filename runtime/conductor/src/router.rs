@@ -7,13 +7,14 @@ use std::time::Duration;
 use engine::SwitchAction;
 use engine::split::{Answer, Call, Disagreement, Means, Members, Next, Operation, Switch};
 use model::{
-    Cause, Direction, Ending, Instance, InstanceId, PluginName, ReleaseId, Shares, SideGroup,
-    SideName, Sides, Timestamp,
+    Cause, Direction, Ending, Instance, InstanceId, PluginName, Shares, SideGroup, SideName, Sides,
+    Timestamp,
 };
 use plugin_host::load_balancer::{Outcome, Phase};
 use plugin_host::traffic::{Member, Share, Side, Split};
 use plugin_host::{CallError, OpContext, Plugin};
 
+use crate::authority::Authority;
 use crate::balancer::{Failed, idempotency_key, member_of, with_grace};
 use crate::drive::now;
 use crate::environment::SWITCH_TRAFFIC;
@@ -32,7 +33,7 @@ pub(crate) struct Router<'a> {
 /// Brings the traffic to where a switch says, however long that takes within the router's timeout.
 pub(crate) async fn switch(
     conductor: &Conductor,
-    release: &ReleaseId,
+    authority: &Authority,
     router: Router<'_>,
     action: &SwitchAction,
     observer: &dyn Observer,
@@ -70,13 +71,17 @@ pub(crate) async fn switch(
         sides: &asked,
         groups: &sides.list,
         members: &members,
-        release,
+        authority,
         action,
     };
     loop {
         let answer = {
             let _turns = match call {
-                Call::Write { .. } | Call::Poll { .. } => Some(exchange.turns(&router).await),
+                Call::Write { .. } | Call::Poll { .. } => {
+                    let turns = exchange.turns(&router).await;
+                    authority.confirm().await;
+                    Some(turns)
+                }
                 Call::Read | Call::Health { .. } => None,
             };
             exchange.call(&call, with_grace(operation.deadline())).await
@@ -191,7 +196,7 @@ struct Exchange<'a> {
     sides: &'a [Side],
     groups: &'a [SideGroup],
     members: &'a BTreeMap<SideName, Vec<Instance>>,
-    release: &'a ReleaseId,
+    authority: &'a Authority,
     action: &'a SwitchAction,
 }
 
@@ -226,9 +231,9 @@ impl Exchange<'_> {
         let attempt = self.action.attempt;
         let to = self.action.to.to_string();
         OpContext {
-            run_id: self.release.to_string(),
+            run_id: self.authority.release().to_string(),
             idempotency_key: idempotency_key(&[
-                self.release.as_str(),
+                self.authority.release().as_str(),
                 &step,
                 &attempt.to_string(),
                 &to,

@@ -472,8 +472,10 @@ impl<L: Launch> Connection<L> {
             };
         };
         for line in unread[..end].split(|byte| *byte == b'\n') {
-            let answer = protocol::decode(line)
-                .map_err(|error| format!("the agent is not understood: {error}"))?;
+            let answer = protocol::decode(line).map_err(|error| {
+                let told = error.told("agent", "conductor");
+                format!("the agent is not understood: {told}")
+            })?;
             self.hear(answer);
         }
         unread.drain(..=end);
@@ -507,7 +509,7 @@ impl<L: Launch> Connection<L> {
                     &attempt,
                     Ending::Failed {
                         cause: Cause::Invalid,
-                        reason,
+                        reason: explained(reason),
                         script: None,
                         exit_code: None,
                         log: None,
@@ -520,6 +522,7 @@ impl<L: Launch> Connection<L> {
                 ..
             } => {
                 if let Some(question) = self.questions.remove(&ask) {
+                    let reason = explained(reason);
                     let _ = question.reply.send(Err(Unreachable { reason }));
                 }
             }
@@ -540,6 +543,16 @@ impl<L: Launch> Connection<L> {
             // Whoever asked may have stopped waiting.
             let _ = flight.reply.send(ending);
         }
+    }
+}
+
+/// What an agent refuses because it does not know it. One of an early version does not say which side is too old.
+fn explained(reason: String) -> String {
+    let is_unknown = reason.contains("not a message of the agent's protocol: unknown ");
+    if is_unknown && !reason.contains("too old") {
+        format!("{reason}; the agent is too old for this conductor")
+    } else {
+        reason
     }
 }
 

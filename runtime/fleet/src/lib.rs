@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use model::{
     AttemptId, DeploymentId, Digest, Ending, FileMapping, GroupRef, Host, OnExisting, Permission,
-    Script,
+    ReleaseId, Script,
 };
 
 pub use local::LocalFleet;
@@ -41,6 +41,19 @@ pub struct Command {
     /// What the instance is likely to be given next, if this succeeds. Its agent may make ready for it, and does none of
     /// it before it is given.
     pub next: Option<Next>,
+    /// In whose turn it is given.
+    pub fence: Fence,
+}
+
+/// The turn of a conductor. Once an instance has been acted on in a later one of the same journal, its agent refuses
+/// what comes in an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The journal's id.
+    pub journal: String,
+    /// Later turns have larger numbers.
+    pub number: u64,
+    pub release: ReleaseId,
 }
 
 /// An attempt that is announced before it is given.

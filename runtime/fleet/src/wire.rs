@@ -33,6 +33,7 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         rootdir,
         work,
         next,
+        fence,
     } = command;
     let next = next.map(|next| {
         let Next { attempt, work } = next;
@@ -47,6 +48,11 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         log_from: 0,
         work: words(work)?,
         next: next.transpose()?,
+        fence: Some(protocol::Fence {
+            journal: fence.journal,
+            number: fence.number,
+            release: fence.release.as_str().to_owned(),
+        }),
     })
 }
 

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fleet::{Command, Fleet, LocalFleet, LogSink, Work};
-use model::{AttemptId, Cause, Digest, Ending, Host, Run, Script};
+use fleet::{Command, Fence, Fleet, LocalFleet, LogSink, Work};
+use model::{AttemptId, Cause, Digest, Ending, Host, ReleaseId, Run, Script};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The longest that a test waits for anything.
@@ -19,7 +19,7 @@ const CACHE: &str = "app-shop/group-web/deploy-r1-1";
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 10] = [
+const TESTS: [Test; 12] = [
     (
         "an_attempt_brings_its_log_and_its_ending",
         an_attempt_brings_its_log_and_its_ending,
@@ -48,6 +48,14 @@ const TESTS: [Test; 10] = [
     (
         "an_agent_that_speaks_something_else_is_unreachable",
         an_agent_that_speaks_something_else_is_unreachable,
+    ),
+    (
+        "what_comes_in_an_earlier_turn_fails_and_says_who_came_between",
+        what_comes_in_an_earlier_turn_fails_and_says_who_came_between,
+    ),
+    (
+        "an_agent_that_is_too_old_for_a_command_is_named",
+        an_agent_that_is_too_old_for_a_command_is_named,
     ),
     (
         "a_package_is_cached_after_it_was_fetched",
@@ -172,6 +180,11 @@ impl Bench {
             rootdir,
             work,
             next: None,
+            fence: Fence {
+                journal: "one".to_owned(),
+                number: 7,
+                release: ReleaseId::parse("r1").unwrap(),
+            },
         }
     }
 
@@ -437,6 +450,54 @@ fn an_agent_that_speaks_something_else_is_unreachable() {
     assert_unreachable(
         &["/bin/sh", "-c", "echo '{\"v\":2}'; cat > /dev/null"],
         "version 2",
+    );
+}
+
+fn what_comes_in_an_earlier_turn_fails_and_says_who_came_between() {
+    let bench = Bench::new();
+    bench.script("count.sh", "echo x >> ../../../count");
+    let fleet = bench.fleet();
+    let run = |command| fleet.run(&Host::Local, command, Arc::new(Kept::default()));
+    let mut late = bench.hook("b", "count.sh");
+    late.fence.number -= 1;
+
+    let (first, ending) = wait(async {
+        let first = run(bench.hook("a", "count.sh")).await;
+        (first, run(late).await)
+    });
+
+    assert_succeeded(&first);
+    let Ending::Failed {
+        cause: Cause::Invalid,
+        reason,
+        ..
+    } = ending
+    else {
+        panic!("{ending:?}")
+    };
+    assert!(reason.contains("has been succeeded"), "{reason}");
+    assert_eq!(bench.read("count"), "x\n");
+}
+
+fn an_agent_that_is_too_old_for_a_command_is_named() {
+    let bench = Bench::new();
+    // What the first version says to a field that it does not know.
+    let refusal = r#"{"v":1,"type":"refused","attempt":"a","reason":"the line is not a message of the agent's protocol: unknown field `fence`, expected `next`"}"#;
+    let script = format!("read request; cat <<'END'\n{refusal}\nEND\ncat > /dev/null");
+    let fleet = LocalFleet::new(vec!["/bin/sh".into(), "-c".into(), script.into()]);
+
+    let ending = wait(fleet.run(
+        &Host::Local,
+        bench.hook("a", "count.sh"),
+        Arc::new(Kept::default()),
+    ));
+
+    let Ending::Failed { reason, .. } = ending else {
+        panic!("{ending:?}")
+    };
+    assert!(
+        reason.ends_with("; the agent is too old for this conductor"),
+        "{reason}"
     );
 }
 

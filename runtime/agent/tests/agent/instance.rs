@@ -71,6 +71,7 @@ impl Instance {
             log_from: 0,
             work,
             next: None,
+            fence: None,
         }
     }
 

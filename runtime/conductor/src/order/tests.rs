@@ -239,6 +239,64 @@ async fn a_canary_waits_until_another_process_promotes_it() {
 }
 
 #[tokio::test]
+async fn a_release_that_only_waits_keeps_its_lease() {
+    let shop = Shop::new();
+    let elsewhere = shop.conductor("eve@desk");
+    let here = Conductor {
+        heartbeat: Duration::from_millis(3),
+        ..shop.conductor("ada@build")
+    };
+    let driving = drive(shop.canary(&here, Promote::Manual).await);
+    waits_for_promotion(&elsewhere).await;
+    let records = state(&elsewhere).next_seq;
+    let renewed_at = || {
+        let holder = elsewhere.journal.holder(&group()).unwrap();
+        holder.unwrap().renewed_at()
+    };
+
+    for _ in 0..3 {
+        let known = renewed_at();
+        until("it is renewed", || renewed_at() > known).await;
+    }
+
+    assert_eq!(state(&elsewhere).next_seq, records);
+    elsewhere
+        .order(&canary_id(), &Order::Promote)
+        .await
+        .unwrap();
+    driving.await.unwrap().unwrap();
+}
+
+/// Its hooks may be running for hours, and nothing that it writes would tell it.
+#[tokio::test]
+async fn a_conductor_that_only_waits_learns_that_it_was_succeeded() {
+    let shop = Shop::new();
+    let elsewhere = shop.conductor("eve@desk");
+    let here = Conductor {
+        heartbeat: Duration::from_millis(3),
+        ..shop.conductor("ada@build")
+    };
+    let driving = drive(shop.canary(&here, Promote::Manual).await);
+    waits_for_promotion(&elsewhere).await;
+    let owner = journal::Owner::current().unwrap();
+    let late = model::Timestamp(now().0 + 1_000_000);
+
+    elsewhere
+        .journal
+        .take_over(&canary_id(), &owner, late)
+        .unwrap();
+
+    let ended = driving.await.unwrap();
+    assert!(
+        matches!(
+            ended,
+            Err(DriveError::Journal(journal::Error::Fenced { .. }))
+        ),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_promotion_comes_by_itself_when_its_time_has_come() {
     let shop = Shop::new();
     let here = shop.conductor("ada@build");

@@ -1,0 +1,209 @@
+//! Commands of conductors that have been succeeded.
+
+use std::fs;
+
+use agent::protocol::{Answer, Fence, Next, Request, Run, Work};
+
+use crate::instance::{Agent, CACHE, Instance, assert_succeeded, eventually, fifo, release};
+
+fn fence(journal: &str, number: u64) -> Option<Fence> {
+    Some(Fence {
+        journal: journal.to_owned(),
+        number,
+        release: format!("r{number}"),
+    })
+}
+
+/// A run of the first journal, in this turn.
+fn in_turn(instance: &Instance, number: u64, attempt: &str, work: &Work) -> Run {
+    Run {
+        fence: fence("one", number),
+        ..instance.run(attempt, work.clone())
+    }
+}
+
+#[track_caller]
+fn refusal(agent: &mut Agent, run: Run) -> String {
+    let id = run.attempt.clone();
+    agent.send(Request::Run(run));
+    match agent.answer() {
+        Answer::Refused {
+            attempt, reason, ..
+        } if attempt.as_deref() == Some(&id) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn whoever_has_been_succeeded_is_refused_before_anything_is_started() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let (mut zombie, mut heir) = (Agent::start(), Agent::start());
+    assert_succeeded(&zombie.outcome(in_turn(&instance, 5, "a", &work)).1);
+    assert_succeeded(&heir.outcome(in_turn(&instance, 7, "b", &work)).1);
+
+    let announcing = Run {
+        next: Some(Box::new(Next {
+            attempt: "d".to_owned(),
+            work: work.clone(),
+        })),
+        ..in_turn(&instance, 5, "c", &work)
+    };
+    let refused = refusal(&mut zombie, announcing);
+
+    assert_eq!(
+        refused,
+        "the conductor of release `r5` has been succeeded: it acts in turn 5, and release `r7` has acted on `shop/web` of this instance in turn 7"
+    );
+    assert_eq!(instance.read("count"), "x\nx\n");
+    for attempt in ["c", "d"] {
+        let filed = instance.path(&format!(".cutover/attempts/{attempt}"));
+        assert!(!filed.exists(), "{attempt}");
+    }
+    // What became of an attempt is no business of its either.
+    refusal(&mut zombie, in_turn(&instance, 5, "b", &work));
+    assert_succeeded(&heir.outcome(in_turn(&instance, 7, "c", &work)).1);
+}
+
+#[test]
+fn the_latest_turn_is_remembered_by_every_agent_that_follows() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let mut agent = Agent::start();
+    agent.outcome(in_turn(&instance, 7, "a", &work));
+    agent.kill();
+
+    refusal(&mut Agent::start(), in_turn(&instance, 6, "b", &work));
+
+    assert_eq!(instance.read("count"), "x\n");
+}
+
+#[test]
+fn journals_groups_and_instances_have_turns_of_their_own() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let other = CACHE.replace("group-web", "group-api");
+    instance.write(
+        &format!("{other}/count.sh"),
+        "#!/bin/sh\necho y >> ../../../count\n",
+    );
+    let mut of_other = work.clone();
+    if let Work::Hooks(hooks) = &mut of_other {
+        hooks.cache = other;
+    }
+    let elsewhere = Instance::new();
+    let there = elsewhere.script("count.sh", "echo z >> ../../../count");
+    let mut agent = Agent::start();
+    agent.outcome(in_turn(&instance, 7, "a", &work));
+
+    let of_another_journal = Run {
+        fence: fence("two", 1),
+        ..instance.run("b", work)
+    };
+    assert_succeeded(&agent.outcome(of_another_journal).1);
+    assert_succeeded(&agent.outcome(in_turn(&instance, 1, "c", &of_other)).1);
+    assert_succeeded(&agent.outcome(in_turn(&elsewhere, 1, "d", &there)).1);
+
+    assert_eq!(instance.read("count"), "x\nx\ny\n");
+}
+
+#[test]
+fn what_was_announced_in_an_earlier_turn_does_not_begin() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let (mut zombie, mut heir) = (Agent::start(), Agent::start());
+    let announcing = Run {
+        next: Some(Box::new(Next {
+            attempt: "b".to_owned(),
+            work: work.clone(),
+        })),
+        ..in_turn(&instance, 5, "a", &work)
+    };
+    zombie.outcome(announcing);
+    let lock = instance.path(".cutover/attempts/b/lock");
+    eventually(|| (!fs::read(&lock).ok()?.is_empty()).then_some(()));
+    heir.outcome(in_turn(&instance, 7, "c", &work));
+
+    refusal(&mut zombie, in_turn(&instance, 5, "b", &work));
+    zombie.kill();
+
+    assert_eq!(instance.read("count"), "x\nx\n");
+}
+
+/// The conductor that announced it may be frozen, and its agent with a worker at the ready is not.
+#[test]
+fn what_was_announced_in_an_earlier_turn_makes_way_for_whoever_asks_for_it() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let (mut zombie, mut heir) = (Agent::start(), Agent::start());
+    zombie.outcome(Run {
+        next: Some(Box::new(Next {
+            attempt: "b".to_owned(),
+            work: work.clone(),
+        })),
+        ..in_turn(&instance, 5, "a", &work)
+    });
+    let lock = instance.path(".cutover/attempts/b/lock");
+    eventually(|| (!fs::read(&lock).ok()?.is_empty()).then_some(()));
+
+    let (_, outcome) = heir.outcome(in_turn(&instance, 7, "b", &work));
+
+    assert_succeeded(&outcome);
+    refusal(&mut zombie, in_turn(&instance, 5, "b", &work));
+    assert_eq!(instance.read("count"), "x\nx\n");
+}
+
+#[test]
+fn what_is_under_way_goes_on_and_is_told_to_whoever_asked_in_time() {
+    let instance = Instance::new();
+    let gate = instance.path("gate");
+    fifo(&gate);
+    let wait = instance.script("wait.sh", &format!("read go < '{}'", gate.display()));
+    let (mut zombie, mut heir) = (Agent::start(), Agent::start());
+    zombie.send(Request::Run(in_turn(&instance, 5, "a", &wait)));
+    instance.worker("a");
+
+    heir.send(Request::Run(in_turn(&instance, 7, "a", &wait)));
+    eventually(|| {
+        instance
+            .read(".cutover/fences/shop/web.json")
+            .contains(":7")
+            .then_some(())
+    });
+    release(&gate);
+
+    assert_succeeded(&heir.follow("a", 0).1);
+    assert_succeeded(&zombie.follow("a", 0).1);
+}
+
+#[test]
+fn a_conductor_that_names_no_turn_is_refused_where_turns_are_known() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let mut agent = Agent::start();
+    assert_succeeded(&agent.outcome(instance.run("a", work.clone())).1);
+    agent.outcome(in_turn(&instance, 7, "b", &work));
+
+    let refused = refusal(&mut agent, instance.run("c", work));
+
+    assert!(
+        refused.starts_with("the conductor is too old for this agent"),
+        "{refused}"
+    );
+    assert_eq!(instance.read("count"), "x\nx\n");
+}
+
+#[test]
+fn turns_that_cannot_be_read_let_nobody_pass() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    instance.write(".cutover/fences/shop/web.json", "{");
+
+    let refused = refusal(&mut Agent::start(), in_turn(&instance, 7, "a", &work));
+
+    assert!(
+        refused.contains("remove it when no conductor is at work"),
+        "{refused}"
+    );
+    assert_eq!(instance.read("count"), "");
+}
