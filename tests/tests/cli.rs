@@ -833,7 +833,7 @@ fn the_help_of_the_program() {
       logs         Print what the hooks of a release printed
       watch        Follow a release until it ends
       history      List the deployments of a group, newest first
-      lock         Show which release holds a group
+      lock         Show which release holds a group, what it does, and who waits for it
       plugin       Look at plugins
       completions  Print a completion script for a shell
       man          Write the manual pages
@@ -898,6 +898,8 @@ fn the_help_of_the_program() {
                                   blue-green, canary]
           --exclude <INSTANCE>    Instance to leave out; may be given several times
           --live <SIDE>           Side that is live, where the router and the journal disagree
+          --wait[=<DURATION>]     Wait in line until no release holds the group, at most so long where a
+                                  duration is given
           --ignore-stop-failures  Go on when a script of the version being left fails, and record the
                                   choice
           --comment <COMMENT>     Why, for the history

@@ -326,6 +326,7 @@ fn the_lock_of_a_group_says_who_has_it_and_what_for() {
     status       INTERRUPTED
     operator     ann@HOST
     started      YYYY-MM-DDTHH:MM:SS.mmmZ
+    stands at    deploy 1.0.0, batch 1 of 2: web-1
     driven by    nobody
     waiting for  an operator: `cutover resume RELEASE-ID` or `cutover stop RELEASE-ID`
     ");

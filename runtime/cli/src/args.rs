@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use conductor::{Choices, StrategyKind};
@@ -159,7 +160,7 @@ pub(crate) enum Command {
     Watch(Id),
     /// List the deployments of a group, newest first
     History(History),
-    /// Show which release holds a group
+    /// Show which release holds a group, what it does, and who waits for it
     Lock(Lock),
     /// Look at plugins
     #[command(subcommand)]
@@ -227,6 +228,8 @@ pub(crate) struct Deploy {
     #[command(flatten)]
     pub(crate) choices: ChoiceArguments,
     #[command(flatten)]
+    pub(crate) wait: WaitArgument,
+    #[command(flatten)]
     pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -283,6 +286,30 @@ impl From<ChoiceArguments> for Choices {
             live: arguments.live,
         }
     }
+}
+
+/// Whether to wait for a group that another release holds.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct WaitArgument {
+    /// Wait in line until no release holds the group, at most so long where a duration is given
+    #[arg(
+        long = "wait",
+        value_name = "DURATION",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "forever",
+        hide_default_value = true,
+        value_parser = parse_patience,
+        conflicts_with = "dry_run"
+    )]
+    pub(crate) patience: Option<Patience>,
+}
+
+/// How long a command waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Forever,
+    AtMost(Duration),
 }
 
 /// A choice that the history records.
@@ -403,6 +430,8 @@ pub(crate) struct Rollback {
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     pub(crate) to: Option<Version>,
     #[command(flatten)]
+    pub(crate) wait: WaitArgument,
+    #[command(flatten)]
     pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -441,6 +470,8 @@ pub(crate) struct Redeploy {
     #[command(flatten)]
     pub(crate) choices: ChoiceArguments,
     #[command(flatten)]
+    pub(crate) wait: WaitArgument,
+    #[command(flatten)]
     pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history [default: which deployment it goes by]
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -457,6 +488,8 @@ pub(crate) struct Retry {
     /// The instances that failed, were unreachable or skipped, or never started
     #[arg(long, required = true)]
     pub(crate) failed: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgument,
     #[command(flatten)]
     pub(crate) stop_failures: IgnoreStopFailures,
     /// Why, for the history [default: which deployment is retried]
@@ -577,6 +610,12 @@ pub(crate) struct Lock {
     /// Group, APPLICATION/GROUP
     #[arg(value_parser = parse_group)]
     pub(crate) group: GroupRef,
+    /// End the release that holds the group, once its conductor is known to be dead or has let its lease run out
+    #[arg(long = "break")]
+    pub(crate) is_to_break: bool,
+    /// Do not ask
+    #[arg(long, short, requires = "is_to_break")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]
@@ -661,6 +700,16 @@ fn parse_group(text: &str) -> Result<GroupRef, String> {
     }
     text.parse()
         .map_err(|error: model::InvalidId| error.to_string())
+}
+
+fn parse_patience(text: &str) -> Result<Patience, String> {
+    match text {
+        "forever" => Ok(Patience::Forever),
+        text => match spec::duration::parse(text) {
+            Ok(duration) => Ok(Patience::AtMost(duration)),
+            Err(error) => Err(error.to_string()),
+        },
+    }
 }
 
 fn parse_percent(text: &str) -> Result<u8, String> {

@@ -81,7 +81,7 @@ async fn dispatch(ui: Ui, arguments: Arguments) -> Result<(), Failure> {
         Command::Logs(logs) => commands::logs::run(ui, config, &logs),
         Command::Watch(id) => commands::watch::run(ui, config, &id).await,
         Command::History(history) => commands::history::run(ui, config, &history),
-        Command::Lock(lock) => commands::lock::run(ui, config, &lock),
+        Command::Lock(lock) => commands::lock::run(ui, config, &lock).await,
         Command::Plugin(plugin) => commands::plugin::run(ui, config, &plugin).await,
         Command::Completions(completions) => {
             commands::completions::run(ui, &completions);

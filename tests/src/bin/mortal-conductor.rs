@@ -1,9 +1,11 @@
 //! A conductor that kills itself when a record of its release has become durable, before any action that the record
-//! authorises: `mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER`. RECORD is a number, or `validating`,
-//! `switch-started` or `switch-ended` for the first of its kind. It ends well when the release does.
+//! authorises: `mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER [SIGNAL]`. RECORD is a number, or
+//! a lifecycle event, `validating`, `switch-started` or `switch-ended` for the first of its kind. SIGNAL is KILL when it is
+//! left out; with STOP it goes on when it is told to. It ends well when the release does.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use conductor::{Choices, Conductor, DeployRequest, Observer, Options, Place, Plugins};
 use engine::State;
@@ -15,7 +17,8 @@ type Failure = Box<dyn std::error::Error>;
 enum Last {
     /// The one with this number, or a later one.
     Number(u64),
-    Validating,
+    /// The first step at an event.
+    Step(LifecycleEvent),
     SwitchStarted,
     SwitchEnded,
 }
@@ -23,23 +26,22 @@ enum Last {
 impl Last {
     fn parse(text: &str) -> Result<Self, Failure> {
         Ok(match text {
-            "validating" => Self::Validating,
+            "validating" => Self::Step(LifecycleEvent::ValidateService),
             "switch-started" => Self::SwitchStarted,
             "switch-ended" => Self::SwitchEnded,
-            number => Self::Number(number.parse()?),
+            text => match LifecycleEvent::from_name(text) {
+                Some(event) => Self::Step(event),
+                None => Self::Number(text.parse()?),
+            },
         })
     }
 
     fn is(&self, record: &Record) -> bool {
         match self {
             Self::Number(number) => record.seq >= *number,
-            Self::Validating => matches!(
-                record.fact,
-                Fact::StepStarted {
-                    event: LifecycleEvent::ValidateService,
-                    ..
-                }
-            ),
+            Self::Step(last) => {
+                matches!(&record.fact, Fact::StepStarted { event, .. } if event == last)
+            }
             Self::SwitchStarted => matches!(record.fact, Fact::SwitchStarted { .. }),
             Self::SwitchEnded => matches!(record.fact, Fact::SwitchEnded { .. }),
         }
@@ -49,16 +51,24 @@ impl Last {
 /// Dies when that record has been appended.
 struct Mortal {
     last: Last,
+    signal: String,
+    is_done: AtomicBool,
 }
 
 impl Observer for Mortal {
     fn records(&self, _: &State, records: &[Record]) {
-        if records.iter().any(|record| self.last.is(record)) {
-            // As the kernel would: nothing of this process runs after it.
+        let is_time = records.iter().any(|record| self.last.is(record));
+        if is_time && !self.is_done.swap(true, Ordering::SeqCst) {
+            // As the kernel would: nothing of this process runs after it, until it is told to go on.
             let _ = std::process::Command::new("kill")
-                .args(["-KILL", &std::process::id().to_string()])
+                .args([
+                    &format!("-{}", self.signal),
+                    &std::process::id().to_string(),
+                ])
                 .status();
-            std::thread::park();
+            if self.signal == "KILL" {
+                std::thread::park();
+            }
         }
     }
 
@@ -70,9 +80,10 @@ impl Observer for Mortal {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [file, group, package, version, last, cutover] = arguments.as_slice() else {
+    let [file, group, package, version, last, cutover, signal @ ..] = arguments.as_slice() else {
         return Err(
-            "usage: mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER".into(),
+            "usage: mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER [SIGNAL]"
+                .into(),
         );
     };
     let folder = std::path::absolute(Path::new(file))?
@@ -108,6 +119,8 @@ async fn main() -> Result<(), Failure> {
         .drive(
             Arc::new(Mortal {
                 last: Last::parse(last)?,
+                signal: signal.first().cloned().unwrap_or("KILL".to_owned()),
+                is_done: AtomicBool::new(false),
             }),
             listening,
         )

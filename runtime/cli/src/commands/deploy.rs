@@ -9,7 +9,7 @@ use model::{Deployment, PluginName, Release};
 use report::Document;
 
 use crate::args::{Deploy, Output};
-use crate::commands::drive;
+use crate::commands::{drive, queue};
 use crate::download;
 use crate::failure::Failure;
 use crate::standing;
@@ -29,15 +29,27 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Deploy) -> Res
         comment: arguments.comment,
     };
     let group = request.group.clone();
-    let planned = conductor
-        .plan_deploy(request)
-        .await
-        .map_err(|error| Failure::planning(&opened, &group, error))?;
-    warn(ui, &planned);
+    let planned = async || {
+        let planned = conductor.plan_deploy(request.clone()).await;
+        let planned = planned.map_err(|error| Failure::planning(&opened, &group, error))?;
+        warn(ui, &planned);
+        Ok::<_, Failure>(planned)
+    };
     if arguments.dry_run {
-        return show_plan(ui, &opened, &conductor, &planned);
+        return show_plan(ui, &opened, &conductor, &planned().await?);
     }
-    drive::to_the_end(ui, conductor.open(planned)?).await
+    opened.workspace.group(&group)?;
+    let purpose = format!("deploy {}", request.package);
+    let groups = [group.clone()];
+    let running = queue::in_turn(
+        ui,
+        &conductor,
+        &groups,
+        arguments.wait.patience,
+        &purpose,
+        async || Ok(conductor.open(planned().await?)?),
+    );
+    drive::to_the_end(ui, running.await?).await
 }
 
 pub(crate) fn warn(ui: Ui, planned: &Planned) {

@@ -17,6 +17,7 @@ pub(crate) mod man;
 pub(crate) mod order;
 pub(crate) mod pause;
 pub(crate) mod plugin;
+pub(crate) mod queue;
 pub(crate) mod redeploy;
 pub(crate) mod report;
 pub(crate) mod resume;

@@ -7,7 +7,7 @@ use journal::Journal;
 use model::{DeploymentId, Direction};
 
 use crate::args::Redeploy;
-use crate::commands::{deploy, drive};
+use crate::commands::{deploy, drive, queue};
 use crate::download;
 use crate::failure::{Failure, Kind};
 use crate::ui::Ui;
@@ -25,16 +25,29 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Redeploy) -> R
         stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
     };
-    let planned = conductor.plan_redeploy(request).await;
-    let planned = planned.map_err(|error| match &of {
-        Some(of) => Failure::planning(&opened, &of.group, error),
-        None => error.into(),
-    })?;
-    deploy::warn(ui, &planned);
+    let planned = async || {
+        let planned = conductor.plan_redeploy(request.clone()).await;
+        let planned = planned.map_err(|error| match &of {
+            Some(of) => Failure::planning(&opened, &of.group, error),
+            None => error.into(),
+        })?;
+        deploy::warn(ui, &planned);
+        Ok::<_, Failure>(planned)
+    };
     if arguments.dry_run {
-        return deploy::show_plan(ui, &opened, &conductor, &planned);
+        return deploy::show_plan(ui, &opened, &conductor, &planned().await?);
     }
-    drive::to_the_end(ui, conductor.open(planned)?).await
+    let groups: Vec<_> = of.iter().map(|of| of.group.clone()).collect();
+    let purpose = format!("redeploy {}", request.template);
+    let running = queue::in_turn(
+        ui,
+        &conductor,
+        &groups,
+        arguments.wait.patience,
+        &purpose,
+        async || Ok(conductor.open(planned().await?)?),
+    );
+    drive::to_the_end(ui, running.await?).await
 }
 
 /// The deployment that an id means. A release means the one that it deployed.

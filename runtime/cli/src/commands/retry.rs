@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use conductor::RetryRequest;
+use journal::Filter;
 
 use crate::args::Retry;
-use crate::commands::{deploy, drive};
+use crate::commands::{deploy, drive, queue};
 use crate::download;
 use crate::failure::Failure;
 use crate::ui::Ui;
@@ -23,10 +24,28 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Retry) -> Resu
         stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment,
     };
-    let planned = conductor.plan_retry(request).await?;
-    deploy::warn(ui, &planned);
+    let planned = async || {
+        let planned = conductor.plan_retry(request.clone()).await?;
+        deploy::warn(ui, &planned);
+        Ok::<_, Failure>(planned)
+    };
     if arguments.dry_run {
-        return deploy::show_plan(ui, &opened, &conductor, &planned);
+        return deploy::show_plan(ui, &opened, &conductor, &planned().await?);
     }
-    drive::to_the_end(ui, conductor.open(planned)?).await
+    // Which of the release's groups it will be is for the plan to say.
+    let summaries = conductor
+        .journal()
+        .releases(Filter::Release(&request.release), 1)?;
+    let groups = summaries.into_iter().flat_map(|summary| summary.groups);
+    let groups: Vec<_> = groups.collect();
+    let purpose = format!("retry {}", request.release);
+    let running = queue::in_turn(
+        ui,
+        &conductor,
+        &groups,
+        arguments.wait.patience,
+        &purpose,
+        async || Ok::<_, Failure>(conductor.open(planned().await?)?),
+    );
+    drive::to_the_end(ui, running.await?).await
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use conductor::{Conductor, InverseRequest, RollbackRequest};
+use conductor::{Conductor, InverseRequest, Planned, RollbackRequest};
 use model::{
     Direction, GroupRef, Order, ReleaseId, ReleaseStatus, StopFailures, Strategy, Version,
 };
@@ -11,7 +11,7 @@ use model::{
 use crate::args::{Rollback, TakenBack};
 use crate::commands::follow::Follower;
 use crate::commands::order::Given;
-use crate::commands::{deploy, drive, order, run};
+use crate::commands::{deploy, drive, order, queue, run};
 use crate::download;
 use crate::failure::{Failure, Kind};
 use crate::progress::Progress;
@@ -45,26 +45,54 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Rollback) -> R
         }
         return take_back(ui, &conductor, &canary, &request, arguments.yes).await;
     }
-    let planned = conductor
-        .plan_rollback(request)
-        .await
-        .map_err(|error| Failure::planning(&opened, &group, error))?;
-    deploy::warn(ui, &planned);
+    let planned = async || {
+        let planned = conductor.plan_rollback(request.clone()).await;
+        let planned = planned.map_err(|error| Failure::planning(&opened, &group, error))?;
+        deploy::warn(ui, &planned);
+        Ok::<_, Failure>(planned)
+    };
     if arguments.dry_run {
-        return deploy::show_plan(ui, &opened, &conductor, &planned);
+        return deploy::show_plan(ui, &opened, &conductor, &planned().await?);
     }
-    ui.plan(&report::moves(&deploy::document(&conductor, &planned)));
-    if !arguments.yes {
-        let deployment = &planned.deployment;
-        let question = format!(
-            "Return {} of {} to {}?",
-            report::count(deployment.targets.len(), "instance"),
-            deployment.group,
-            deployment.revision.version
-        );
-        confirm(ui, &question)?;
+    opened.workspace.group(&group)?;
+    let purpose = match &request.to {
+        Some(version) => format!("rollback to {version}"),
+        None => "rollback".to_owned(),
+    };
+    let groups = [group.clone()];
+    let running = queue::in_turn(
+        ui,
+        &conductor,
+        &groups,
+        arguments.wait.patience,
+        &purpose,
+        async || {
+            let planned = planned().await?;
+            show_and_confirm(ui, &conductor, &planned, arguments.yes)?;
+            Ok(conductor.open(planned)?)
+        },
+    );
+    drive::to_the_end(ui, running.await?).await
+}
+
+fn show_and_confirm(
+    ui: Ui,
+    conductor: &Conductor,
+    planned: &Planned,
+    yes: bool,
+) -> Result<(), Failure> {
+    ui.plan(&report::moves(&deploy::document(conductor, planned)));
+    if yes {
+        return Ok(());
     }
-    drive::to_the_end(ui, conductor.open(planned)?).await
+    let deployment = &planned.deployment;
+    let question = format!(
+        "Return {} of {} to {}?",
+        report::count(deployment.targets.len(), "instance"),
+        deployment.group,
+        deployment.revision.version
+    );
+    confirm(ui, &question)
 }
 
 /// Takes a whole release back, in the opposite order.
