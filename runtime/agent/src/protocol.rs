@@ -52,6 +52,9 @@ pub enum Request {
     Cached(Cached),
     /// Asks which deployment an application's group has installed. Answered by [`Answer::Installed`].
     Installed(Installed),
+    /// Asks what an application's group has installed, and whether somebody has changed it since the last attempt ended.
+    /// Answered by [`Answer::Inspected`].
+    Inspect(Inspect),
     /// Asks whether the agent is at work. Answered by [`Answer::Pong`], after whatever waits to be said.
     Ping(Ping),
 }
@@ -300,6 +303,22 @@ pub struct Installed {
     pub group: String,
 }
 
+/// The operands of [`Request::Inspect`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inspect {
+    /// Number that the answer carries.
+    pub ask: u64,
+    /// Absolute folder of the instance.
+    pub rootdir: String,
+    /// The application.
+    pub application: String,
+    /// The group.
+    pub group: String,
+    /// The instance, as the ids of its attempts name it: `DEPLOYMENT.INSTANCE.EVENT.NUMBER`.
+    pub instance: String,
+}
+
 /// The operands of [`Request::Ping`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -342,6 +361,8 @@ pub enum Answer {
         /// None when nothing is installed.
         deployment: Option<String>,
     },
+    /// What is installed, and what of it was changed.
+    Inspected(Inspected),
     /// The agent is at work.
     Pong {
         /// Number of the question.
@@ -358,6 +379,40 @@ pub enum Answer {
         /// Why.
         reason: String,
     },
+}
+
+/// The content of [`Answer::Inspected`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inspected {
+    /// Number of the question.
+    pub ask: u64,
+    /// None when nothing is installed.
+    pub deployment: Option<String>,
+    /// Whether an attempt is under way or an installation was interrupted, so that files cannot be compared.
+    pub is_at_work: bool,
+    /// Files and folders that somebody has changed or removed, the first of them.
+    pub changed: Vec<Changed>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// A file or folder that is not as it was left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// Its absolute path; what is not UTF-8 is replaced.
+    pub path: String,
+    /// What became of it.
+    pub what: What,
+}
+
+/// What became of a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// It has another content, or is something else.
+    Changed,
+    /// It is not there.
+    Removed,
 }
 
 /// How an attempt ended. Stored as `outcome.json`.

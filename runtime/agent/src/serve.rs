@@ -318,6 +318,17 @@ impl Front {
                 };
                 self.answer(&answer);
             }
+            Ok(Request::Inspect(question)) => {
+                let answer = match install::inspect(&question, &self.boot) {
+                    Ok(found) => Answer::Inspected(found),
+                    Err(error) => Answer::Refused {
+                        attempt: None,
+                        ask: Some(question.ask),
+                        reason: chain(&error),
+                    },
+                };
+                self.answer(&answer);
+            }
             Err(garbage) => {
                 let (attempt, ask) = addressees(line);
                 self.answer(&Answer::Refused {

@@ -134,6 +134,9 @@ pub(crate) enum Command {
     /// Goes to whoever drives the release, and waits until it has paused.
     Pause(Pause),
     /// Go on with a release that is paused, interrupted, or whose conductor died
+    ///
+    /// Asks its instances first whether they are as the journal says. Where one has been changed since, by hand or by
+    /// another release, it says so and asks.
     Resume(Resume),
     /// End a release once what is in flight has finished
     Stop(Stop),
@@ -504,6 +507,9 @@ pub(crate) struct Retry {
 pub(crate) struct Resume {
     /// Release, or the beginning of its id
     pub(crate) id: String,
+    /// Go on although instances are not as the journal says
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod appspec;
 mod authority;
 mod balancer;
 mod build;
+mod changes;
 mod choices;
 mod conductor;
 mod digests;
@@ -43,6 +44,7 @@ mod stream;
 mod version;
 
 pub use build::{BuildError, LastLines};
+pub use changes::{Brought, Change, Finding};
 pub use choices::{ChoiceError, Choices, StrategyKind};
 pub use conductor::{Conductor, Options};
 pub use drive::{Command, DriveError, Observer, Place, Running, Silent};

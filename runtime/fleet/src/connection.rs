@@ -11,13 +11,13 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use agent::protocol::{self, Answer, Cached, Ping, Request, Run};
+use agent::protocol::{self, Answer, Cached, Inspect, Ping, Request, Run};
 use model::{Cause, Ending};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::process::{Process, read_if_open};
-use crate::{LogSink, Unreachable, wire};
+use crate::{Condition, LogSink, Unreachable, wire};
 
 /// Orders that wait to be looked at.
 const MAX_WAITING: usize = 256;
@@ -31,6 +31,9 @@ pub(crate) const MAX_SILENCE: Duration = Duration::from_secs(30);
 
 /// A link that breaks sooner than this, and over which nothing was heard, counts as a death.
 const SHORT_LIVED: Duration = Duration::from_secs(10);
+
+/// Why a question has no answer that was answered as if it were another one.
+const MISTAKEN: &str = "the agent answered another question than it was asked";
 
 /// Starts agents.
 pub(crate) trait Launch: Send + 'static {
@@ -127,6 +130,10 @@ pub(crate) enum Order {
         caches: Vec<String>,
         reply: oneshot::Sender<Result<Vec<String>, Unreachable>>,
     },
+    Inspect {
+        question: Inspect,
+        reply: oneshot::Sender<Result<Condition, Unreachable>>,
+    },
     /// Asks for the way to the agent's host, as soon as there is one.
     Link {
         reply: oneshot::Sender<Result<Link, Unreachable>>,
@@ -143,9 +150,25 @@ struct Flight {
 
 /// A question without an answer.
 struct Question {
-    request: Cached,
-    reply: oneshot::Sender<Result<Vec<String>, Unreachable>>,
+    request: Request,
+    reply: Reply,
     deaths: u32,
+}
+
+/// Where the answer to a question goes. Whoever asked may have stopped waiting.
+enum Reply {
+    Cached(oneshot::Sender<Result<Vec<String>, Unreachable>>),
+    Inspected(oneshot::Sender<Result<Condition, Unreachable>>),
+}
+
+impl Reply {
+    fn unreachable(self, reason: String) {
+        let unreachable = Unreachable { reason };
+        match self {
+            Reply::Cached(reply) => drop(reply.send(Err(unreachable))),
+            Reply::Inspected(reply) => drop(reply.send(Err(unreachable))),
+        }
+    }
 }
 
 pub(crate) struct Connection<L> {
@@ -399,26 +422,34 @@ impl<L: Launch> Connection<L> {
                 rootdir,
                 caches,
                 reply,
-            } => {
-                self.asked += 1;
-                let question = Question {
-                    request: Cached {
-                        ask: self.asked,
-                        rootdir,
-                        caches,
-                    },
-                    reply,
-                    deaths: 0,
-                };
-                let line = question.line();
-                self.questions.insert(self.asked, question);
-                line
-            }
+            } => self.ask(Reply::Cached(reply), |ask| {
+                Request::Cached(Cached {
+                    ask,
+                    rootdir,
+                    caches,
+                })
+            }),
+            Order::Inspect { question, reply } => self.ask(Reply::Inspected(reply), |ask| {
+                Request::Inspect(Inspect { ask, ..question })
+            }),
             Order::Link { reply } => {
                 self.links.push(reply);
                 Vec::new()
             }
         }
+    }
+
+    /// Keeps a question and returns the line that asks it.
+    fn ask(&mut self, reply: Reply, request: impl FnOnce(u64) -> Request) -> Vec<u8> {
+        self.asked += 1;
+        let question = Question {
+            request: request(self.asked),
+            reply,
+            deaths: 0,
+        };
+        let line = question.line();
+        self.questions.insert(self.asked, question);
+        line
     }
 
     fn send_all(&mut self) {
@@ -455,9 +486,7 @@ impl<L: Launch> Connection<L> {
             .questions
             .extract_if(.., |_, question| given_up(&mut question.deaths))
         {
-            let _ = question.reply.send(Err(Unreachable {
-                reason: reason.to_owned(),
-            }));
+            question.reply.unreachable(reason.to_owned());
         }
     }
 
@@ -494,12 +523,18 @@ impl<L: Launch> Connection<L> {
                 }
             }
             Answer::Ended { attempt, outcome } => self.end(&attempt, wire::ending(outcome)),
-            Answer::Cached { ask, caches } => {
-                if let Some(question) = self.questions.remove(&ask) {
-                    // Whoever asked may have stopped waiting.
-                    let _ = question.reply.send(Ok(caches));
-                }
-            }
+            Answer::Cached { ask, caches } => match self.answered(ask) {
+                // Whoever asked may have stopped waiting.
+                Some(Reply::Cached(reply)) => drop(reply.send(Ok(caches))),
+                Some(other) => other.unreachable(MISTAKEN.to_owned()),
+                None => {}
+            },
+            Answer::Inspected(found) => match self.answered(found.ask) {
+                // As above.
+                Some(Reply::Inspected(reply)) => drop(reply.send(Ok(wire::condition(found)))),
+                Some(other) => other.unreachable(MISTAKEN.to_owned()),
+                None => {}
+            },
             Answer::Refused {
                 attempt: Some(attempt),
                 reason,
@@ -521,9 +556,8 @@ impl<L: Launch> Connection<L> {
                 reason,
                 ..
             } => {
-                if let Some(question) = self.questions.remove(&ask) {
-                    let reason = explained(reason);
-                    let _ = question.reply.send(Err(Unreachable { reason }));
+                if let Some(reply) = self.answered(ask) {
+                    reply.unreachable(explained(reason));
                 }
             }
             Answer::Refused { reason, .. } => {
@@ -536,6 +570,11 @@ impl<L: Launch> Connection<L> {
                 tracing::warn!(ask, "agent answered an unknown question");
             }
         }
+    }
+
+    /// Whoever waits for the answer to a question, which is not asked any more.
+    fn answered(&mut self, ask: u64) -> Option<Reply> {
+        self.questions.remove(&ask).map(|question| question.reply)
     }
 
     fn end(&mut self, attempt: &str, ending: Ending) {
@@ -577,6 +616,6 @@ impl Flight {
 
 impl Question {
     fn line(&self) -> Vec<u8> {
-        protocol::encode(&Request::Cached(self.request.clone()))
+        protocol::encode(&self.request)
     }
 }

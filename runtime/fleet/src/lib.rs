@@ -17,8 +17,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use model::{
-    AttemptId, DeploymentId, Digest, Ending, FileMapping, GroupRef, Host, OnExisting, Permission,
-    ReleaseId, Script,
+    AttemptId, DeploymentId, Digest, Ending, FileMapping, GroupRef, Host, InstanceId, OnExisting,
+    Permission, ReleaseId, Script,
 };
 
 pub use local::LocalFleet;
@@ -104,6 +104,42 @@ pub struct Installation {
     pub on_existing: OnExisting,
 }
 
+/// Where something is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Absolute folder of the instance.
+    pub rootdir: String,
+    pub group: GroupRef,
+    pub instance: InstanceId,
+}
+
+/// What an instance has installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The deployment that brought it, by whichever journal; none when nothing is installed.
+    pub deployment: Option<String>,
+    /// Whether something is under way, so that files cannot be compared.
+    pub is_at_work: bool,
+    /// The first files that somebody has changed or removed since the last attempt on the instance ended.
+    pub files: Vec<ChangedFile>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+/// A file or folder that is not as it was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedFile {
+    pub path: String,
+    pub change: FileChange,
+}
+
+/// What became of a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileChange {
+    Changed,
+    Removed,
+}
+
 /// A host that does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
@@ -137,6 +173,17 @@ pub trait Fleet: Send + Sync + 'static {
         command: Command,
         log: Arc<dyn LogSink>,
     ) -> BoxFuture<'static, Ending>;
+
+    /// Asks what an instance has installed, and whether somebody has changed it since. Nothing changes.
+    fn inspect(
+        &self,
+        host: &Host,
+        place: Place,
+    ) -> BoxFuture<'static, Result<Condition, Unreachable>> {
+        let _ = (host, place);
+        let reason = "this fleet cannot ask what is installed".to_owned();
+        Box::pin(std::future::ready(Err(Unreachable { reason })))
+    }
 
     /// Asks which package folders are complete.
     fn cached(

@@ -10,7 +10,7 @@ use tokio::process;
 
 use crate::connection::{Handle, Launch, MAX_SILENCE, Order};
 use crate::process::Process;
-use crate::{BoxFuture, Command, DROPPED, Fleet, LogSink, Unreachable, wire};
+use crate::{BoxFuture, Command, Condition, DROPPED, Fleet, LogSink, Place, Unreachable, wire};
 
 /// Reaches the instances on this machine. The agent is started with the first command and begins a session of its own,
 /// so that Ctrl-C in the terminal is for the conductor alone; it ends when the fleet is dropped, and what it began
@@ -93,6 +93,25 @@ impl Fleet for LocalFleet {
         Box::pin(async move {
             ending.await.unwrap_or_else(|| Ending::Unreachable {
                 reason: DROPPED.to_owned(),
+            })
+        })
+    }
+
+    fn inspect(
+        &self,
+        host: &Host,
+        place: Place,
+    ) -> BoxFuture<'static, Result<Condition, Unreachable>> {
+        if let Host::Ssh(_) = host {
+            return Box::pin(std::future::ready(Err(elsewhere(host))));
+        }
+        let question = wire::inspection(place);
+        let answer = self.agent.order(|reply| Order::Inspect { question, reply });
+        Box::pin(async move {
+            answer.await.unwrap_or_else(|| {
+                Err(Unreachable {
+                    reason: DROPPED.to_owned(),
+                })
             })
         })
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use model::{Ending, Host};
 
-use crate::{BoxFuture, Command, Fleet, LocalFleet, LogSink, SshFleet, Unreachable};
+use crate::{
+    BoxFuture, Command, Condition, Fleet, LocalFleet, LogSink, Place, SshFleet, Unreachable,
+};
 
 /// Reaches every instance in the way that its host asks for.
 pub struct MixedFleet {
@@ -30,6 +32,17 @@ impl Fleet for MixedFleet {
         match host {
             Host::Local => self.local.run(host, command, log),
             Host::Ssh(ssh) => self.ssh.run(ssh, command, log),
+        }
+    }
+
+    fn inspect(
+        &self,
+        host: &Host,
+        place: Place,
+    ) -> BoxFuture<'static, Result<Condition, Unreachable>> {
+        match host {
+            Host::Local => self.local.inspect(host, place),
+            Host::Ssh(ssh) => self.ssh.inspect(ssh, place),
         }
     }
 

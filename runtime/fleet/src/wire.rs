@@ -5,7 +5,7 @@ use std::time::Duration;
 use agent::protocol;
 use model::{Cause, Ending, Kinds, OnExisting, Run, Script};
 
-use crate::{Command, Installation, Next, Work};
+use crate::{ChangedFile, Command, Condition, FileChange, Installation, Next, Place, Work};
 
 /// A command that cannot be put into words.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,38 @@ fn permission(permission: model::Permission) -> protocol::Permission {
             kind: context.kind,
             range: context.range,
         }),
+    }
+}
+
+/// The question what is installed somewhere. Whoever asks it gives it its number.
+pub(crate) fn inspection(place: Place) -> protocol::Inspect {
+    let Place {
+        rootdir,
+        group,
+        instance,
+    } = place;
+    protocol::Inspect {
+        ask: 0,
+        rootdir,
+        application: group.application.as_str().to_owned(),
+        group: group.group.as_str().to_owned(),
+        instance: instance.as_str().to_owned(),
+    }
+}
+
+pub(crate) fn condition(found: protocol::Inspected) -> Condition {
+    let file = |changed: protocol::Changed| ChangedFile {
+        path: changed.path,
+        change: match changed.what {
+            protocol::What::Changed => FileChange::Changed,
+            protocol::What::Removed => FileChange::Removed,
+        },
+    };
+    Condition {
+        deployment: found.deployment,
+        is_at_work: found.is_at_work,
+        files: found.changed.into_iter().map(file).collect(),
+        more: found.more,
     }
 }
 

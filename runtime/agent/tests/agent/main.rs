@@ -9,6 +9,7 @@ mod crash;
 mod fences;
 mod fetch;
 mod hooks;
+mod inspect;
 mod install;
 mod instance;
 mod links;

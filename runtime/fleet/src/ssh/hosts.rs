@@ -15,7 +15,7 @@ use super::control::ControlFolder;
 use super::dial::Dialer;
 use super::transfer::{self, NotSent, Package};
 use crate::connection::{Handle, Link, Order};
-use crate::{BoxFuture, Command, DROPPED, LogSink, Unreachable, Work, wire};
+use crate::{BoxFuture, Command, Condition, DROPPED, LogSink, Place, Unreachable, Work, wire};
 
 /// How many connections may be made at once: each costs both sides a key exchange.
 const MAX_STARTS: usize = 8;
@@ -101,6 +101,20 @@ impl SshFleet {
             caches,
             reply,
         });
+        Box::pin(async move { answer.await.unwrap_or_else(|| Err(dropped())) })
+    }
+
+    /// See [`crate::Fleet::inspect`].
+    pub(crate) fn inspect(
+        &self,
+        ssh: &Ssh,
+        place: Place,
+    ) -> BoxFuture<'static, Result<Condition, Unreachable>> {
+        let question = wire::inspection(place);
+        let answer = self
+            .reached(ssh)
+            .agent
+            .order(|reply| Order::Inspect { question, reply });
         Box::pin(async move { answer.await.unwrap_or_else(|| Err(dropped())) })
     }
 
