@@ -49,7 +49,7 @@ pub(crate) async fn reach(
         let left = balancer.timeout.saturating_sub(now().since(began));
         let exchange = Exchange {
             plugin: &plugin,
-            turn: conductor.turns.of(balancer.plugin, &config),
+            turn: conductor.turns.of(balancer.plugin, balancer.config),
             config: &config,
             member: &member,
             goal,
@@ -105,7 +105,8 @@ const LONGEST_QUOTE: usize = 200;
 
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// Whose turn it is to change a pool: one lock for each plugin and configuration.
+/// Whose turn it is to change a pool: one lock for each plugin and configuration. The groups of all sides share that of the
+/// configuration which they are laid over: to a balancer they may be one file, or have one version in common.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     locks: Mutex<HashMap<(PluginName, String), Turn>>,

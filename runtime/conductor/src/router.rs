@@ -203,24 +203,19 @@ struct Exchange<'a> {
 impl Exchange<'_> {
     /// The turns of the router and of the groups that its plugin serves as a balancer: both may be lines of one file.
     async fn turns(&self, router: &Router<'_>) -> Vec<tokio::sync::OwnedMutexGuard<()>> {
-        let deployment = &self.action.deployment;
-        let balancer = match &deployment.balancer {
+        let balancer = match &self.action.deployment.balancer {
             Some(model::Balancer::Plugin { plugin, config, .. }) if plugin == router.plugin => {
-                Some(config)
+                Some(config.as_str())
             }
             _ => None,
         };
         // In one order everywhere, so that two switches never wait for each other.
-        let mut configs: Vec<_> = balancer
-            .iter()
-            .flat_map(|config| self.groups.iter().map(|side| overlaid(config, &side.group)))
-            .chain([router.config.to_owned()])
-            .collect();
-        configs.sort();
+        let mut configs: Vec<_> = balancer.into_iter().chain([router.config]).collect();
+        configs.sort_unstable();
         configs.dedup();
         let mut turns = Vec::new();
         for config in configs {
-            let turn = self.conductor.turns.of(router.plugin, &config);
+            let turn = self.conductor.turns.of(router.plugin, config);
             turns.push(turn.lock_owned().await);
         }
         turns
