@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) status: Status,
     /// The `ps` program, as it is granted: old workers are waited for.
     pub(crate) ps: Option<String>,
+    /// What members are asked before they count as healthy. Without it a member that is in traffic does.
+    pub(crate) health: Option<Health>,
     /// What the side of a request follows from.
     #[serde(default = "usual_key")]
     pub(crate) key: String,
@@ -36,6 +38,13 @@ pub(crate) struct Config {
 pub(crate) struct Status {
     /// `tcp:HOST:PORT`, as it is granted.
     pub(crate) address: String,
+    pub(crate) path: String,
+}
+
+/// A location of every member.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Health {
     pub(crate) path: String,
 }
 
@@ -135,11 +144,18 @@ impl Config {
             );
             findings.push(Diagnostic::error("/status/address", &message));
         }
-        if !self.status.path.starts_with('/')
-            || !self.status.path.bytes().all(|b| b.is_ascii_graphic())
-        {
-            let message = format!("`{}` is no path, expected `/…`", self.status.path);
-            findings.push(Diagnostic::error("/status/path", &message));
+        let health = self.health.as_ref();
+        let paths = [
+            ("/status/path", Some(&self.status.path)),
+            ("/health/path", health.map(|health| &health.path)),
+        ];
+        for (place, path) in paths {
+            if let Some(path) = path
+                && !(path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()))
+            {
+                let message = format!("`{path}` is no path, expected `/…`");
+                findings.push(Diagnostic::error(place, &message));
+            }
         }
         let is_variable = self.key.strip_prefix('$').is_some_and(|name| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -195,8 +211,8 @@ mod tests {
             &["/name", "/upstream", "/key"],
         );
         check(
-            r#""directory": "nginx", "name": "shop", "status": {"address": "http://x", "path": "v 1"}"#,
-            &["/status/address", "/status/path"],
+            r#""directory": "nginx", "name": "shop", "status": {"address": "http://x", "path": "v 1"}, "health": {"path": "h"}"#,
+            &["/status/address", "/status/path", "/health/path"],
         );
     }
 

@@ -2,9 +2,11 @@
 //!
 //! A pool is an upstream, whose servers stand in a file of their own; a split is a `split_clients` in a file. Each change is
 //! tested by nginx before nginx reads it, and proven to be live by a version that nginx serves. Deliberately absent: the
-//! rest of the configuration, which is the operator's, and health, which nginx does not tell.
+//! rest of the configuration, which is the operator's, and health checks of nginx, which has none: where `health` says so, the
+//! members are asked when cutover has to know.
 
 mod config;
+mod members;
 mod nginx;
 mod router;
 mod servers;
@@ -13,18 +15,21 @@ use std::time::Duration;
 
 use cutover_plugin_sdk::{
     Diagnostic, Failure, HOST_STAMPS, LoadBalancer, Member, MemberResult, MemberStatus, OpContext,
-    Outcome, Phase, Plugin, PoolRef, Purpose, Router, Share, Side, Split, Weight, Weights, ask,
-    directories, export, per_member, programs,
+    Outcome, Plugin, PoolRef, Purpose, Router, Share, Side, Split, Weight, Weights, ask,
+    directories, export, http, per_member, programs,
 };
 
 use config::Config;
+use members::Members;
 use nginx::{Change, Nginx as Changer, Ran, Until, World};
-use router::Router as Splitter;
-use servers::{Place, Servers};
+use router::{NO_SERVER, Router as Splitter};
+use servers::Servers;
 
 /// How long nginx may take to test its configuration. Large ones take seconds.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How long a member may take to answer. It is far above what a health check takes, and many are asked in one call.
+const MEMBER_LIMIT: Duration = Duration::from_secs(1);
 const ANSWER_LIMIT: usize = 64 << 10;
 
 struct Nginx;
@@ -66,6 +71,11 @@ impl World for Granted<'_> {
         let answer = ask(address, request.as_bytes(), CONNECT_LIMIT, ANSWER_LIMIT)?;
         Ok(body(&String::from_utf8_lossy(&answer)))
     }
+
+    fn member(&self, url: &str) -> Result<u16, Failure> {
+        let answer = http::send(&http::Request::get(url).timeout(MEMBER_LIMIT))?;
+        Ok(answer.status)
+    }
 }
 
 /// The body of an answer with status 200, else its first line.
@@ -91,13 +101,17 @@ fn edit(
         config: &config,
     };
     let file = Config::servers_file(config.upstream(&pool.id)?);
-    let before = changer.file(&file, "server 127.0.0.1:1 down;")?;
+    let before = changer.text(&file, NO_SERVER)?;
     let mut servers = Servers::parse(&before);
     let before = servers.text();
-    let refused: Vec<(&str, Failure)> = target_ids
-        .iter()
-        .filter_map(|id| Some((*id, edit(&mut servers, id).err()?)))
-        .collect();
+    let mut refused: Vec<(&str, Failure)> = Vec::new();
+    for id in target_ids {
+        let mut edited = servers.clone();
+        match edit(&mut edited, id) {
+            Ok(()) => servers = edited,
+            Err(failure) => refused.push((id, failure)),
+        }
+    }
     let change = Change {
         file,
         before,
@@ -125,9 +139,16 @@ impl LoadBalancer for Nginx {
         pool: &PoolRef,
         members: &[Member],
     ) -> Result<Vec<MemberResult>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let well = |server: &servers::Server| members::well(&Granted(&config), &config, server);
         edit(ctx, pool, Until::Live, &ids(members), |servers, id| {
             let member = members.iter().find(|member| member.target_id == id);
-            member.map_or(Ok(()), |m| servers.put(id, &m.address, m.port, m.weight))
+            let Some(member) = member else {
+                return Ok(());
+            };
+            servers.put(id, &member.address, member.port, member.weight)?;
+            let server = servers.find(id);
+            server.map_or(Ok(()), &well)
         })
     }
 
@@ -143,7 +164,7 @@ impl LoadBalancer for Nginx {
     }
 
     fn status(
-        _ctx: &OpContext,
+        ctx: &OpContext,
         pool: &PoolRef,
         target_ids: &[String],
     ) -> Result<Vec<MemberStatus>, Failure> {
@@ -152,38 +173,32 @@ impl LoadBalancer for Nginx {
             world: &Granted(&config),
             config: &config,
         };
+        if ctx.dry_run {
+            // Before a release, so that it does not begin where nginx would refuse every change.
+            changer.test()?;
+        }
+        let standing = changer.standing()?;
         let file = Config::servers_file(config.upstream(&pool.id)?);
-        let servers = Servers::parse(&changer.file(&file, "server 127.0.0.1:1 down;")?);
-        let live = changer.live()?;
-        let is_live = live.version >= changer.version()?;
-        let is_drained = is_live && changer.old_workers(live)? == 0;
-        let asked = if target_ids.is_empty() {
-            let all = servers.all();
-            all.map(|server| server.target_id.clone()).collect()
-        } else {
-            target_ids.to_vec()
+        let members = Members::new(
+            &changer,
+            &changer.file(&file, NO_SERVER, standing)?,
+            standing,
+        );
+        let asked = match target_ids {
+            [] => members.all(),
+            asked => asked.to_vec(),
         };
         let status = |target_id: String| {
-            let server = servers.find(&target_id);
-            let (phase, reason) = match server.map(|server| server.place) {
-                None => (Phase::Absent, None),
-                Some(Place::In) if is_live => (Phase::InService, None),
-                Some(Place::In) => (Phase::Registering, Some("nginx has not reloaded yet")),
-                Some(Place::Out) if is_drained => (Phase::OutOfService, None),
-                Some(Place::Out) => (
-                    Phase::Draining,
-                    Some("old workers of nginx finish their requests"),
-                ),
-            };
-            MemberStatus {
+            let (phase, reason) = members.phase(&target_id)?;
+            Ok(MemberStatus {
                 target_id,
                 phase,
                 open_connections: None,
-                reason: reason.map(str::to_owned),
+                reason,
                 observed_at: HOST_STAMPS,
-            }
+            })
         };
-        Ok(asked.into_iter().map(status).collect())
+        asked.into_iter().map(status).collect()
     }
 
     fn poll(_ctx: &OpContext, token: &str) -> Result<Outcome, Failure> {

@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cutover_plugin_sdk::{
-    Diagnostic, Failure, FailureClass, HOST_STAMPS, Impossible, Outcome, Part, Severity, Share,
-    Side, Split, percent_of, percents, weights,
+    Diagnostic, Disagreement, Failure, FailureClass, HOST_STAMPS, Impossible, Outcome, Part,
+    Severity, Share, Side, Split, percent_of, percents, weights,
 };
 
 use crate::config::Config;
-use crate::nginx::{Change, Nginx, Until};
+use crate::nginx::{Change, File, Nginx, Until};
 use crate::servers::Servers;
 
 /// The largest weight that this plugin gives a server.
@@ -17,6 +17,12 @@ const LARGEST_WEIGHT: u32 = 1000;
 
 /// The longest revision; the weights of more servers than fit are written without being compared.
 const LONGEST_REVISION: usize = 8 << 10;
+
+/// What an upstream's file may begin with, for nginx refuses an upstream without servers.
+pub(crate) const NO_SERVER: &str = "server 127.0.0.1:1 down;";
+
+/// Stands between the places in a revision. No name holds it.
+const BETWEEN: &str = " | ";
 
 /// The first version that lets idle client connections be for a while when it reloads.
 const KEEPS_CONNECTIONS: [u32; 3] = [1, 27, 4];
@@ -55,53 +61,82 @@ impl<'a> Router<'a> {
     }
 
     pub(crate) fn get(&self) -> Result<Split, Failure> {
-        let (shares, revision) = match self.shared() {
+        let (file, places) = match self.shared() {
             Some(upstream) => {
-                let servers = self.servers(upstream)?;
-                let total = |side: &Side| {
-                    let weights = side
-                        .members
-                        .iter()
-                        .map(|member| u64::from(weight_of(&servers, &member.target_id)));
-                    weights.sum()
-                };
-                let percents = percents(&self.sides.iter().map(total).collect::<Vec<u64>>());
-                let shares = percents.map(|percents| self.shares(&percents));
-                (shares.unwrap_or_default(), Some(self.weights(&servers)))
+                let file = self.file(&Config::servers_file(upstream), NO_SERVER)?;
+                let places = Places::of(&file, |text| Ok(self.weights(&Servers::parse(text))))?;
+                (file, places)
             }
             None => {
-                let text = self.split_text()?;
-                let split = parse(&text).ok_or_else(|| self.unreadable())?;
-                let percents: Vec<u8> = self
-                    .upstreams
-                    .iter()
-                    .map(|upstream| split.get(upstream).copied().unwrap_or(0))
-                    .collect();
-                let ours: u32 = percents.iter().map(|percent| u32::from(*percent)).sum();
-                let shares = match ours {
-                    100 => self.shares(&percents),
-                    0 => Vec::new(),
-                    _ => {
-                        let message = format!(
-                            "`{}` sends a part of the traffic to an upstream of no side: {}",
-                            self.nginx.config.split_file(),
-                            told(&split)
-                        );
-                        return Err(Failure::conflict("nginx.third-side", message));
-                    }
-                };
-                (shares, Some(told(&split)))
+                let file = self.file(&self.nginx.config.split_file(), &self.split_beginning())?;
+                let places = Places::of(&file, |text| Ok(told(&self.split(text)?)))?;
+                (file, places)
             }
         };
-        let (live, version) = (self.nginx.live()?, self.nginx.version()?);
+        let differs = match &places.stored {
+            None => None,
+            Some(stored) => Some(Disagreement {
+                shares: self.shares_in(file.text())?,
+                message: format!(
+                    "`{}` is `{stored}`, and nginx, which has not read that, has `{}`",
+                    self.file_name(),
+                    places.running
+                ),
+            }),
+        };
+        let revision = places.revision();
         Ok(Split {
-            shares,
-            // What nginx has not read yet, it is about to: that is told as not settled.
-            differs: None,
-            revision: revision.filter(|text| text.len() <= LONGEST_REVISION),
-            settled: live.version >= version,
+            shares: self.shares_in(file.followed())?,
+            differs,
+            revision: Some(revision).filter(|text| text.len() <= LONGEST_REVISION),
+            settled: !matches!(file, File::BeingRead { .. }),
             observed_at: HOST_STAMPS,
         })
+    }
+
+    /// The file that decides.
+    fn file_name(&self) -> String {
+        match self.shared() {
+            Some(upstream) => Config::servers_file(upstream),
+            None => self.nginx.config.split_file(),
+        }
+    }
+
+    fn file(&self, file: &str, beginning: &str) -> Result<File, Failure> {
+        self.nginx.file(file, beginning, self.nginx.standing()?)
+    }
+
+    /// The shares of the sides in a content of the file that decides.
+    fn shares_in(&self, text: &str) -> Result<Vec<Share>, Failure> {
+        if self.shared().is_some() {
+            let servers = Servers::parse(text);
+            let total = |side: &Side| {
+                let members = side.members.iter();
+                let weights = members.map(|it| u64::from(weight_of(&servers, &it.target_id)));
+                weights.sum()
+            };
+            let percents = percents(&self.sides.iter().map(total).collect::<Vec<u64>>());
+            return Ok(percents.map_or_else(Vec::new, |percents| self.shares(&percents)));
+        }
+        let split = self.split(text)?;
+        let percents: Vec<u8> = self
+            .upstreams
+            .iter()
+            .map(|upstream| split.get(upstream).copied().unwrap_or(0))
+            .collect();
+        let ours: u32 = percents.iter().map(|percent| u32::from(*percent)).sum();
+        match ours {
+            100 => Ok(self.shares(&percents)),
+            0 => Ok(Vec::new()),
+            _ => {
+                let message = format!(
+                    "`{}` sends a part of the traffic to an upstream of no side: {}",
+                    self.nginx.config.split_file(),
+                    told(&split)
+                );
+                Err(Failure::conflict("nginx.third-side", message))
+            }
+        }
     }
 
     pub(crate) fn set(
@@ -119,7 +154,6 @@ impl<'a> Router<'a> {
 
     /// The change of the split's file.
     fn divide(&self, expected: Option<&str>, shares: &[Share]) -> Result<Change, Failure> {
-        let before = self.split_text()?;
         let mut wanted = BTreeMap::new();
         for (side, upstream) in self.sides.iter().zip(&self.upstreams) {
             let percent = percent_of(shares, &side.name);
@@ -129,31 +163,21 @@ impl<'a> Router<'a> {
                 wanted.insert(upstream.clone(), percent);
             }
         }
-        let present = parse(&before).map(|split| told(&split)).unwrap_or_default();
-        if present == told(&wanted) {
-            return Ok(Change {
-                file: self.nginx.config.split_file(),
-                after: before.clone(),
-                before,
-            });
-        }
-        if let Some(expected) = expected
-            && present != expected
-        {
-            return Err(Failure::conflict(
-                "nginx.split-changed",
-                format!(
-                    "`{}` is `{present}`, expected was `{expected}` or `{}`",
-                    self.nginx.config.split_file(),
-                    told(&wanted)
-                ),
-            )
-            .hint("somebody else changed it: see who did, and plan anew"));
-        }
+        let name = self.nginx.config.split_file();
+        let file = self.file(&name, &self.split_beginning())?;
+        let line = |text: &str| Ok(parse(text).map(|split| told(&split)).unwrap_or_default());
+        let places = Places::of(&file, line)?;
+        places.guard(expected, &told(&wanted), &format!("`{name}` is"))?;
+        let before = file.text().to_owned();
+        let after = if line(&before)? == told(&wanted) {
+            before.clone()
+        } else {
+            text(self.nginx.config, &wanted)
+        };
         Ok(Change {
-            file: self.nginx.config.split_file(),
+            file: name,
             before,
-            after: text(self.nginx.config, &wanted),
+            after,
         })
     }
 
@@ -164,7 +188,9 @@ impl<'a> Router<'a> {
         expected: Option<&str>,
         shares: &[Share],
     ) -> Result<Change, Failure> {
-        let mut servers = self.servers(upstream)?;
+        let name = Config::servers_file(upstream);
+        let file = self.file(&name, NO_SERVER)?;
+        let mut servers = Servers::parse(file.text());
         let before = servers.text();
         let parts: Vec<Part> = self
             .sides
@@ -186,7 +212,7 @@ impl<'a> Router<'a> {
                 ),
             ),
         })?;
-        let present = self.weights(&servers);
+        let places = Places::of(&file, |text| Ok(self.weights(&Servers::parse(text))))?;
         for (side, weight) in self.sides.iter().zip(weights) {
             for member in &side.members {
                 if servers.find(&member.target_id).is_none() {
@@ -202,19 +228,9 @@ impl<'a> Router<'a> {
                 servers.weigh(&member.target_id, weight)?;
             }
         }
-        let wanted = self.weights(&servers);
-        if let Some(expected) = expected
-            && present != expected
-            && present != wanted
-        {
-            return Err(Failure::conflict(
-                "nginx.weights-changed",
-                format!("the weights are `{present}`, expected was `{expected}` or `{wanted}`"),
-            )
-            .hint("somebody else changed them: see who did, and plan anew"));
-        }
+        places.guard(expected, &self.weights(&servers), "the weights are")?;
         Ok(Change {
-            file: Config::servers_file(upstream),
+            file: name,
             before,
             after: servers.text(),
         })
@@ -223,26 +239,26 @@ impl<'a> Router<'a> {
     fn servers(&self, upstream: &str) -> Result<Servers, Failure> {
         let text = self
             .nginx
-            .file(&Config::servers_file(upstream), "server 127.0.0.1:1 down;")?;
+            .text(&Config::servers_file(upstream), NO_SERVER)?;
         Ok(Servers::parse(&text))
     }
 
-    fn split_text(&self) -> Result<String, Failure> {
-        let config = self.nginx.config;
+    /// What the split's file may begin with.
+    fn split_beginning(&self) -> String {
         let first = self.upstreams.first().cloned().unwrap_or_default();
-        let beginning = text(config, &BTreeMap::from([(first, 100)]));
-        self.nginx
-            .file(&config.split_file(), &beginning.replace('\n', " "))
+        let text = text(self.nginx.config, &BTreeMap::from([(first, 100)]));
+        text.replace('\n', " ")
     }
 
-    fn unreadable(&self) -> Failure {
-        let config = self.nginx.config;
-        let example = text(config, &BTreeMap::from([(self.upstreams[0].clone(), 100)]));
-        Failure::permanent(
-            "nginx.split",
-            format!("`{}` cannot be read", config.split_file()),
-        )
-        .hint(format!("write it as: {}", example.replace('\n', " ")))
+    /// The parts of a split that must be readable.
+    fn split(&self, text: &str) -> Result<BTreeMap<String, u8>, Failure> {
+        parse(text).ok_or_else(|| {
+            Failure::permanent(
+                "nginx.split",
+                format!("`{}` cannot be read", self.nginx.config.split_file()),
+            )
+            .hint(format!("write it as: {}", self.split_beginning()))
+        })
     }
 
     fn shares(&self, percents: &[u8]) -> Vec<Share> {
@@ -337,6 +353,49 @@ fn version(said: &str) -> Option<[u32; 3]> {
     Some([numbers.next()?, numbers.next()?, numbers.next()?])
 }
 
+/// What decides, each in one line that is the same for the same split.
+struct Places {
+    /// What requests follow.
+    running: String,
+    /// What the file says, where nginx has not read it.
+    stored: Option<String>,
+}
+
+impl Places {
+    fn of(file: &File, line: impl Fn(&str) -> Result<String, Failure>) -> Result<Self, Failure> {
+        let (running, stored) = (line(file.followed())?, line(file.text())?);
+        Ok(Self {
+            stored: Some(stored).filter(|stored| *stored != running),
+            running,
+        })
+    }
+
+    fn revision(&self) -> String {
+        match &self.stored {
+            None => self.running.clone(),
+            Some(stored) => format!("{}{BETWEEN}{stored}", self.running),
+        }
+    }
+
+    /// Refuses where one of the places has neither what a revision says of it nor what is wanted.
+    fn guard(&self, revision: Option<&str>, wanted: &str, what: &str) -> Result<(), Failure> {
+        let Some(revision) = revision else {
+            return Ok(());
+        };
+        let (running, stored) = revision.split_once(BETWEEN).unwrap_or((revision, revision));
+        let present = self.stored.as_ref().unwrap_or(&self.running);
+        let is_meant = |present: &str, expected: &str| present == expected || present == wanted;
+        if is_meant(&self.running, running) && is_meant(present, stored) {
+            return Ok(());
+        }
+        Err(Failure::conflict(
+            "nginx.split-changed",
+            format!("{what} `{present}`, expected was `{stored}` or `{wanted}`"),
+        )
+        .hint("somebody else changed it: see who did, and plan anew"))
+    }
+}
+
 fn weight_of(servers: &Servers, target_id: &str) -> u32 {
     servers.find(target_id).map_or(0, |server| server.weight)
 }
@@ -397,7 +456,7 @@ mod tests {
     use cutover_plugin_sdk::SideMember;
 
     use super::*;
-    use crate::nginx::fake::{Fake, config};
+    use crate::nginx::fake::{Fake, Reload, config};
 
     const SPLIT: &str = "split_clients \"$request_id\" $shop_upstream {\n    * shop-blue;\n}\n";
     const SERVERS: &str = "server 10.0.0.1:80 weight=100; # web-1\nserver 10.0.0.2:80 weight=100; # web-2\n\
@@ -482,31 +541,6 @@ mod tests {
         assert_eq!(fake.reloads.get(), 4);
     }
 
-    /// Its conductor was killed before the split was written, or after that and before the reload.
-    #[test]
-    fn a_split_that_broke_off_is_not_settled_and_is_finished_by_the_next_write() {
-        for is_written in [false, true] {
-            let fake = two_upstreams();
-            let seen = with(&fake, &colours(), |router| router.get()).unwrap();
-            set(&fake, &colours(), None, [0, 100]).unwrap();
-            fake.live.set(0);
-            if !is_written {
-                fake.set("shop.split.conf", SPLIT);
-            }
-
-            let broken = with(&fake, &colours(), |router| router.get()).unwrap();
-            assert!(!broken.settled);
-            for revision in [&seen.revision, &broken.revision] {
-                set(&fake, &colours(), revision.as_deref(), [0, 100]).unwrap();
-            }
-
-            let after = with(&fake, &colours(), |router| router.get()).unwrap();
-            assert!(after.settled);
-            assert_eq!(percents_of(&fake, &colours()), [0, 100]);
-            assert_eq!(fake.reloads.get(), 2);
-        }
-    }
-
     #[test]
     fn a_split_that_nobody_expected_is_a_conflict() {
         let fake = two_upstreams();
@@ -525,6 +559,52 @@ mod tests {
             "`shop.split.conf` is `70% shop-blue 30% shop-green`, expected was `100% shop-blue` or `80% shop-blue 20% shop-green`"
         );
         assert_eq!(fake.reloads.get(), 0);
+    }
+
+    #[test]
+    fn a_split_that_nginx_has_not_read_is_told_and_finished_under_either_revision() {
+        let fake = two_upstreams();
+        set(&fake, &colours(), None, [0, 100]).unwrap();
+        set(&fake, &colours(), None, [100, 0]).unwrap();
+        fake.reload.set(Reload::Lost);
+        let begun = Some("100% shop-blue");
+        set(&fake, &colours(), begun, [0, 100]).unwrap_err();
+
+        let apart = with(&fake, &colours(), |router| router.get()).unwrap();
+        let elsewhere = set(&fake, &colours(), begun, [50, 50]).unwrap_err();
+        fake.reload.set(Reload::Done);
+        for revision in [begun, apart.revision.as_deref()] {
+            set(&fake, &colours(), revision, [0, 100]).unwrap();
+        }
+
+        let percents = |shares: &[Share]| shares.iter().map(|it| it.percent).collect::<Vec<_>>();
+        let differs = apart.differs.unwrap();
+        assert_eq!(percents(&apart.shares), [100, 0], "what requests get");
+        assert_eq!(percents(&differs.shares), [0, 100]);
+        assert_eq!(
+            differs.message,
+            "`shop.split.conf` is `100% shop-green`, and nginx, which has not read that, has `100% shop-blue`"
+        );
+        assert_eq!(elsewhere.class, FailureClass::Conflict);
+        let after = with(&fake, &colours(), |router| router.get()).unwrap();
+        assert_eq!(
+            (percents(&after.shares), after.differs),
+            (vec![0, 100], None)
+        );
+        assert_eq!(fake.reloads.get(), 3);
+    }
+
+    #[test]
+    fn a_split_is_not_settled_while_an_old_worker_takes_requests() {
+        let fake = two_upstreams();
+        fake.reload.set(Reload::Slow);
+        set(&fake, &colours(), None, [0, 100]).unwrap();
+
+        let before = with(&fake, &colours(), |router| router.get()).unwrap();
+        fake.workers.borrow_mut().remove(0);
+        let after = with(&fake, &colours(), |router| router.get()).unwrap();
+
+        assert_eq!((before.settled, after.settled), (false, true));
     }
 
     #[test]
