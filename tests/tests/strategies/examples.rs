@@ -135,3 +135,19 @@ fn the_example_of_nginx_runs_as_its_readme_says() {
     let split = lines.iter().find(|line| line.contains("* shop-green;"));
     assert!(split.is_some(), "{lines:?}");
 }
+
+#[test]
+fn the_example_of_rolling_behind_nginx_runs_as_its_readme_says() {
+    let lines = play("nginx-rolling", &[8080, 8081, 8082, 8083, 8089]);
+
+    assert_eq!(versions(&lines), ["1.0.0", "1.1.0", "1.1.0", "1.0.0"]);
+    assert_eq!(
+        beginning(&lines, &["SUCCEEDED", "FAILED"]),
+        [
+            "SUCCEEDED  shop/web deploy 1.0.0",
+            "SUCCEEDED  shop/web deploy 1.1.0",
+            "FAILED  shop/web deploy 1.2.0, shop/web rollback 1.1.0",
+            "SUCCEEDED  shop/web rollback 1.0.0",
+        ]
+    );
+}
