@@ -1,7 +1,8 @@
 //! A real nginx on loopback, with the include files that its plugin keeps.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +20,8 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it in front of upstreams, each with its servers, all of them in traffic. All requests go to the first.
+    /// Starts it in front of upstreams, each with its servers, all of them in traffic, or with none. All requests go to the
+    /// first upstream.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -30,7 +32,11 @@ impl Nginx {
             [ports[0], ports[1]].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
         let mut blocks = String::new();
         for (name, servers) in upstreams {
-            let mut lines = String::new();
+            // nginx refuses an upstream without servers.
+            let mut lines = match servers {
+                [] => "server 127.0.0.1:1 down;\n".to_owned(),
+                _ => String::new(),
+            };
             for (server, address) in *servers {
                 let _ = writeln!(lines, "server {address} weight=100; # {server}");
             }
@@ -62,19 +68,32 @@ impl Nginx {
         };
         // Nothing is tried twice, so that every fault is seen.
         let configuration = format!(
-            "daemon off;\npid nginx.pid;\nerror_log error.log;\nworker_processes 2;\nworker_shutdown_timeout 10s;\n\
+            "daemon off;\npid nginx.pid;\nerror_log error.log notice;\nworker_processes 2;\nworker_shutdown_timeout 30s;\n\
              events {{ worker_connections 512; }}\n\
              http {{\n  access_log off;\n  client_body_temp_path temp/body;\n  proxy_temp_path temp/proxy;\n{temporary}  \
              include cutover/*.conf;\n{blocks}  \
              server {{\n    listen {front};\n    {keep}\n    location / {{\n      proxy_pass http://$shop_upstream;\n      \
              proxy_http_version 1.1;\n      proxy_set_header Connection \"\";\n      proxy_next_upstream off;\n    }}\n  }}\n  \
-             server {{\n    listen {status};\n    location = /cutover {{ return 200 \"$shop_version $pid\\n\"; }}\n  }}\n}}\n"
+             server {{\n    listen {status};\n    location = /cutover {{ return 200 \"$shop_version $pid\\n\"; }}\n    \
+             location = /live {{ return 200 \"$shop_upstream\\n\"; }}\n  }}\n}}\n"
         );
         site.write("nginx/nginx.conf", &configuration);
         site.write("nginx/temp/kept", "");
         let folder = site.path("nginx");
+        // It holds back one step, before it is taken or after it, while the file `hold` names it.
+        site.script(
+            "nginx/nginx",
+            &format!(
+                "#!/bin/sh\nstep=other\nfor word in \"$@\"; do case $word in -t) step=test ;; reload) step=reload ;; esac; done\n\
+                 held() {{ [ \"$(cat '{0}/hold' 2>/dev/null)\" = \"$1\" ]; }}\n\
+                 wait_while_held() {{ held \"$1\" || return 0; echo $$ >>'{0}/holding'; while held \"$1\"; do sleep 0.02; done; }}\n\
+                 wait_while_held $step\n'{1}' \"$@\"\ncode=$?\nwait_while_held ${{step}}ed\nexit $code\n",
+                folder.display(),
+                Self::installed()
+            ),
+        );
         let log = File::create(folder.join("stderr.log")).expect("make a log");
-        let child = Command::new(Self::program())
+        let child = Command::new(Self::installed())
             .arg("-p")
             .arg(&folder)
             .arg("-c")
@@ -94,9 +113,76 @@ impl Nginx {
         nginx
     }
 
-    /// The program that is started, for a grant: Debian's, or that of `CUTOVER_TEST_NGINX`.
+    /// The program for a grant. It does what nginx does, when it is not held.
     #[must_use]
-    pub fn program() -> String {
+    pub fn program(&self) -> String {
+        self.folder.join("nginx").display().to_string()
+    }
+
+    /// Holds back what the program does for a call: the `test` of a configuration, a `reload`, or the answer of either when
+    /// it is done, `tested` and `reloaded`.
+    ///
+    /// # Panics
+    /// When the disk fails.
+    pub fn hold(&self, step: &str) {
+        let _ = fs::remove_file(self.folder.join("holding"));
+        fs::write(self.folder.join("hold"), step).expect("hold the program");
+    }
+
+    /// Whether something is held.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        self.folder.join("holding").exists()
+    }
+
+    /// Ends what is held before it does anything, and holds nothing more.
+    ///
+    /// # Panics
+    /// When nothing is held.
+    pub fn kill_held(&self) {
+        let held = fs::read_to_string(self.folder.join("holding")).expect("something is held");
+        for process in held.lines() {
+            let killed = Command::new("kill").args(["-KILL", process]).status();
+            assert!(killed.expect("run kill").success(), "it is gone");
+        }
+        self.release();
+    }
+
+    /// Lets everything go on.
+    pub fn release(&self) {
+        let _ = fs::remove_file(self.folder.join("hold"));
+    }
+
+    /// The upstream that the next request goes to.
+    ///
+    /// # Panics
+    /// When it does not say.
+    #[must_use]
+    pub fn live_upstream(&self) -> String {
+        let mut connection = TcpStream::connect(self.status).expect("reach nginx");
+        write!(connection, "GET /live HTTP/1.0\r\n\r\n").expect("ask nginx");
+        let mut answer = String::new();
+        connection
+            .read_to_string(&mut answer)
+            .expect("read the answer");
+        let body = answer.split_once("\r\n\r\n").expect("an answer").1;
+        body.trim().to_owned()
+    }
+
+    /// How often it was reloaded.
+    ///
+    /// # Panics
+    /// When its log cannot be read.
+    #[must_use]
+    pub fn reloads(&self) -> u64 {
+        let log = fs::read_to_string(self.folder.join("error.log")).expect("nginx's log");
+        log.lines()
+            .filter(|line| line.ends_with(": reconfiguring"))
+            .count() as u64
+    }
+
+    /// Debian's, or that of `CUTOVER_TEST_NGINX`.
+    fn installed() -> String {
         std::env::var("CUTOVER_TEST_NGINX").unwrap_or_else(|_| "/usr/sbin/nginx".to_owned())
     }
 
@@ -112,7 +198,7 @@ impl Nginx {
 
     /// Its version and how it was built.
     fn said() -> String {
-        let output = Command::new(Self::program())
+        let output = Command::new(Self::installed())
             .arg("-V")
             .output()
             .expect("start nginx: on Debian, `apt-get install nginx-light`");
@@ -123,11 +209,35 @@ impl Nginx {
     #[must_use]
     pub fn plugin_config(&self, more: &str) -> String {
         let (folder, status) = (self.folder.display(), self.status);
-        let program = Self::program();
+        let program = self.program();
         format!(
             r#"{{"directory": "nginx", "name": "shop", "program": "{program}", "prefix": "{folder}", "config": "{folder}/nginx.conf",
                 "ps": "/bin/ps", "status": {{"address": "tcp:{status}", "path": "/cutover"}}{more}}}"#
         )
+    }
+
+    /// Makes it read its configuration again, and waits until all that answers has done so.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn reload(&self) {
+        let workers = || {
+            let master = self.child.id().to_string();
+            let told = Command::new("ps")
+                .args(["--ppid", &master, "-o", "pid="])
+                .output()
+                .expect("run ps");
+            let told = String::from_utf8_lossy(&told.stdout).into_owned();
+            told.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let before = workers();
+        self.signal("HUP");
+        until("nginx has replaced its workers", || {
+            let present = workers();
+            !present.is_empty() && before.iter().all(|worker| !present.contains(worker))
+        });
     }
 
     /// Sends the master a signal, such as `HUP`.
@@ -144,6 +254,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
+        self.release();
         // The master ends its workers. It may be gone already.
         let pid = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &pid]).status();

@@ -1,6 +1,6 @@
 //! A conductor that kills itself when a record of its release has become durable, before any action that the record
 //! authorises: `mortal-conductor WORKSPACE GROUP PACKAGE VERSION RECORD CUTOVER [SIGNAL]`. RECORD is a number, or
-//! a lifecycle event, `validating`, `switch-started` or `switch-ended` for the first of its kind. SIGNAL is KILL when it is
+//! a lifecycle event, `blocking`, `validating`, `allowing`, `switch-started` or `switch-ended` for the first of its kind. SIGNAL is KILL when it is
 //! left out; with STOP it goes on when it is told to. It ends well when the release does.
 
 use std::path::{Path, PathBuf};
@@ -26,7 +26,9 @@ enum Last {
 impl Last {
     fn parse(text: &str) -> Result<Self, Failure> {
         Ok(match text {
+            "blocking" => Self::Step(LifecycleEvent::BlockTraffic),
             "validating" => Self::Step(LifecycleEvent::ValidateService),
+            "allowing" => Self::Step(LifecycleEvent::AllowTraffic),
             "switch-started" => Self::SwitchStarted,
             "switch-ended" => Self::SwitchEnded,
             text => match LifecycleEvent::from_name(text) {

@@ -60,7 +60,7 @@ impl Shop {
     async fn router(site: &Site, nginx: &Nginx, more: &str, sides: Vec<Side>) -> Router {
         let grants = Grants {
             sockets: vec![format!("tcp:{}", nginx.status)],
-            programs: vec![Nginx::program(), "/bin/ps".to_owned()],
+            programs: vec![nginx.program(), "/bin/ps".to_owned()],
             directories: vec![DirectoryGrant {
                 name: "nginx".to_owned(),
                 path: site.path("nginx/cutover"),

@@ -1,94 +1,92 @@
-//! Blue-green behind HAProxy: the switch, the way back, and what goes wrong around them.
-
-use cutover_tests::{HaProxy, LateAnswers, until, visits};
+//! Blue-green: the switch, the way back, and what goes wrong around them.
 
 use super::*;
 
-/// Two instances of each colour behind an HAProxy whose map says which colour is live. No colour is, at first.
+on_each_balancer! {
+    traffic_goes_to_the_other_colour_and_back_without_a_lost_request,
+    a_colour_that_does_not_come_up_gets_no_traffic,
+    a_colour_that_dies_before_the_switch_gets_no_traffic,
+    a_colour_that_fails_its_validation_while_it_is_watched_gives_the_traffic_back,
+    a_colour_that_is_retired_is_started_again_for_the_way_back,
+    a_conductor_killed_around_the_switch_is_resumed_without_a_lost_request,
+    a_conductor_killed_while_the_balancer_switches_finds_out_what_became_of_it,
+    a_conductor_killed_between_the_two_places_of_a_switch_is_resumed_without_a_lost_request,
+    a_switch_that_was_half_written_and_then_moved_by_somebody_else_stays_where_they_put_it,
+    a_balancer_that_answers_late_is_waited_for,
+    traffic_that_somebody_else_moved_is_not_moved_before_an_operator_says_what_is_live,
+    traffic_that_somebody_moves_while_a_colour_is_deployed_stays_where_they_put_it,
+}
+
+/// Two instances of each colour behind a balancer. Nothing is deployed.
 struct Colours {
     fleet: Fleet,
-    haproxy: HaProxy,
-    /// Stands between the plugin and HAProxy.
-    late: LateAnswers,
+    balancer: Balancer,
 }
 
 impl Colours {
-    fn start(strategy: &str) -> Self {
+    /// `strategy` are further keys of the strategy.
+    fn start(kind: Kind, strategy: &str) -> Self {
         let fleet = Fleet::new(&["blue-1", "blue-2", "green-1", "green-2"]);
-        let (blue, green) = (fleet.servers("blue"), fleet.servers("green"));
-        let checked = "check inter 100ms fall 2 rise 1";
-        let haproxy = HaProxy::with_sides(&fleet.site, &blue, &green, checked);
-        let late = LateAnswers::of(haproxy.socket);
-        let colours = Self {
-            fleet,
-            haproxy,
-            late,
-        };
-        let _ = colours
-            .haproxy
-            .ask(&format!("del map {} live", colours.map()));
-        colours
-            .fleet
-            .site
-            .write("maps/live.map", "# the live backend\n");
-        let (socket, maps) = (colours.late.address(), colours.fleet.site.path("maps"));
-        let plugins = format!(
-            "plugins:\n  haproxy:\n    component: haproxy\n    grants:\n      sockets: [\"tcp:{socket}\"]\n      \
-             directories: [{{name: maps, path: \"{}\", access: read-write}}]\n",
-            maps.display()
-        );
-        let group = format!(
-            "strategy: {{type: blue-green, concurrency: 100%{strategy}}}\n\
-             sides:\n  blue: {{group: {{backend: shop-blue}}, instances: {}}}\n  \
-             green: {{group: {{backend: shop-green}}, instances: {}}}\n\
-             traffic:\n  plugin: haproxy\n  timeout: 60s\n  config:\n    socket: \"tcp:{socket}\"\n    \
-             map: {{file: \"{}\", key: live, directory: maps}}\n",
-            colours.fleet.instances("blue"),
-            colours.fleet.instances("green"),
-            colours.map(),
-        );
-        colours.fleet.workspace(&plugins, &group);
+        let balancer = Balancer::start(kind, Layout::Colours, &fleet);
+        let colours = Self { fleet, balancer };
+        colours.describe(strategy, "", "60s");
         colours
     }
 
     /// The same with version 1.0.0 on blue, which is live.
-    fn live(strategy: &str) -> Self {
-        let colours = Self::start(strategy);
+    fn live(kind: Kind, strategy: &str) -> Self {
+        let colours = Self::start(kind, strategy);
         colours.fleet.deploy("1.0.0", "1.0.0").ok();
-        assert_eq!(colours.backend(), "shop-blue");
+        assert_eq!(colours.group(), "shop-blue");
         colours
     }
 
-    fn map(&self) -> String {
-        self.fleet.site.path("maps/live.map").display().to_string()
+    /// `more` are further lines of the group, `timeout` that of a switch.
+    fn describe(&self, strategy: &str, more: &str, timeout: &str) {
+        let Self { fleet, balancer } = self;
+        let side = |colour| {
+            let (group, instances) = (balancer.group(colour), fleet.instances(colour));
+            format!("  {colour}: {{group: {group}, instances: {instances}}}\n")
+        };
+        let group = format!(
+            "strategy: {{type: blue-green, concurrency: 100%{strategy}}}\nsides:\n{}{}{}{more}",
+            side("blue"),
+            side("green"),
+            balancer.traffic(&fleet.site, timeout),
+        );
+        fleet.workspace(&balancer.plugins(&fleet.site), &group);
     }
 
-    /// The live backend, as HAProxy itself says.
-    fn backend(&self) -> String {
-        let entries = self.haproxy.ask(&format!("show map {}", self.map()));
-        let live = entries
-            .lines()
-            .find_map(|line| line.split_once(" live ").map(|(_, backend)| backend));
-        live.unwrap_or("none").to_owned()
+    /// The live group, as the balancer itself says.
+    fn group(&self) -> String {
+        self.balancer.live(&self.fleet.site)
+    }
+
+    fn crowd(&self) -> Crowd {
+        Crowd::at(&self.balancer)
     }
 
     /// Asserts that every visitor is served by one version on one colour.
     fn assert_all_at(&self, colour: &str, version: &str) {
-        let visits = visits(self.haproxy.front, Connections::Kept, 200);
-        assert_eq!(visits.failed, 0, "{visits:?}");
-        assert_eq!(visits.of_version(version), visits.total(), "{visits:?}");
-        assert_eq!(visits.of_instances(colour), visits.total(), "{visits:?}");
+        let _ = assert_all_at(self.balancer.front(), version, colour);
     }
 }
 
-#[test]
-fn traffic_goes_to_the_other_colour_and_back_without_a_lost_request() {
-    let shop = Colours::start("");
+fn traffic_goes_to_the_other_colour_and_back_without_a_lost_request(kind: Kind) {
+    let shop = Colours::start(kind, "");
     shop.fleet.deploy("1.0.0", "1.0.0").ok();
     let first = shop.fleet.site.report();
-    assert_eq!(switches(&first, 0), [r#"{} -> {"blue":100}"#]);
+    let nothing = match kind {
+        Kind::HaProxy => "{}",
+        // It always sends requests somewhere.
+        Kind::Nginx => r#"{"green":100}"#,
+    };
+    assert_eq!(
+        switches(&first, 0),
+        [format!(r#"{nothing} -> {{"blue":100}}"#)]
+    );
     shop.assert_all_at("blue", "1.0.0");
-    let crowd = Crowd::at(shop.haproxy.front);
+    let crowd = shop.crowd();
 
     let report = shop.fleet.site.as_planned(&deploying("1.1.0", "1.1.0"));
     shop.assert_all_at("green", "1.1.0");
@@ -98,7 +96,7 @@ fn traffic_goes_to_the_other_colour_and_back_without_a_lost_request() {
     shop.fleet.deploy("1.1.0", "1.1.1").ok();
 
     shop.assert_all_at("green", "1.1.1");
-    for visits in crowd.stop() {
+    for visits in crowd.stop(&shop.balancer) {
         assert!(visits.of_version("1.0.0") > 0 && visits.of_version("1.1.0") > 0);
     }
     assert_eq!(switches(&report, 0), [r#"{"blue":100} -> {"green":100}"#]);
@@ -119,10 +117,9 @@ fn traffic_goes_to_the_other_colour_and_back_without_a_lost_request() {
     assert!(never.iter().all(|event| !ran.contains(*event)), "{ran:?}");
 }
 
-#[test]
-fn a_colour_that_does_not_come_up_gets_no_traffic() {
-    let shop = Colours::live("");
-    let crowd = Crowd::at(shop.haproxy.front);
+fn a_colour_that_does_not_come_up_gets_no_traffic(kind: Kind) {
+    let shop = Colours::live(kind, "");
+    let crowd = shop.crowd();
 
     for (package, version, why) in [
         ("dies", "2.0.0", "the service has died"),
@@ -132,20 +129,42 @@ fn a_colour_that_does_not_come_up_gets_no_traffic() {
 
         assert_eq!(answer.code, 4, "{}", answer.stderr);
         assert!(answer.stderr.contains(why), "{}", answer.stderr);
-        assert_eq!(shop.backend(), "shop-blue");
+        assert_eq!(shop.group(), "shop-blue");
         assert_eq!(switches(&shop.fleet.site.report(), 0), [""; 0]);
     }
     shop.fleet.deploy("1.1.0", "2.0.2").ok();
 
     shop.assert_all_at("green", "2.0.2");
-    for visits in crowd.stop() {
+    for visits in crowd.stop(&shop.balancer) {
         assert_eq!(visits.of_version("2.0.0") + visits.of_version("2.0.1"), 0);
     }
 }
 
-#[test]
-fn a_colour_that_fails_its_validation_while_it_is_watched_gives_the_traffic_back() {
-    let shop = Colours::live(", bake: 10s");
+fn a_colour_that_dies_before_the_switch_gets_no_traffic(kind: Kind) {
+    let shop = Colours::live(kind, "");
+    let gate = "gates: [{name: sign-off, approve: Does green look right?}]\n";
+    shop.describe("", gate, "5s");
+    let crowd = shop.crowd();
+    let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
+    shop.fleet.await_hold(&mut conductor, "gate");
+
+    shop.fleet.kill("green-2");
+    shop.balancer.await_down("shop-green", "green-2");
+    let approved = ["approve", &shop.fleet.newest()];
+    shop.fleet.site.cutover(&approved).ok();
+
+    assert_eq!(conductor.wait().unwrap().code(), Some(4));
+    assert_eq!(shop.group(), "shop-blue");
+    let report = shop.fleet.site.report();
+    let reason = report["deployments"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("green-2"), "{reason}");
+    for visits in crowd.stop(&shop.balancer) {
+        assert_eq!(visits.of_version("1.1.0"), 0, "{visits:?}");
+    }
+}
+
+fn a_colour_that_fails_its_validation_while_it_is_watched_gives_the_traffic_back(kind: Kind) {
+    let shop = Colours::live(kind, ", bake: 10s");
     let broken = shop.fleet.site.path("broken");
     shop.fleet.site.script(
         "1.1.0/bin/validate.sh",
@@ -154,9 +173,9 @@ fn a_colour_that_fails_its_validation_while_it_is_watched_gives_the_traffic_back
             broken.display()
         ),
     );
-    let crowd = Crowd::at(shop.haproxy.front);
+    let crowd = shop.crowd();
     let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
-    until("green is live", || shop.backend() == "shop-green");
+    until("green is live", || shop.group() == "shop-green");
     crowd.go_on(100);
 
     std::fs::write(broken, "").unwrap();
@@ -170,15 +189,14 @@ fn a_colour_that_fails_its_validation_while_it_is_watched_gives_the_traffic_back
     assert_eq!(report["deployments"][0]["holds"][0]["status"], "FAILED");
     let reason = report["reason"].as_str().unwrap();
     assert!(reason.contains("the orders do not arrive"), "{reason}");
-    for visits in crowd.stop() {
+    for visits in crowd.stop(&shop.balancer) {
         assert!(visits.of_version("1.1.0") > 0, "{visits:?}");
     }
 }
 
-#[test]
-fn a_colour_that_is_retired_is_started_again_for_the_way_back() {
-    let shop = Colours::live(", retire: stop");
-    let crowd = Crowd::at(shop.haproxy.front);
+fn a_colour_that_is_retired_is_started_again_for_the_way_back(kind: Kind) {
+    let shop = Colours::live(kind, ", retire: stop");
+    let crowd = shop.crowd();
     let pid_file = shop.fleet.site.path("blue-1/shop.pid");
 
     let _ = shop.fleet.site.as_planned(&deploying("1.1.0", "1.1.0"));
@@ -188,13 +206,12 @@ fn a_colour_that_is_retired_is_started_again_for_the_way_back() {
 
     shop.assert_all_at("blue", "1.0.0");
     assert!(pid_file.exists());
-    let _ = crowd.stop();
+    let _ = crowd.stop(&shop.balancer);
 }
 
-#[test]
-fn a_conductor_killed_around_the_switch_is_resumed_without_a_lost_request() {
-    let shop = Colours::live(", bake: 1s");
-    let crowd = Crowd::at(shop.haproxy.front);
+fn a_conductor_killed_around_the_switch_is_resumed_without_a_lost_request(kind: Kind) {
+    let shop = Colours::live(kind, ", bake: 1s");
+    let crowd = shop.crowd();
     let colours = ["green", "blue"].into_iter().cycle();
     let points = ["validating", "switch-started", "switch-ended"];
 
@@ -210,66 +227,58 @@ fn a_conductor_killed_around_the_switch_is_resumed_without_a_lost_request() {
         assert_eq!(report["status"], "SUCCEEDED", "killed at {point}");
     }
 
-    let _ = crowd.stop();
+    let _ = crowd.stop(&shop.balancer);
 }
 
-#[test]
-fn a_conductor_killed_while_the_balancer_switches_finds_out_what_became_of_it() {
-    let shop = Colours::live("");
-    let crowd = Crowd::at(shop.haproxy.front);
-    shop.late.hold("set map ");
+fn a_conductor_killed_while_the_balancer_switches_finds_out_what_became_of_it(kind: Kind) {
+    let shop = Colours::live(kind, "");
+    let crowd = shop.crowd();
+    shop.balancer.hold(Late::Switched);
     let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
     until("the answer to the switch is late", || {
-        shop.late.holding() > 0
+        shop.balancer.is_holding()
     });
-    assert_eq!(shop.backend(), "shop-green", "it is carried out");
+    until("it is carried out", || shop.group() == "shop-green");
     crowd.go_on(50);
 
     conductor.kill().unwrap();
     conductor.wait().unwrap();
-    shop.late.release();
+    shop.balancer.release();
     let id = shop.fleet.newest();
     assert_eq!(shop.fleet.site.report()["status"], "INTERRUPTED");
     shop.fleet.site.cutover(&["resume", &id]).ok();
 
     shop.assert_all_at("green", "1.1.0");
-    let _ = crowd.stop();
+    let _ = crowd.stop(&shop.balancer);
 }
 
 impl Colours {
-    /// Deploys with a conductor that is killed when the map's file has the switch and HAProxy's memory has not.
+    /// Deploys with a conductor that is killed when the switch is written down and the balancer has not been told.
     fn deploy_and_die_between_the_places(&self, version: &str) {
-        self.late.keep("set map ");
+        self.balancer.hold(Late::Written);
         let mut conductor = self.fleet.start(&deploying("1.1.0", version));
         until("the order to switch is on its way", || {
-            self.late.holding() > 0
+            self.balancer.is_holding()
         });
         conductor.kill().unwrap();
         conductor.wait().unwrap();
-        self.late.release();
-        assert_eq!(self.backend(), "shop-blue");
+        self.balancer.lose();
+        assert_eq!(self.group(), "shop-blue");
         assert_eq!(self.stored(), "shop-green");
         assert_eq!(self.fleet.site.report()["status"], "INTERRUPTED");
     }
 
-    /// The live backend, as the map's file says.
+    /// The group that a reload would make live.
     fn stored(&self) -> String {
-        let text = std::fs::read_to_string(self.map()).unwrap();
-        let live = text.lines().find_map(|line| line.strip_prefix("live "));
-        live.unwrap_or("none").to_owned()
-    }
-
-    fn order(&self, backend: &str) {
-        let _ = self
-            .haproxy
-            .ask(&format!("set map {} live {backend}", self.map()));
+        self.balancer.stored(&self.fleet.site)
     }
 }
 
-#[test]
-fn a_conductor_killed_between_the_two_places_of_a_switch_is_resumed_without_a_lost_request() {
-    let shop = Colours::live("");
-    let crowd = Crowd::at(shop.haproxy.front);
+fn a_conductor_killed_between_the_two_places_of_a_switch_is_resumed_without_a_lost_request(
+    kind: Kind,
+) {
+    let shop = Colours::live(kind, "");
+    let crowd = shop.crowd();
     shop.deploy_and_die_between_the_places("1.1.0");
     crowd.go_on(50);
 
@@ -280,75 +289,79 @@ fn a_conductor_killed_between_the_two_places_of_a_switch_is_resumed_without_a_lo
 
     assert_eq!(shop.stored(), "shop-green");
     shop.assert_all_at("green", "1.1.0");
-    let _ = crowd.stop();
-    shop.haproxy.reload();
+    let _ = crowd.stop(&shop.balancer);
+    shop.balancer.reload();
     shop.assert_all_at("green", "1.1.0");
 }
 
-#[test]
-fn a_switch_that_was_half_written_and_then_moved_by_somebody_else_stays_where_they_put_it() {
-    let shop = Colours::live("");
+fn a_switch_that_was_half_written_and_then_moved_by_somebody_else_stays_where_they_put_it(
+    kind: Kind,
+) {
+    let shop = Colours::live(kind, "");
     shop.deploy_and_die_between_the_places("1.1.0");
-    shop.order("maintenance");
+    shop.balancer.move_by_hand(&shop.fleet.site, "maintenance");
 
     let resumed = shop.fleet.site.cutover(&["resume", &shop.fleet.newest()]);
 
     assert_eq!(resumed.code, 4, "{}", resumed.stderr);
-    let truths = "is `maintenance` in HAProxy's memory and `shop-green` in the file";
-    assert!(resumed.stderr.contains(truths), "{}", resumed.stderr);
-    assert_eq!(
-        (shop.backend().as_str(), shop.stored().as_str()),
-        ("maintenance", "shop-green")
-    );
+    let reason = "somebody else moved it";
+    assert!(resumed.stderr.contains(reason), "{}", resumed.stderr);
+    assert_eq!(shop.group(), "maintenance");
 }
 
+/// nginx does not tell which of its files it has read; HAProxy tells what it has of a map.
 #[test]
-fn places_that_disagree_stop_a_check_and_a_deployment_with_both_truths() {
-    let shop = Colours::live("");
-    shop.fleet.site.write("maps/live.map", "live shop-green\n");
-
+fn places_of_haproxy_that_disagree_stop_whatever_begins_or_goes_on_there_with_both_truths() {
+    let shop = Colours::live(Kind::HaProxy, "");
+    let file = "maps/live.map";
+    shop.fleet.site.write(file, "live shop-green\n");
+    let truths = "is `shop-blue` in HAProxy's memory and `shop-green` in the file";
     let checked = shop.fleet.site.cutover(&["check"]);
     let refused = shop.fleet.deploy("1.1.0", "1.1.0");
+    shop.fleet.site.write(file, "live shop-blue\n");
+    shop.deploy_and_die_between_the_places("1.1.0");
+    shop.fleet.site.write(file, "live maintenance\n");
+    let resumed = shop.fleet.site.cutover(&["resume", &shop.fleet.newest()]);
 
     for answer in [checked, refused] {
         assert_eq!(answer.code, 3, "{}", answer.stderr);
         let told = format!("{}{}", answer.stdout, answer.stderr);
-        let truths = "is `shop-blue` in HAProxy's memory and `shop-green` in the file";
         assert!(told.contains(truths), "{told}");
         assert!(told.contains("find out who moved it"), "{told}");
     }
-    assert_eq!(shop.backend(), "shop-blue");
+    assert_eq!(resumed.code, 4, "{}", resumed.stderr);
+    let truths = "is `shop-blue` in HAProxy's memory and `maintenance` in the file";
+    assert!(resumed.stderr.contains(truths), "{}", resumed.stderr);
+    assert_eq!(
+        (shop.group(), shop.stored()),
+        ("shop-blue".to_owned(), "maintenance".to_owned())
+    );
 }
 
-#[test]
-fn a_balancer_that_answers_late_is_waited_for() {
-    let shop = Colours::live("");
-    let crowd = Crowd::at(shop.haproxy.front);
-    for (command, version) in [("show map ", "1.1.0"), ("set map ", "1.1.1")] {
-        shop.late.hold(command);
+fn a_balancer_that_answers_late_is_waited_for(kind: Kind) {
+    let shop = Colours::live(kind, "");
+    let crowd = shop.crowd();
+    for (late, version) in [(Late::Asked, "1.1.0"), (Late::Switched, "1.1.1")] {
+        shop.balancer.hold(late);
         let mut conductor = shop.fleet.start(&deploying("1.1.0", version));
-        until("the answer is late", || shop.late.holding() > 0);
+        until("the answer is late", || shop.balancer.is_holding());
         crowd.go_on(100);
         assert!(conductor.try_wait().unwrap().is_none(), "it waits");
 
-        shop.late.release();
+        shop.balancer.release();
 
-        assert_eq!(conductor.wait().unwrap().code(), Some(0), "late: {command}");
+        shop.fleet.await_success(&mut conductor);
         assert_eq!(shop.fleet.site.report()["status"], "SUCCEEDED");
     }
 
     shop.assert_all_at("blue", "1.1.1");
-    let _ = crowd.stop();
+    let _ = crowd.stop(&shop.balancer);
 }
 
-#[test]
-fn traffic_that_somebody_else_moved_is_not_moved_before_an_operator_says_what_is_live() {
-    let shop = Colours::live("");
+fn traffic_that_somebody_else_moved_is_not_moved_before_an_operator_says_what_is_live(kind: Kind) {
+    let shop = Colours::live(kind, "");
     shop.fleet.deploy("1.1.0", "1.1.0").ok();
-    shop.fleet.site.write("maps/live.map", "live shop-blue\n");
-    let _ = shop
-        .haproxy
-        .ask(&format!("set map {} live shop-blue", shop.map()));
+    shop.balancer.move_by_hand(&shop.fleet.site, "shop-blue");
 
     let refused = shop.fleet.deploy("1.1.0", "1.2.0");
 
@@ -366,9 +379,8 @@ fn traffic_that_somebody_else_moved_is_not_moved_before_an_operator_says_what_is
     shop.assert_all_at("green", "1.2.0");
 }
 
-#[test]
-fn traffic_that_somebody_moves_while_a_colour_is_deployed_stays_where_they_put_it() {
-    let shop = Colours::live("");
+fn traffic_that_somebody_moves_while_a_colour_is_deployed_stays_where_they_put_it(kind: Kind) {
+    let shop = Colours::live(kind, "");
     let go_on = shop.fleet.site.path("go-on");
     shop.fleet.site.script(
         "1.1.0/bin/validate.sh",
@@ -380,15 +392,12 @@ fn traffic_that_somebody_moves_while_a_colour_is_deployed_stays_where_they_put_i
     let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
     let waits = shop.fleet.site.path("go-on.waits");
     until("green is validated", || waits.exists());
-    shop.fleet.site.write("maps/live.map", "live maintenance\n");
-    let _ = shop
-        .haproxy
-        .ask(&format!("set map {} live maintenance", shop.map()));
+    shop.balancer.move_by_hand(&shop.fleet.site, "maintenance");
 
     std::fs::write(&go_on, "").unwrap();
 
     assert_eq!(conductor.wait().unwrap().code(), Some(4));
-    assert_eq!(shop.backend(), "maintenance");
+    assert_eq!(shop.group(), "maintenance");
     let report = shop.fleet.site.report();
     assert_eq!(report["deployments"][0]["status"], "FAILED");
     let reason = report["deployments"][0]["reason"].as_str().unwrap();

@@ -1,85 +1,64 @@
-//! Canaries behind HAProxy, between two backends and by the weights of one.
-
-use cutover_tests::{HaProxy, visits};
+//! Canaries, between two groups of a balancer and by the weights of one.
 
 use super::*;
 
-const SERVERS: &str = "check inter 100ms fall 2 rise 1 weight 100 disabled";
+on_each_balancer! {
+    a_canary_gets_its_share_of_two_groups_and_no_request_is_lost,
+    a_canary_gets_its_share_of_one_group_and_no_request_is_lost,
+    a_canary_does_what_its_dry_run_said,
+    a_canary_that_waits_is_taken_back_without_a_lost_request,
+    a_canary_that_does_not_come_up_gets_no_request,
+    a_conductor_killed_around_a_change_of_the_share_is_resumed_without_a_lost_request,
+}
 
 /// How the two versions share the traffic.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// Each has a backend; a map says how much the second one gets.
+    /// Each has a group of the balancer, in front of which the traffic is split.
     Groups,
-    /// All servers are in one backend.
+    /// All instances are in one group.
     Weights,
 }
 
-/// Four instances behind HAProxy.
+/// Four instances behind a balancer.
 struct Canary {
     fleet: Fleet,
-    haproxy: HaProxy,
-    front: SocketAddr,
+    balancer: Balancer,
 }
 
 impl Canary {
     /// With version 1.0.0 everywhere.
-    fn deployed(by: By, strategy: &str) -> Self {
+    fn deployed(kind: Kind, by: By, strategy: &str) -> Self {
         let fleet = Fleet::new(&["web-1", "web-2", "web-3", "web-4"]);
-        let servers = fleet.servers("web");
-        let haproxy = match by {
-            By::Groups => HaProxy::with_sides(&fleet.site, &servers, &servers, SERVERS),
-            By::Weights => HaProxy::start(&fleet.site, &servers, SERVERS),
+        let layout = match by {
+            By::Groups => Layout::Shares,
+            By::Weights => Layout::Pool,
         };
-        let front = match by {
-            By::Groups => haproxy.percent_front,
-            By::Weights => haproxy.front,
-        };
-        let canary = Self {
-            fleet,
-            haproxy,
-            front,
-        };
+        let balancer = Balancer::start(kind, layout, &fleet);
+        let canary = Self { fleet, balancer };
         canary.describe(by, strategy);
         canary.deploy_and_promote("1.0.0", "1.0.0");
         canary
     }
 
     fn describe(&self, by: By, strategy: &str) {
-        let (fleet, socket) = (&self.fleet, self.haproxy.socket);
-        let maps = fleet.site.path("maps");
-        let directories = match by {
+        let Self { fleet, balancer } = self;
+        let sides = match by {
             By::Groups => format!(
-                "[{{name: maps, path: \"{}\", access: read-write}}]",
-                maps.display()
+                "sides: {{current: {{group: {}}}, new: {{group: {}}}}}\n",
+                balancer.group("blue"),
+                balancer.group("green")
             ),
-            By::Weights => "[]".to_owned(),
-        };
-        let plugins = format!(
-            "plugins:\n  haproxy:\n    component: haproxy\n    grants: {{sockets: [\"tcp:{socket}\"], directories: {directories}}}\n"
-        );
-        let instances = fleet.instances("web");
-        let (sides, config) = match by {
-            By::Groups => (
-                "sides: {current: {group: {backend: shop-blue}}, new: {group: {backend: shop-green}}}\n",
-                format!(
-                    "percent_map: {{file: \"{}\", key: green, directory: maps, backend: shop-green}}",
-                    maps.join("share.map").display()
-                ),
-            ),
-            By::Weights => ("", "backend: shop".to_owned()),
-        };
-        let backend = match by {
-            By::Groups => "",
-            By::Weights => ", backend: shop",
+            By::Weights => String::new(),
         };
         let group = format!(
             "strategy: {{type: canary, first_batch: 1, remaining_batches: 2, traffic: 20%{strategy}}}\n\
-             instances: {instances}\n{sides}\
-             load_balancer: {{plugin: haproxy, timeout: 60s, config: {{socket: \"tcp:{socket}\"{backend}}}}}\n\
-             traffic: {{plugin: haproxy, timeout: 60s, config: {{socket: \"tcp:{socket}\", {config}}}}}\n"
+             instances: {}\n{sides}{}{}",
+            fleet.instances("web"),
+            balancer.load_balancer(),
+            balancer.traffic(&fleet.site, "60s")
         );
-        fleet.workspace(&plugins, &group);
+        fleet.workspace(&balancer.plugins(&fleet.site), &group);
     }
 
     /// Deploys, and promotes when the release waits for it.
@@ -90,19 +69,21 @@ impl Canary {
             .site
             .cutover(&["promote", &self.fleet.newest()])
             .ok();
-        assert_eq!(conductor.wait().unwrap().code(), Some(0));
+        self.fleet.await_success(&mut conductor);
+    }
+
+    fn crowd(&self) -> Crowd {
+        Crowd::at(&self.balancer)
     }
 
     fn assert_all_at(&self, version: &str) {
-        let visits = visits(self.front, Connections::Kept, 200);
-        assert_eq!(visits.failed, 0, "{visits:?}");
-        assert_eq!(visits.of_version(version), visits.total(), "{visits:?}");
+        let visits = assert_all_at(self.balancer.front(), version, "web");
         assert_eq!(visits.served.len(), 4, "each instance serves: {visits:?}");
     }
 
     /// Asserts that a version gets this share, within two points, of 20,000 requests.
     fn assert_share(&self, version: &str, percent: f64) {
-        let visits = visits(self.front, Connections::Kept, 20_000);
+        let visits = visits(self.balancer.front(), Connections::Kept, 20_000);
         let share = visits.percent_of_version(version);
         println!(
             "asked {percent} %, measured {share:.2} % of {}, {} failed",
@@ -114,9 +95,9 @@ impl Canary {
     }
 }
 
-fn a_canary_gets_its_share(by: By) {
-    let shop = Canary::deployed(by, "");
-    let crowd = Crowd::at(shop.front);
+fn a_canary_gets_its_share(kind: Kind, by: By) {
+    let shop = Canary::deployed(kind, by, "");
+    let crowd = shop.crowd();
     let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
     shop.fleet.await_hold(&mut conductor, "promotion");
     let id = shop.fleet.newest();
@@ -132,47 +113,48 @@ fn a_canary_gets_its_share(by: By) {
         .site
         .cutover(&["weight", &id, "40%", "--force"])
         .ok();
+    until("the share is changed", || {
+        let report = shop.fleet.site.report();
+        let shares = report["deployments"][0]["shares"].as_object().unwrap();
+        shares.values().any(|share| *share == 40)
+    });
     shop.assert_share("1.1.0", 40.0);
     shop.fleet.site.cutover(&["promote", &id]).ok();
 
-    assert_eq!(conductor.wait().unwrap().code(), Some(0));
+    shop.fleet.await_success(&mut conductor);
     shop.assert_all_at("1.1.0");
     shop.fleet.rollback().ok();
     shop.assert_all_at("1.0.0");
-    let _ = crowd.stop();
+    let _ = crowd.stop(&shop.balancer);
 }
 
-#[test]
-fn a_canary_gets_its_share_of_two_backends_and_no_request_is_lost() {
-    a_canary_gets_its_share(By::Groups);
+fn a_canary_gets_its_share_of_two_groups_and_no_request_is_lost(kind: Kind) {
+    a_canary_gets_its_share(kind, By::Groups);
 }
 
-#[test]
-fn a_canary_gets_its_share_of_one_backend_and_no_request_is_lost() {
-    a_canary_gets_its_share(By::Weights);
+fn a_canary_gets_its_share_of_one_group_and_no_request_is_lost(kind: Kind) {
+    a_canary_gets_its_share(kind, By::Weights);
 }
 
-#[test]
-fn a_canary_does_what_its_dry_run_said() {
+fn a_canary_does_what_its_dry_run_said(kind: Kind) {
     for by in [By::Groups, By::Weights] {
-        let shop = Canary::deployed(by, "");
+        let shop = Canary::deployed(kind, by, "");
         shop.describe(by, ", promote: {after: 1s}");
-        let crowd = Crowd::at(shop.front);
+        let crowd = shop.crowd();
 
         let report = shop.fleet.site.as_planned(&deploying("1.1.0", "1.1.0"));
 
         shop.assert_all_at("1.1.0");
-        let _ = crowd.stop();
+        let _ = crowd.stop(&shop.balancer);
         let shares = switches(&report, 0);
         assert_eq!(shares.len(), 5, "{shares:?}");
     }
 }
 
-#[test]
-fn a_canary_that_waits_is_taken_back_without_a_lost_request() {
+fn a_canary_that_waits_is_taken_back_without_a_lost_request(kind: Kind) {
     for by in [By::Groups, By::Weights] {
-        let shop = Canary::deployed(by, "");
-        let crowd = Crowd::at(shop.front);
+        let shop = Canary::deployed(kind, by, "");
+        let crowd = shop.crowd();
         let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
         shop.fleet.await_hold(&mut conductor, "promotion");
         crowd.go_on(100);
@@ -184,17 +166,16 @@ fn a_canary_that_waits_is_taken_back_without_a_lost_request() {
         let report = shop.fleet.site.report();
         assert_eq!(report["deployments"][0]["status"], "FAILED");
         assert_eq!(report["deployments"][1]["status"], "SUCCEEDED");
-        for visits in crowd.stop() {
+        for visits in crowd.stop(&shop.balancer) {
             assert!(visits.of_version("1.1.0") > 0, "{visits:?}");
         }
     }
 }
 
-#[test]
-fn a_canary_that_does_not_come_up_gets_no_request() {
+fn a_canary_that_does_not_come_up_gets_no_request(kind: Kind) {
     for by in [By::Groups, By::Weights] {
-        let shop = Canary::deployed(by, "");
-        let crowd = Crowd::at(shop.front);
+        let shop = Canary::deployed(kind, by, "");
+        let crowd = shop.crowd();
 
         for (package, version) in [("dies", "2.0.0"), ("invalid", "2.0.1")] {
             let answer = shop.fleet.deploy(package, version);
@@ -204,17 +185,16 @@ fn a_canary_that_does_not_come_up_gets_no_request() {
         }
 
         shop.assert_all_at("1.0.0");
-        for visits in crowd.stop() {
+        for visits in crowd.stop(&shop.balancer) {
             assert_eq!(visits.of_version("1.0.0"), visits.total(), "{visits:?}");
         }
     }
 }
 
-#[test]
-fn a_conductor_killed_around_a_change_of_the_share_is_resumed_without_a_lost_request() {
-    let shop = Canary::deployed(By::Groups, "");
+fn a_conductor_killed_around_a_change_of_the_share_is_resumed_without_a_lost_request(kind: Kind) {
+    let shop = Canary::deployed(kind, By::Groups, "");
     shop.describe(By::Groups, ", promote: {after: 1s}");
-    let crowd = Crowd::at(shop.front);
+    let crowd = shop.crowd();
 
     for (point, number) in ["switch-started", "switch-ended"].into_iter().zip(1..) {
         let version = format!("1.1.{number}");
@@ -227,7 +207,7 @@ fn a_conductor_killed_around_a_change_of_the_share_is_resumed_without_a_lost_req
         shop.assert_all_at(&version);
     }
 
-    let _ = crowd.stop();
+    let _ = crowd.stop(&shop.balancer);
 }
 
 impl Canary {

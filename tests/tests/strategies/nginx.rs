@@ -1,135 +1,149 @@
-//! Strategies behind nginx, which is told by files and reloads.
-//!
-//! A reload of nginx before 1.27.4 closes client connections that are idle at that moment: a client that keeps its connections sees
-//! a request fail when it sends it just then. New connections lose nothing.
+//! What is nginx's own: it is told by files and reloads, and of requests it tells by its workers alone.
 
-use cutover_tests::{Nginx, visits};
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use cutover_tests::Nginx;
 
 use super::*;
 
-/// Asserts that nothing failed but requests on kept connections that a reload closed.
-fn assert_only_closed(kept: &Visits, fresh: &Visits) {
-    let [connect, read, write, status, timeout] = kept.kinds;
-    println!(
-        "kept connections: {} of {} requests met one that nginx had closed",
-        read + write,
-        kept.total() + read + write
-    );
-    println!(
-        "fresh connections: none of {} requests failed",
-        fresh.total()
-    );
-    assert_eq!(fresh.failed, 0, "{fresh:?}");
-    assert_eq!((connect, status, timeout), (0, 0, 0), "{kept:?}");
+/// Two instances in one upstream, with version 1.0.0 on both.
+struct Shop {
+    fleet: Fleet,
+    nginx: Nginx,
 }
 
-fn plugins(fleet: &Fleet, nginx: &Nginx) -> String {
-    format!(
-        "plugins:\n  nginx:\n    component: nginx\n    grants:\n      sockets: [\"tcp:{}\"]\n      \
-         programs: [\"{}\", /bin/ps]\n      directories: [{{name: nginx, path: \"{}\", access: read-write}}]\n",
-        nginx.status,
-        Nginx::program(),
-        fleet.site.path("nginx/cutover").display()
-    )
+impl Shop {
+    fn deployed() -> Self {
+        let fleet = Fleet::new(&["web-1", "web-2"]);
+        let nginx = Nginx::start(&fleet.site, &[("shop", &[])]);
+        let config = nginx.plugin_config(r#", "upstream": "shop""#);
+        let plugins = format!(
+            "plugins:\n  nginx:\n    component: nginx\n    grants:\n      sockets: [\"tcp:{}\"]\n      \
+             programs: [\"{}\", /bin/ps]\n      directories: [{{name: nginx, path: \"{}\", access: read-write}}]\n",
+            nginx.status,
+            nginx.program(),
+            fleet.site.path("nginx/cutover").display()
+        );
+        let group = format!(
+            "strategy: {{type: rolling, concurrency: 1}}\ninstances: {}\n\
+             load_balancer: {{plugin: nginx, timeout: 60s, config: {}}}\n",
+            fleet.instances("web"),
+            config.replace('\n', " ")
+        );
+        fleet.workspace(&plugins, &group);
+        fleet.deploy("1.0.0", "1.0.0").ok();
+        Self { fleet, nginx }
+    }
+
+    /// Whether the file of the upstream holds this.
+    fn says(&self, text: &str) -> bool {
+        let file = self.fleet.site.path("nginx/cutover/shop.servers");
+        std::fs::read_to_string(file).unwrap().contains(text)
+    }
+
+    /// Asserts that an instance, which runs yet, gets no requests that begin.
+    fn assert_left(&self, instance: &str) {
+        until("requests that begin go elsewhere", || {
+            visits(self.nginx.front, Connections::Fresh, 100).of_instances(instance) == 0
+        });
+        let visits = visits(self.nginx.front, Connections::Fresh, 200);
+        assert_eq!(visits.of_instances(instance), 0, "{visits:?}");
+        assert_eq!(visits.failed, 0, "{visits:?}");
+        let service = self.fleet.site.path(&format!("{instance}/shop.pid"));
+        assert!(service.exists(), "an old worker may send it a request");
+    }
+}
+
+/// A request that nginx has taken and that is not complete.
+struct Unfinished(TcpStream);
+
+impl Unfinished {
+    fn at(front: SocketAddr) -> Self {
+        let mut connection = TcpStream::connect(front).unwrap();
+        connection
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        write!(
+            connection,
+            "POST / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: 4\r\n\r\n12"
+        )
+        .unwrap();
+        Self(connection)
+    }
+
+    /// Completes it and gives the answer.
+    fn finish(mut self) -> String {
+        write!(self.0, "34").unwrap();
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer).unwrap();
+        answer
+    }
 }
 
 #[test]
-fn blue_green_behind_nginx_loses_no_request_on_fresh_connections() {
-    let fleet = Fleet::new(&["blue-1", "blue-2", "green-1", "green-2"]);
-    let upstreams = [
-        ("shop-green", &fleet.servers("green")[..]),
-        ("shop-blue", &fleet.servers("blue")[..]),
-    ];
-    let nginx = Nginx::start(&fleet.site, &upstreams);
-    let group = format!(
-        "strategy: {{type: blue-green, concurrency: 100%}}\n\
-         sides:\n  blue: {{group: {{upstream: shop-blue}}, instances: {}}}\n  \
-         green: {{group: {{upstream: shop-green}}, instances: {}}}\n\
-         traffic: {{plugin: nginx, timeout: 60s, config: {}}}\n",
-        fleet.instances("blue"),
-        fleet.instances("green"),
-        nginx.plugin_config("").replace('\n', " "),
-    );
-    fleet.workspace(&plugins(&fleet, &nginx), &group);
-    // nginx says that green is live, so that blue is the colour to deploy to.
-    fleet.deploy("1.0.0", "1.0.0").ok();
-    let crowd = Crowd::at(nginx.front);
+fn an_instance_is_stopped_when_no_worker_has_a_request_of_before_also_after_a_crash() {
+    let shop = Shop::deployed();
+    let unfinished = Unfinished::at(shop.nginx.front);
+    let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
+    until("web-1 leaves", || shop.says("down; # web-1"));
+    shop.assert_left("web-1");
 
-    let refused = fleet.deploy("invalid", "2.0.0");
-    assert_eq!(refused.code, 4, "{}", refused.stderr);
-    let _ = fleet.site.as_planned(&deploying("1.1.0", "1.1.0"));
-    crowd.fresh.wait_for(100);
-    let upgraded = visits(nginx.front, Connections::Fresh, 200);
-    fleet.rollback().ok();
-    let back = visits(nginx.front, Connections::Fresh, 200);
-    fleet.deploy_and_die_at("1.1.0", "1.2.0", "switch-started");
-    fleet.site.cutover(&["resume", &fleet.newest()]).ok();
-    let resumed = visits(nginx.front, Connections::Fresh, 200);
-
-    assert_eq!(
-        upgraded.of_version("1.1.0"),
-        upgraded.total(),
-        "{upgraded:?}"
-    );
-    assert_eq!(resumed.of_version("1.2.0"), resumed.total(), "{resumed:?}");
-    assert_eq!(back.of_version("1.0.0"), back.total(), "{back:?}");
-    let (fresh, kept) = (crowd.fresh.stop(), crowd.kept.stop());
-    assert_eq!(fresh.of_version("2.0.0"), 0, "{fresh:?}");
-    assert_only_closed(&kept, &fresh);
-}
-
-#[test]
-fn a_canary_behind_nginx_gets_its_share_and_loses_no_request_on_fresh_connections() {
-    let fleet = Fleet::new(&["web-1", "web-2", "web-3", "web-4"]);
-    let upstreams = [("shop", &fleet.servers("web")[..])];
-    let nginx = Nginx::start(&fleet.site, &upstreams);
-    let config = nginx
-        .plugin_config(", \"upstream\": \"shop\"")
-        .replace('\n', " ");
-    let group = format!(
-        "strategy: {{type: canary, first_batch: 1, remaining_batches: 2, traffic: 20%}}\n\
-         instances: {}\n\
-         load_balancer: {{plugin: nginx, timeout: 60s, config: {config}}}\n\
-         traffic: {{plugin: nginx, timeout: 60s, config: {config}}}\n",
-        fleet.instances("web"),
-    );
-    fleet.workspace(&plugins(&fleet, &nginx), &group);
-    let deploy = |version: &str, weigh: &dyn Fn(&str)| {
-        let mut conductor = fleet.start(&deploying(version, version));
-        fleet.await_hold(&mut conductor, "promotion");
-        let id = fleet.newest();
-        weigh(&id);
-        fleet.site.cutover(&["promote", &id]).ok();
-        assert_eq!(conductor.wait().unwrap().code(), Some(0));
-    };
-    deploy("1.0.0", &|_| {});
-    let crowd = Crowd::at(nginx.front);
-
-    deploy("1.1.0", &|id| {
-        let share = |percent: f64| {
-            let visits = visits(nginx.front, Connections::Fresh, 20_000);
-            let share = visits.percent_of_version("1.1.0");
-            println!(
-                "asked {percent} %, measured {share:.2} % of {}",
-                visits.total()
-            );
-            assert!((share - percent).abs() <= 2.0, "{share} %: {visits:?}");
-            assert_eq!(visits.failed, 0, "{visits:?}");
-        };
-        share(20.0);
-        fleet.site.cutover(&["weight", id, "10%"]).ok();
-        share(10.0);
+    conductor.kill().unwrap();
+    conductor.wait().unwrap();
+    let mut conductor = shop.fleet.start(&["resume", &shop.fleet.newest()]);
+    until("the release goes on", || {
+        shop.fleet.site.report()["status"] == "RUNNING"
     });
-    let upgraded = visits(nginx.front, Connections::Fresh, 200);
-    fleet.rollback().ok();
-    let back = visits(nginx.front, Connections::Fresh, 200);
+    shop.assert_left("web-1");
+    let answer = unfinished.finish();
 
-    assert_eq!(
-        upgraded.of_version("1.1.0"),
-        upgraded.total(),
-        "{upgraded:?}"
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.ends_with("shop 1.0.0\n"), "{answer}");
+    shop.fleet.await_success(&mut conductor);
+}
+
+#[test]
+fn a_conductor_killed_before_the_reload_is_resumed_without_a_lost_request() {
+    let shop = Shop::deployed();
+    let visitors = Visitors::start(shop.nginx.front, Connections::Fresh, Pace::Steady);
+    shop.nginx.hold("reload");
+    let mut conductor = shop.fleet.start(&deploying("1.1.0", "1.1.0"));
+    until("the reload is held", || shop.nginx.is_holding());
+    let reloads = shop.nginx.reloads();
+
+    conductor.kill().unwrap();
+    conductor.wait().unwrap();
+    shop.nginx.kill_held();
+    visitors.wait_for(50);
+    assert!(shop.says("down; # web-1"), "nobody has read it");
+    assert_eq!(shop.nginx.reloads(), reloads);
+    shop.fleet
+        .site
+        .cutover(&["resume", &shop.fleet.newest()])
+        .ok();
+
+    let visits = visitors.stop();
+    assert_eq!(visits.failed, 0, "{visits:?}");
+    let _ = assert_all_at(shop.nginx.front, "1.1.0", "web");
+}
+
+#[test]
+fn a_release_does_not_begin_where_nginx_would_refuse_every_change() {
+    let shop = Shop::deployed();
+    let reloads = shop.nginx.reloads();
+    shop.fleet
+        .site
+        .write("nginx/cutover/other.conf", "bogus on;\n");
+
+    let refused = shop.fleet.deploy("1.1.0", "1.1.0");
+
+    assert_eq!(refused.code, 3, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("unknown directive \"bogus\""),
+        "{}",
+        refused.stderr
     );
-    assert_eq!(back.of_version("1.0.0"), back.total(), "{back:?}");
-    let (fresh, kept) = (crowd.fresh.stop(), crowd.kept.stop());
-    assert_only_closed(&kept, &fresh);
+    assert_eq!(shop.nginx.reloads(), reloads);
 }
