@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use engine::{DeploymentState, State, Traffic};
 use model::{
-    Deployment, DeploymentId, Direction, GroupRef, InstanceId, OnFailure, Package, ReleaseId, Scope,
-    Strategy, Target, Version,
+    Deployment, DeploymentId, Direction, GroupRef, InstanceId, OnFailure, Package, ReleaseId,
+    Scope, Strategy, Target, Version,
 };
 use spec::workspace::Group;
 use tokio::task::JoinSet;
