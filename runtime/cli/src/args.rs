@@ -247,6 +247,8 @@ pub(crate) struct Run {
     /// Release plan, a YAML file
     #[arg(value_name = "PLAN")]
     pub(crate) plan: PathBuf,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgument,
     /// Why, for the history [default: the plan's comment]
     #[arg(long)]
     pub(crate) comment: Option<String>,

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conductor::{Conductor, InverseRequest, Planned, RollbackRequest};
+use journal::Filter;
 use model::{
     Direction, GroupRef, Order, ReleaseId, ReleaseStatus, StopFailures, Strategy, Version,
 };
@@ -112,19 +113,37 @@ async fn undo(
         stop_failures: arguments.stop_failures.into(),
         comment: arguments.comment.clone(),
     };
-    let planned = conductor.plan_inverse(request).await?;
-    for warning in &planned.warnings {
-        ui.warn(warning);
-    }
+    let planned = async || {
+        let planned = conductor.plan_inverse(request.clone()).await?;
+        for warning in &planned.warnings {
+            ui.warn(warning);
+        }
+        Ok::<_, Failure>(planned)
+    };
     if arguments.dry_run {
-        return run::show_plan(ui, opened, conductor, &planned);
+        return run::show_plan(ui, opened, conductor, &planned().await?);
     }
-    ui.plan(&report::moves(&run::document(conductor, &planned)));
-    if !arguments.yes {
-        let services = report::count(planned.deployments.len(), "service");
-        confirm(ui, &format!("Take release {release} back, {services}?"))?;
-    }
-    drive::to_the_end(ui, conductor.open_run(planned)?).await
+    let summaries = conductor.journal().releases(Filter::Release(&release), 1)?;
+    let groups = summaries.into_iter().flat_map(|summary| summary.groups);
+    let groups: Vec<_> = groups.collect();
+    let purpose = format!("rollback {release}");
+    let running = queue::in_turn(
+        ui,
+        conductor,
+        &groups,
+        arguments.wait.patience,
+        &purpose,
+        async || {
+            let planned = planned().await?;
+            ui.plan(&report::moves(&run::document(conductor, &planned)));
+            if !arguments.yes {
+                let services = report::count(planned.deployments.len(), "service");
+                confirm(ui, &format!("Take release {release} back, {services}?"))?;
+            }
+            Ok(conductor.open_run(planned)?)
+        },
+    );
+    drive::to_the_end(ui, running.await?).await
 }
 
 /// Without a terminal the command itself is the answer: a rollback destroys nothing, and scripts need it.

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use conductor::{Conductor, PlannedRun, RunError};
+use model::GroupRef;
 use report::Document;
 use spec::Problems;
 use spec::release_plan::{self, ReleasePlan};
 
 use crate::args::{Output, Run};
-use crate::commands::{deploy, drive};
+use crate::commands::{deploy, drive, queue};
 use crate::download;
 use crate::failure::{Failure, Kind};
 use crate::standing;
@@ -32,17 +33,41 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: Run) -> Result
         plan.comment = comment;
     }
     let conductor = workspace::conductor(&opened)?.with_progress(download::progress(ui));
-    let planned = conductor
-        .plan_run(&plan)
-        .await
-        .map_err(|error| failure(&opened, &plan, error))?;
-    for warning in &planned.warnings {
-        ui.warn(warning);
-    }
+    let planned = async || {
+        let planned = conductor.plan_run(&plan).await;
+        let planned = planned.map_err(|error| failure(&opened, &plan, error))?;
+        for warning in &planned.warnings {
+            ui.warn(warning);
+        }
+        Ok::<_, Failure>(planned)
+    };
     if arguments.dry_run {
-        return show_plan(ui, &opened, &conductor, &planned);
+        return show_plan(ui, &opened, &conductor, &planned().await?);
     }
-    drive::to_the_end(ui, conductor.open_run(planned)?).await
+    let purpose = format!("run {}", arguments.plan.display());
+    let groups = groups(&opened, &plan);
+    let running = queue::in_turn(
+        ui,
+        &conductor,
+        &groups,
+        arguments.wait.patience,
+        &purpose,
+        async || Ok(conductor.open_run(planned().await?)?),
+    );
+    drive::to_the_end(ui, running.await?).await
+}
+
+/// The groups that a plan needs. A service that the workspace does not know is for the planning to refuse.
+fn groups(opened: &Opened, plan: &ReleasePlan) -> Vec<GroupRef> {
+    let is_meant = |service_id: Option<u64>| {
+        let mut items = plan.items.iter();
+        items.any(|item| Some(item.service_id) == service_id)
+    };
+    let groups = opened.workspace.groups.iter();
+    groups
+        .filter(|group| is_meant(group.service_id))
+        .map(|group| group.reference.clone())
+        .collect()
 }
 
 fn read(ui: Ui, file: &Path) -> Result<ReleasePlan, Failure> {
