@@ -132,7 +132,7 @@ impl Authority {
         if let Err(error) = outcome {
             // The first one that is told counts.
             let _ = self.lost.try_send(error);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
