@@ -18,6 +18,8 @@ pub(crate) struct Balancer {
     /// The sides of the instances that have a weight, where weights make the split.
     weighed: BTreeMap<InstanceId, SideName>,
     pub(crate) shares: Shares,
+    /// What another place of the balancer has, where a write broke off before it reached all.
+    half_written: Option<Shares>,
     revision: u64,
     settled_at: u64,
     away_until: u64,
@@ -89,6 +91,7 @@ impl Balancer {
     /// Somebody else gives all of the traffic to one side.
     pub(crate) fn meddle(&mut self, side: SideName) {
         self.shares = Shares::all_to(side);
+        self.half_written = None;
         self.revision += 1;
         self.is_meddled_with = true;
     }
@@ -247,6 +250,10 @@ impl Balancer {
             split::Call::Read => {
                 let answer = split::Answer::Split {
                     shares: self.shares.clone(),
+                    differs: self.half_written.clone().map(|shares| split::Disagreement {
+                        message: format!("the file says {shares}"),
+                        shares,
+                    }),
                     revision: Some(self.revision.to_string()),
                     settled: at.now >= self.settled_at,
                 };
@@ -266,8 +273,13 @@ impl Balancer {
                 if at.chance.percent("refused", &name, 4) {
                     return (split_failure(Class::UnknownOutcome), Effect::Nothing);
                 }
-                self.shares = to.clone();
                 self.revision += 1;
+                if at.chance.percent("breaks off", &name, 4) && *to != self.shares {
+                    self.half_written = Some(to.clone());
+                    return (split_failure(Class::UnknownOutcome), Effect::Nothing);
+                }
+                self.half_written = None;
+                self.shares = to.clone();
                 self.settled_at = at.now + at.chance.between("settled", &name, 0..3_000);
                 if has_one_group(plan) {
                     for (side, ids) in members {

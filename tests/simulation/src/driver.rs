@@ -134,6 +134,7 @@ impl SplitExchange {
                 Means::Groups
             },
             whole: is_deploy.then(|| sides.to.clone()),
+            past: action.past,
         };
         let (operation, call) = split::Operation::new(switch, now, timeout);
         Some(Self {
