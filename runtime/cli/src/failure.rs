@@ -311,7 +311,7 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
 /// What to do about a build that gave no package. Nothing has changed by it.
 fn build(error: &BuildError) -> Vec<String> {
     let hint = match error {
-        BuildError::Checkout { hint, .. } => return hint.iter().cloned().collect(),
+        BuildError::Checkout { hint, .. } => return hint.iter().map(ToString::to_string).collect(),
         BuildError::Failed { log, .. } => format!("read all of it: less {}", log.display()),
         BuildError::NoOutput { .. } | BuildError::OutputLeaves { .. } => {
             "name what the build makes as `build.output` of the group".to_owned()

@@ -192,7 +192,7 @@ impl Ui {
                 for problem in problems {
                     self.error_line(&format!("{problem:#}"));
                 }
-            } else if let Some(LastLines(lines)) = error.downcast_ref() {
+            } else if let Some(lines) = error.downcast_ref::<Box<LastLines>>().map(|last| &last.0) {
                 for line in lines {
                     self.error_line(&format!("  | {line}"));
                 }

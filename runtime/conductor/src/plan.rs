@@ -77,7 +77,7 @@ pub enum PlanError {
     #[error("fetch the package")]
     Fetch(#[from] FetchError),
     #[error(transparent)]
-    Build(#[from] BuildError),
+    Build(Box<BuildError>),
     #[error(transparent)]
     Plugin(#[from] PluginError),
     #[error("ask plugin `{plugin}` for the package `{reference}`")]
@@ -179,6 +179,12 @@ fn owner_of(holder: &Holder) -> String {
             "which nobody drives: `cutover resume {id}` or `cutover stop {id}`",
             id = holder.release
         ),
+    }
+}
+
+impl From<BuildError> for PlanError {
+    fn from(error: BuildError) -> Self {
+        Self::Build(Box::new(error))
     }
 }
 

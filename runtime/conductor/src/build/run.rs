@@ -46,9 +46,9 @@ pub enum BuildError {
         how: String,
         log: PathBuf,
         /// What the package source advises.
-        hint: Option<String>,
+        hint: Option<Box<str>>,
         #[source]
-        last: Option<LastLines>,
+        last: Option<Box<LastLines>>,
     },
     #[error("build `{reference}`: `{command}` {how}; its log is `{}`", log.display())]
     Failed {
@@ -57,7 +57,7 @@ pub enum BuildError {
         how: String,
         log: PathBuf,
         #[source]
-        last: Option<LastLines>,
+        last: Option<Box<LastLines>>,
     },
     #[error("the build of `{reference}` made no `{output}`; its log is `{}`", log.display())]
     NoOutput {

@@ -183,14 +183,14 @@ fn judge(
         return Ok(());
     };
     let (reference, log) = (recipe.pinned.clone(), scratch.log_path.clone());
-    let last = Some(ran.last).filter(|last| !last.0.is_empty());
+    let last = Some(Box::new(ran.last)).filter(|last| !last.0.is_empty());
     Err(match checkout.commands.get(step) {
         Some(command) => BuildError::Checkout {
             reference,
             title: command.title.clone(),
             how,
             log,
-            hint: command.hint.clone(),
+            hint: command.hint.clone().map(String::into_boxed_str),
             last,
         },
         None => BuildError::Failed {
@@ -266,7 +266,7 @@ fn keep(
             reference,
             found,
             expected,
-        } => PlanError::Build(BuildError::NotReproduced {
+        } => PlanError::from(BuildError::NotReproduced {
             reference,
             found,
             expected,

@@ -2,8 +2,8 @@
 //! same form for another place. It writes nothing.
 
 use cutover_plugin_sdk::{
-    Diagnostic, Disagreement, Failure, HOST_STAMPS, OpContext, Outcome, Plugin, Purpose, Router, Share, Side,
-    Split, export,
+    Diagnostic, Disagreement, Failure, HOST_STAMPS, OpContext, Outcome, Plugin, Purpose, Router,
+    Share, Side, Split, export,
 };
 
 struct Misrouting;
