@@ -180,7 +180,9 @@ impl Balancer {
         match &self.real {
             Real::HaProxy { haproxy, .. } => {
                 site.write("maps/live.map", &format!("live {group}\n"));
-                let _ = haproxy.ask(&format!("set map {} live {group}", live_map(site)));
+                let map = live_map(site);
+                let _ = haproxy.ask(&format!("del map {map} live"));
+                let _ = haproxy.ask(&format!("add map {map} live {group}"));
             }
             Real::Nginx(nginx) => {
                 let split = format!("split_clients $request_id $shop_upstream {{ * {group}; }}\n");
@@ -189,6 +191,24 @@ impl Balancer {
             }
         }
         until("the traffic has been moved", || self.live(site) == group);
+    }
+
+    /// Sends a part of everything to green, in the same way.
+    pub(crate) fn share_by_hand(&self, site: &Site, percent: u8) {
+        match &self.real {
+            Real::HaProxy { haproxy, .. } => {
+                site.write("maps/share.map", &format!("green {percent}\n"));
+                let map = site.path("maps/share.map");
+                let _ = haproxy.ask(&format!("set map {} green {percent}", map.display()));
+            }
+            Real::Nginx(nginx) => {
+                let split = format!(
+                    "split_clients $request_id $shop_upstream {{ {percent}% shop-green; * shop-blue; }}\n"
+                );
+                site.write("nginx/cutover/shop.split.conf", &split);
+                nginx.reload();
+            }
+        }
     }
 
     /// Takes an instance of the pool out of traffic by hand.

@@ -406,7 +406,7 @@ fn traffic_that_somebody_moves_while_a_colour_is_deployed_stays_where_they_put_i
 
 #[test]
 fn a_colour_of_which_a_part_failed_is_completed_by_a_retry_and_gets_the_traffic() {
-    let shop = Colours::live("");
+    let shop = Colours::live(Kind::HaProxy, "");
     let broken = shop.fleet.site.path("broken");
     std::fs::write(&broken, "").unwrap();
     shop.fleet.site.script(
@@ -416,10 +416,10 @@ fn a_colour_of_which_a_part_failed_is_completed_by_a_retry_and_gets_the_traffic(
             broken.display()
         ),
     );
-    let crowd = Crowd::at(shop.haproxy.front);
+    let crowd = shop.crowd();
     let failed = shop.fleet.deploy("1.1.0", "1.1.0");
     assert_eq!(failed.code, 4, "{}", failed.stderr);
-    assert_eq!(shop.backend(), "shop-blue");
+    assert_eq!(shop.group(), "shop-blue");
     let failed = shop.fleet.newest();
     std::fs::remove_file(&broken).unwrap();
 
@@ -432,19 +432,16 @@ fn a_colour_of_which_a_part_failed_is_completed_by_a_retry_and_gets_the_traffic(
     assert_eq!(touched[0]["id"], "green-2");
     shop.fleet.rollback().ok();
     shop.assert_all_at("blue", "1.0.0");
-    let _ = crowd.stop();
+    let _ = crowd.stop(&shop.balancer);
 }
 
 #[test]
 fn a_retry_never_changes_the_colour_that_serves() {
-    let shop = Colours::start("");
+    let shop = Colours::start(Kind::HaProxy, "");
     let failed = shop.fleet.deploy("invalid", "1.0.0");
     assert_eq!(failed.code, 4, "{}", failed.stderr);
     let failed = shop.fleet.newest();
-    shop.fleet.site.write("maps/live.map", "live shop-blue\n");
-    let _ = shop
-        .haproxy
-        .ask(&format!("add map {} live shop-blue", shop.map()));
+    shop.balancer.move_by_hand(&shop.fleet.site, "shop-blue");
 
     let refused = shop.fleet.site.cutover(&["retry", &failed, "--failed"]);
 

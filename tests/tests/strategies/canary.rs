@@ -243,8 +243,8 @@ impl Canary {
 #[test]
 fn a_canary_that_failed_with_its_traffic_split_is_retried_and_taken_back_without_a_lost_request() {
     for by in [By::Groups, By::Weights] {
-        let shop = Canary::deployed(by, "");
-        let crowd = Crowd::at(shop.front);
+        let shop = Canary::deployed(Kind::HaProxy, by, "");
+        let crowd = shop.crowd();
         let failed = shop.fail_in_the_second_batch();
         crowd.go_on(100);
         shop.mend();
@@ -265,15 +265,15 @@ fn a_canary_that_failed_with_its_traffic_split_is_retried_and_taken_back_without
         );
         shop.fleet.rollback().ok();
         shop.assert_all_at("1.0.0");
-        let _ = crowd.stop();
+        let _ = crowd.stop(&shop.balancer);
     }
 }
 
 #[test]
 fn a_retry_that_fails_is_taken_back_with_what_it_went_on_from() {
     for by in [By::Groups, By::Weights] {
-        let shop = Canary::deployed(by, "");
-        let crowd = Crowd::at(shop.front);
+        let shop = Canary::deployed(Kind::HaProxy, by, "");
+        let crowd = shop.crowd();
         let failed = shop.fail_in_the_second_batch();
 
         let again = shop.retry(&failed);
@@ -283,20 +283,16 @@ fn a_retry_that_fails_is_taken_back_with_what_it_went_on_from() {
 
         assert!(!back.stderr.contains("the router of"), "{}", back.stderr);
         shop.assert_all_at("1.0.0");
-        let _ = crowd.stop();
+        let _ = crowd.stop(&shop.balancer);
     }
 }
 
 #[test]
 fn a_retry_of_a_canary_whose_traffic_somebody_moved_is_refused_with_both_truths() {
-    let shop = Canary::deployed(By::Groups, "");
+    let shop = Canary::deployed(Kind::HaProxy, By::Groups, "");
     let failed = shop.fail_in_the_second_batch();
     shop.mend();
-    let map = shop.fleet.site.path("maps/share.map");
-    std::fs::write(&map, "green 7\n").unwrap();
-    let _ = shop
-        .haproxy
-        .ask(&format!("set map {} green 7", map.display()));
+    shop.balancer.share_by_hand(&shop.fleet.site, 7);
 
     let refused = shop.retry(&failed);
 
