@@ -145,7 +145,9 @@ impl Progress {
     pub(crate) fn show(&self, state: &State, records: &[Record]) {
         let mut instances = state.deployments.iter().map(|one| one.instances.len());
         let few = match state.release.scope {
-            Scope::Service => instances.next_back().is_none_or(|many| many <= FEW_INSTANCES),
+            Scope::Service => instances
+                .next_back()
+                .is_none_or(|many| many <= FEW_INSTANCES),
             Scope::Plan => instances.sum::<usize>() <= FEW_INSTANCES,
         };
         for record in records {
