@@ -255,7 +255,9 @@ impl Engine {
             } => {
                 let before = turn.state.clone();
                 let resumed = turn.resume(&operator);
-                if let Err(refusal) = resumed.and_then(|()| turn.order(order, by)) {
+                // Whoever decides a gate that paused the release means the gate that it waits at.
+                let reopened = resumed.and_then(|()| Ok(turn.reopen_gates()?));
+                if let Err(refusal) = reopened.and_then(|()| turn.order(order, by)) {
                     *turn.state = before;
                     return Err(refusal);
                 }

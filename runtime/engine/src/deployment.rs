@@ -13,7 +13,8 @@ use crate::decide::{MAX_ATTEMPTS, Turn, hold_action, switch_action};
 use crate::failure::{Failure, failure, headline, remarks};
 use crate::holds::is_passed;
 use crate::rollback;
-use crate::state::{DeploymentState, Misfit, Progress, SwitchState};
+use crate::services::is_paused_by_gate;
+use crate::state::{DeploymentState, HoldState, Misfit, Progress, SwitchState};
 use crate::strategy::{Boundary, Goal, Stop, stops};
 
 /// Where the switch back of a deployment stands that failed with the traffic on its side.
@@ -171,7 +172,11 @@ impl Turn<'_> {
                 reason: "nothing is named that switches the traffic".to_owned(),
             });
         }
-        if goal == Goal::Nothing && capacity::is_deserted(deployment) {
+        let is_first = plan
+            .sides
+            .as_ref()
+            .is_some_and(|sides| sides.from.is_none());
+        if goal == Goal::Nothing && (is_first || capacity::is_deserted(deployment)) {
             return self.record(Fact::SwitchSkipped {
                 deployment: plan.id.clone(),
                 stage: Some(stage),
@@ -246,6 +251,20 @@ impl Turn<'_> {
         self.output
             .holds
             .extend(hold.and_then(|hold| hold_action(deployment, hold)));
+        Ok(())
+    }
+
+    /// Opens the gates again that paused the release, where it goes on.
+    pub(crate) fn reopen_gates(&mut self) -> Result<(), Misfit> {
+        for index in 0..self.state.deployments.len() {
+            let deployment = &self.state.deployments[index];
+            let last = deployment.holds.last();
+            let paused =
+                last.filter(|_| deployment.ended_at.is_none() && is_paused_by_gate(deployment));
+            if let Some(HoldState { stage, hold, .. }) = paused.cloned() {
+                self.open_hold(index, stage, hold)?;
+            }
+        }
         Ok(())
     }
 

@@ -469,6 +469,26 @@ fn a_canary_where_nothing_runs_yet_gives_nothing_to_the_side_that_has_nobody() {
 }
 
 #[test]
+fn a_canary_where_no_side_is_live_moves_nothing_before_its_first_batch() {
+    let mut plan = canary(3, 1, 1, Some(20), Promote::After(MINUTE));
+    let sides = plan.sides.as_mut().unwrap();
+    sides.from = None;
+    sides.shares = Shares::default();
+    let mut site = Site::open(plan);
+
+    site.run(&succeed);
+
+    assert_eq!(site.status(), ReleaseStatus::Succeeded);
+    assert_eq!(
+        stops(&site.journal)[..2],
+        [
+            "no switch: no instance has traffic that could stay where it is",
+            "switch to new 100%",
+        ]
+    );
+}
+
+#[test]
 fn a_canary_without_a_router_has_only_its_batches_and_its_promotion() {
     let plan = Deployment {
         router: None,
@@ -981,4 +1001,30 @@ fn health_is_watched_where_it_matters_and_only_until_the_deployment_ends() {
     );
     canary.run(&succeed);
     assert_eq!(watched(&canary), 0);
+}
+
+#[test]
+fn an_approval_that_takes_up_a_release_decides_the_gate_that_paused_it() {
+    let mut plan = deployment(2);
+    plan.batching = Batching::Window(Amount::Count(1));
+    plan.gates = vec![command("errors")];
+    let mut site = Site::open(plan);
+    site.world
+        .decisions
+        .push_back(decided(Verdict::Inconclusive, "no data"));
+    site.run(&succeed);
+    assert_eq!(site.status(), ReleaseStatus::Paused);
+
+    let order = Order::Approve {
+        gate: Some("errors".into()),
+        comment: None,
+    };
+    site.give(Input::ResumeWith {
+        operator: "bob".into(),
+        order,
+        by: "bob".into(),
+    });
+    site.run(&succeed);
+
+    assert_eq!(site.status(), ReleaseStatus::Succeeded);
 }
