@@ -21,12 +21,21 @@ fn sources(folder: &Path, texts: &mut Vec<String>) {
     }
 }
 
-/// The names of the functions that are tests, property tests included.
+/// The names of the functions that are tests, property tests and scenarios on each balancer included.
 fn tests_of(texts: &[String]) -> BTreeSet<&str> {
     let lines = texts.iter().flat_map(|text| text.lines());
     let mut tests = BTreeSet::new();
     let mut is_test = false;
+    let mut is_listed = false;
     for line in lines.map(str::trim) {
+        is_listed = match line {
+            "on_each_balancer! {" => true,
+            "}" => false,
+            _ => is_listed,
+        };
+        if let Some(name) = line.strip_suffix(',').filter(|_| is_listed) {
+            tests.insert(name);
+        }
         if line.starts_with("#[") {
             is_test |=
                 line == "#[test]" || line == "#[tokio::test]" || line.starts_with("#[tokio::test(");

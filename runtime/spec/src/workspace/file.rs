@@ -443,6 +443,7 @@ applications:
                             50,
                         ),
                     ),
+                    is_bounded: true,
                     wait_between: 0ns,
                     spread_by: None,
                     failure_threshold: Count(
@@ -576,6 +577,7 @@ applications:
                             1,
                         ),
                     ),
+                    is_bounded: false,
                     wait_between: 0ns,
                     spread_by: None,
                     failure_threshold: Count(
