@@ -151,3 +151,20 @@ fn the_example_of_rolling_behind_nginx_runs_as_its_readme_says() {
         ]
     );
 }
+
+#[test]
+fn the_example_of_a_plan_runs_as_its_readme_says() {
+    let lines = play("plan", &[8080, 8081, 8082, 8083, 8084, 8085]);
+
+    assert_eq!(
+        beginning(&lines, &["SUCCEEDED", "PAUSED", "STOPPED"]),
+        [
+            "SUCCEEDED  shop/web deploy 1.0.0, shop/api deploy 1.0.0, shop/jobs deploy 1.0.0",
+            // Whoever drives it says so, and whoever asked for the pause.
+            "PAUSED  shop/web deploy 1.1.0, shop/jobs restart 1.0.0, shop/api stop 1.0.0  release",
+            "PAUSED  shop/web deploy 1.1.0, shop/jobs restart 1.0.0, shop/api stop 1.0.0  release",
+            "SUCCEEDED  shop/web deploy 1.1.0, shop/jobs restart 1.0.0, shop/api stop 1.0.0",
+            "SUCCEEDED  shop/api start 1.0.0, shop/web rollback 1.0.0",
+        ]
+    );
+}

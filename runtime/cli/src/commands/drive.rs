@@ -85,8 +85,11 @@ async fn leave_on_signal(commands: mpsc::Sender<Command>) {
 pub(crate) fn headline(state: &State, seen_as: ReleaseStatus) -> String {
     let versions = state.deployments.iter().map(|deployment| {
         let plan = &deployment.plan;
-        let (direction, version) = (plan.direction.name(), &plan.revision.version);
-        format!("{} {direction} {version}", plan.group)
+        let what = match plan.direction {
+            Direction::Operate => plan.kind.to_lowercase(),
+            _ => plan.direction.name().to_owned(),
+        };
+        format!("{} {what} {}", plan.group, plan.revision.version)
     });
     let what = versions.collect::<Vec<_>>().join(", ");
     let took = state
