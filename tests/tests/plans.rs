@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::process::Child;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use cutover_tests::{Answer, Site, until};
@@ -402,6 +402,75 @@ fn a_release_is_taken_back_in_the_opposite_order() {
     assert_eq!(order(&site.take_trace()), ["pay", "web"]);
     let twice = site.cutover(&["rollback", &id, "--yes"]);
     assert_eq!(twice.code, 3, "{}", twice.stderr);
+}
+
+#[test]
+fn a_service_is_built_from_its_branch_and_a_build_that_fails_changes_nothing() {
+    let site = installed();
+    let groups = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+    let built = groups.replace(
+        "        service_id: 111\n",
+        "        service_id: 111\n        build: {command: \"sh make.sh\", output: dist}\n",
+    );
+    let plugins =
+        "plugins:\n  git-build:\n    component: git-build\n    grants: {programs: [git]}\n";
+    site.write("cutover.yaml", &format!("{plugins}{built}"));
+    site.traced_package("repo/dist", "3", "");
+    site.write("repo/make.sh", "echo compiling\n");
+    commit(&site, "git init -q -b main .");
+    let compile = format!(
+        " - serviceId: 111\n   priority: 3\n   deployment: COMPILE_DEPLOY\n   compileRepoPath: {}\n   compileRepoBranch: main\n",
+        site.path("repo").display()
+    );
+    plan(&site, "second.yaml", &[compile, item(333, 1, "RESTART")]);
+
+    let done = site
+        .cutover(&["run", "second.yaml", "--output", "json"])
+        .ok();
+
+    let first = &done.json()["deployments"][0];
+    assert_eq!(first["kind"], "COMPILE_DEPLOY");
+    let source = first["revision"]["source"].as_str().unwrap();
+    assert!(source.starts_with("git+file://"), "{source}");
+    let trace = site.take_trace();
+    assert!(
+        trace.contains(&"web-1 ApplicationStart 3 1".to_owned()),
+        "{trace:?}"
+    );
+    let releases = || site.cutover(&["ls", "--output", "json"]).ok().json()["releases"].to_string();
+    let before = releases();
+    site.write(
+        "repo/make.sh",
+        "echo compiling\necho main.c:7: expected a semicolon\nexit 2\n",
+    );
+    commit(&site, "true");
+
+    let failed = site.cutover(&["run", "second.yaml"]);
+
+    assert_eq!(failed.code, 3, "{}", failed.stderr);
+    assert!(
+        failed.stderr.contains("| main.c:7: expected a semicolon")
+            && failed
+                .stderr
+                .contains("second.yaml:3: service 111 (shop/web)"),
+        "{}",
+        failed.stderr
+    );
+    assert_eq!(site.take_trace(), Vec::<String>::new());
+    assert_eq!(releases(), before);
+}
+
+fn commit(site: &Site, first: &str) {
+    let done = Command::new("sh")
+        .args(["-euc", &format!("{first}\ngit add -A\ngit commit -qm next")])
+        .current_dir(site.path("repo"))
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_AUTHOR_NAME", "ann")
+        .env("GIT_AUTHOR_EMAIL", "ann@example.com")
+        .env("GIT_COMMITTER_NAME", "ann")
+        .env("GIT_COMMITTER_EMAIL", "ann@example.com")
+        .status();
+    assert!(done.unwrap().success());
 }
 
 /// What each instance saw, in its order.
