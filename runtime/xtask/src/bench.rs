@@ -11,7 +11,7 @@ use crate::{demo, plugins};
 /// What is handed on to the measuring program.
 #[derive(Args)]
 pub(crate) struct Bench {
-    /// Options of the measuring program: `--output json`, `--only disk,hooks,calls,start,scale`
+    /// Options of the measuring program: `--output json`, `--only disk,hooks,calls,start,scale,plans`
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     options: Vec<String>,
 }

@@ -16,6 +16,7 @@ mod disk;
 mod figure;
 mod hooks;
 mod machine;
+mod plans;
 mod scale;
 mod start;
 mod workspace;
@@ -57,6 +58,7 @@ enum Subject {
     Calls,
     Start,
     Scale,
+    Plans,
 }
 
 /// What this program starts itself for.
@@ -65,6 +67,13 @@ enum Part {
     /// Drive one simulated release and print its cost as JSON
     #[command(hide = true)]
     Simulate { instances: usize, folder: PathBuf },
+    /// Drive one simulated release plan and print its cost as JSON
+    #[command(hide = true)]
+    SimulatePlan {
+        services: usize,
+        instances: usize,
+        folder: PathBuf,
+    },
 }
 
 /// Where things are.
@@ -79,8 +88,14 @@ pub(crate) struct Places {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Part::Simulate { instances, folder }) = arguments.part {
-        return scale::simulate(instances, &folder);
+    match arguments.part {
+        Some(Part::Simulate { instances, folder }) => return scale::simulate(instances, &folder),
+        Some(Part::SimulatePlan {
+            services,
+            instances,
+            folder,
+        }) => return plans::simulate(services, instances, &folder),
+        None => {}
     }
     let places = places()?;
     let machine = machine::line(&places.folder);
@@ -110,6 +125,7 @@ const SUBJECTS: &[(Subject, Measure)] = &[
     (Subject::Calls, calls::measure),
     (Subject::Start, start::measure),
     (Subject::Scale, scale::measure),
+    (Subject::Plans, plans::measure),
 ];
 
 /// Everything lies around this program: `target/release/cutover-bench`.

@@ -184,7 +184,7 @@ pub(crate) fn simulate(instances: usize, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn journal_bytes(workspace: &Workspace) -> Result<u64> {
+pub(crate) fn journal_bytes(workspace: &Workspace) -> Result<u64> {
     let mut bytes = 0;
     for name in ["journal.db", "journal.db-wal"] {
         let path = workspace.path(".cutover").join(name);
@@ -195,7 +195,7 @@ fn journal_bytes(workspace: &Workspace) -> Result<u64> {
     Ok(bytes)
 }
 
-fn peak_memory_kb() -> Result<u64> {
+pub(crate) fn peak_memory_kb() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let number = line.and_then(|line| line.split_whitespace().next());
