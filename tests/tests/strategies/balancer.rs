@@ -187,7 +187,8 @@ impl Balancer {
             Real::Nginx(nginx) => {
                 let split = format!("split_clients $request_id $shop_upstream {{ * {group}; }}\n");
                 site.write("nginx/cutover/shop.split.conf", &split);
-                nginx.signal("HUP");
+                // What a worker of before says would still be the old truth.
+                nginx.reload();
             }
         }
         until("the traffic has been moved", || self.live(site) == group);

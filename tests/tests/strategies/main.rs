@@ -141,8 +141,9 @@ impl Fleet {
             let last = deployments.and_then(|deployments| deployments.last());
             let holds = last.and_then(|deployment| deployment["holds"].as_array());
             let hold = holds.and_then(|holds| holds.last());
-            let waits =
-                hold.is_some_and(|hold| hold["kind"] == kind && hold["status"] == "WAITING");
+            // One that is paused waits too, and nobody hears an order to it.
+            let waits = report["status"] == "RUNNING"
+                && hold.is_some_and(|hold| hold["kind"] == kind && hold["status"] == "WAITING");
             let ended = conductor.try_wait().unwrap();
             assert!(
                 waits || ended.is_none(),
