@@ -37,5 +37,9 @@ fn the_readme_has_a_workspace_for_each_strategy() {
         }
     }
 
-    assert!(strategies.into_iter().eq(["blue-green", "canary", "rolling"]));
+    assert!(
+        strategies
+            .into_iter()
+            .eq(["blue-green", "canary", "rolling"])
+    );
 }
