@@ -5,6 +5,7 @@
 //! all of it. What still runs when a hook has succeeded stays: that is what hooks start services for.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -139,7 +140,8 @@ pub(crate) fn launch_behind(
 /// begin.
 fn is_let_through(gate: &OwnedFd, run: &Run) -> bool {
     let deadline = Instant::now() + PATIENCE;
-    let turns = fences::watch(run);
+    // Closing a watch waits until the kernel has let go of it: that is left to the end of the process.
+    let turns = ManuallyDrop::new(fences::watch(run));
     loop {
         let patience = deadline.saturating_duration_since(Instant::now());
         let mut fds = vec![PollFd::new(gate, PollFlags::IN)];
