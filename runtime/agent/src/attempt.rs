@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `lock` | the id of the process that does the work, which holds an exclusive lock on the file as long as it lives, and a nonce that names what it makes outside the folder |
 //! | `command.json` | the request, and which boot of the host it was taken in |
+//! | `waits` | what the attempt waits for before it begins, where it has to |
 //! | `log` | captured output; made when the work begins |
 //! | `outcome.json` | the outcome; made, whole, by a rename |
 //!
@@ -217,6 +218,18 @@ impl Attempt {
     /// Makes it certain that the host remembers, whatever happens to it, that this attempt was taken up.
     pub(crate) fn settle(&self) -> io::Result<()> {
         File::open(&self.attempts)?.sync_all()
+    }
+
+    /// Says what the attempt waits for. It is for people alone, so that it may fail.
+    pub(crate) fn wait_for(&self, what: &str) {
+        let file = private(&self.dir.join("waits"));
+        let _ = file.and_then(|mut file| file.write_all(what.as_bytes()));
+    }
+
+    /// What the attempt waited for, if it had to.
+    pub(crate) fn waited_for(&self) -> Option<String> {
+        let what = fs::read_to_string(self.dir.join("waits")).ok()?;
+        (!what.is_empty()).then_some(what)
     }
 
     /// Begins the log. It comes after [`Attempt::settle`], and what the attempt does comes after it.

@@ -69,8 +69,8 @@ struct Turns {
     turns: Vec<Fence>,
 }
 
-/// Where a group's turns are kept.
-struct Shelf {
+/// Where a group's turns are kept, and what else is to be known of who acts on it.
+pub(crate) struct Shelf {
     root: PathBuf,
     dir: PathBuf,
     path: PathBuf,
@@ -79,7 +79,7 @@ struct Shelf {
 
 impl Shelf {
     /// The place for a command's group; none for a command that names no group, which its work refuses by itself.
-    fn of(run: &Run) -> Option<Self> {
+    pub(crate) fn of(run: &Run) -> Option<Self> {
         let cache = match &run.work {
             Work::Fetch(work) => &work.cache,
             Work::Hooks(work) => &work.cache,
@@ -93,6 +93,16 @@ impl Shelf {
             dir,
             group: format!("{}/{}", folder.app(), folder.group()),
         })
+    }
+
+    /// A file of the group beside its turns.
+    pub(crate) fn file(&self, ending: &str) -> PathBuf {
+        self.path.with_extension(ending)
+    }
+
+    /// Makes the folder, which is there from the first turn on.
+    pub(crate) fn make(&self) -> io::Result<()> {
+        make(&self.root, &self.dir).map(drop)
     }
 }
 

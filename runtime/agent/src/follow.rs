@@ -17,6 +17,7 @@ pub(crate) struct Follow {
     pub(crate) watch: i32,
     /// How many times this agent has started a worker for it.
     pub(crate) launches: u32,
+    is_told_to_wait: bool,
     log: Option<File>,
     offset: u64,
 }
@@ -29,8 +30,19 @@ impl Follow {
             run,
             watch,
             launches: 0,
+            is_told_to_wait: false,
             log: None,
         }
+    }
+
+    /// What the attempt waits for, if that has not been handed out.
+    pub(crate) fn next_wait(&mut self) -> Option<String> {
+        if self.is_told_to_wait || self.log.is_some() {
+            return None;
+        }
+        let what = self.attempt.waited_for()?;
+        self.is_told_to_wait = true;
+        Some(what)
     }
 
     /// The next part of the log that has not been handed out, with its position. A log that cannot be read has none:

@@ -24,6 +24,7 @@ mod follow;
 mod forget;
 mod hooks;
 mod install;
+mod line;
 mod os;
 pub mod own;
 mod plain;

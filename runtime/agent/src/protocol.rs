@@ -340,6 +340,13 @@ pub enum Answer {
         /// The bytes. Logs are UTF-8: what a script wrote that is not is replaced before it is kept.
         text: String,
     },
+    /// An attempt has not begun, and why.
+    Waiting {
+        /// The attempt.
+        attempt: String,
+        /// What it waits for.
+        what: String,
+    },
     /// An attempt ended. Its whole log has been sent.
     Ended {
         /// The attempt.

@@ -20,6 +20,7 @@ use crate::control_group;
 use crate::fences;
 use crate::follow::Follow;
 use crate::install;
+use crate::line;
 use crate::protocol::{self, Answer, Outcome, Request, Run};
 use crate::reason::chain;
 use crate::shim::{self, Session};
@@ -395,6 +396,7 @@ impl Front {
         let _turn = fences::admit(&run).map_err(|error| chain(&error))?;
         if self.announced.contains_key(&run.attempt)
             && let Ok(watch) = self.watch(&attempt)
+            && line::ask(&run).is_ok()
             && self.let_through(&run)
         {
             let id = run.attempt.clone();
@@ -405,6 +407,9 @@ impl Front {
         let standing = attempt
             .standing(&self.boot)
             .map_err(|error| error.to_string())?;
+        if let Standing::Absent | Standing::Unbegun(_) = standing {
+            line::ask(&run).map_err(|error| format!("note what was asked for: {error}"))?;
+        }
         let lock = match standing {
             Standing::Absent => attempt
                 .file(&run, &self.boot)
@@ -529,6 +534,14 @@ impl Front {
         };
         // The log is read after the outcome was looked for: what it says then is all that it said before the outcome.
         let outcome = follow.attempt.outcome();
+        if let Some(what) = follow.next_wait() {
+            self.answer(&Answer::Waiting {
+                attempt: id.to_owned(),
+                what,
+            });
+            self.dirty.insert(id.to_owned());
+            return Ok(());
+        }
         if let Some((offset, text)) = follow.next_chunk() {
             self.answer(&Answer::Log {
                 attempt: id.to_owned(),

@@ -23,6 +23,7 @@ use crate::fences;
 use crate::fetch;
 use crate::hooks;
 use crate::install;
+use crate::line::{self, Place};
 use crate::os::{self, Forked};
 use crate::protocol::{Cause, Outcome, Run, Work};
 
@@ -185,11 +186,24 @@ fn detach(attempt: &Attempt, lock: &OwnedFd) -> io::Result<Names> {
 }
 
 fn work(attempt: &Attempt, run: &Run, groups: &Names, settled: io::Result<()>) -> io::Result<()> {
-    let (outcome, afterwork) = match settled.and_then(|()| attempt.begin()) {
-        Ok(log) => {
+    let place = settled.and_then(|()| line::queue(run, |before| wait(attempt, before)));
+    let place = match place {
+        Ok(Place::Passed(by)) => {
+            let reason = format!("attempt `{by}` was asked for before this one could begin");
+            let (outcome, _) = outcome(Err(Failure::new(Cause::Invalid, reason)), attempt);
+            return attempt.end(&outcome);
+        }
+        Ok(Place::First(place)) => Ok(place),
+        Err(error) => Err(error),
+    };
+    let begun = place.and_then(|place| Ok((place, attempt.begin()?)));
+    let (outcome, afterwork) = match begun {
+        Ok((place, log)) => {
             let mut log = Capture::new(log);
             let finished = catch_unwind(AssertUnwindSafe(|| perform(run, groups, &mut log)));
             log.flush();
+            // Whatever comes next may begin: the outcome is all that is left to tell.
+            drop(place);
             let bug = || {
                 Err(Failure::new(
                     Cause::Invalid,
@@ -210,6 +224,13 @@ fn work(attempt: &Attempt, run: &Run, groups: &Names, settled: io::Result<()>) -
         afterwork();
     }
     attempt.sync()
+}
+
+/// Says that another attempt has to end first.
+fn wait(attempt: &Attempt, before: &str) {
+    let what =
+        format!("attempt `{before}`, which was given up and still runs on the instance, to end");
+    attempt.wait_for(&what);
 }
 
 fn perform(run: &Run, groups: &Names, log: &mut Capture) -> Result<Done, Failure> {

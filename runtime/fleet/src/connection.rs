@@ -522,6 +522,11 @@ impl<L: Launch> Connection<L> {
                     flight.append(offset, text.as_bytes());
                 }
             }
+            Answer::Waiting { attempt, what } => {
+                if let Some(flight) = self.flights.get(&attempt) {
+                    flight.log.waiting(&what);
+                }
+            }
             Answer::Ended { attempt, outcome } => self.end(&attempt, wire::ending(outcome)),
             Answer::Cached { ask, caches } => match self.answered(ask) {
                 // Whoever asked may have stopped waiting.

@@ -1,7 +1,7 @@
 //! At most once, and never forgotten.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::protocol::{Answer, Cached, Cause, Installed, Next, Outcome, Ping, Request, Run, Work};
 
@@ -205,12 +205,15 @@ fn no_moment_of_a_kill_makes_an_announced_hook_run_twice_or_not_at_all() {
         for _ in 0..2 {
             let mut agent = Agent::start();
             agent.send(Request::Run(run.clone()));
-            agent.send(Request::Run(instance.run(&id(number + 1), work.clone())));
             seed ^= seed << 13;
             seed ^= seed >> 7;
             seed ^= seed << 17;
+            let kill_at = Instant::now() + Duration::from_micros(seed % 12_000);
+            if agent.has_ended(&id(number), kill_at) {
+                agent.send(Request::Run(instance.run(&id(number + 1), work.clone())));
+            }
             // No synchronisation: the moments of the kill are spread over the life of both attempts.
-            std::thread::sleep(Duration::from_micros(seed % 6_000));
+            std::thread::sleep(kill_at.saturating_duration_since(Instant::now()));
             agent.kill();
         }
 
@@ -360,29 +363,26 @@ fn a_log_is_resumed_where_the_asker_left_it() {
 
 #[test]
 fn many_attempts_share_a_connection() {
-    let instance = Instance::new();
-    let work = instance.script(
-        "talk.sh",
-        "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done",
-    );
+    let instances: Vec<Instance> = (0..40).map(|_| Instance::new()).collect();
     let mut agent = Agent::start();
-    let ids: Vec<String> = (0..40).map(|number| format!("attempt-{number}")).collect();
-    for id in &ids {
-        agent.send(Request::Run(instance.run(id, work.clone())));
+    for (number, instance) in instances.iter().enumerate() {
+        let work = instance.script(
+            "talk.sh",
+            "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done",
+        );
+        agent.send(Request::Run(
+            instance.run(&format!("attempt-{number}"), work),
+        ));
     }
 
     let mut ended = 0;
-    while ended < ids.len() {
+    while ended < instances.len() {
         match agent.answer() {
             Answer::Ended { attempt, outcome } => {
                 assert_succeeded(&outcome);
-                assert_eq!(
-                    instance
-                        .read(&format!(".cutover/attempts/{attempt}/log"))
-                        .lines()
-                        .count(),
-                    202
-                );
+                let number: usize = attempt["attempt-".len()..].parse().unwrap();
+                let log = format!(".cutover/attempts/{attempt}/log");
+                assert_eq!(instances[number].read(&log).lines().count(), 202);
                 ended += 1;
             }
             Answer::Log { .. } => {}
@@ -397,9 +397,10 @@ fn an_asker_that_reads_slowly_holds_up_nobody_and_loses_nothing() {
     let work = instance.script("flood.sh", "yes 0123456789 | head -c 3000000");
     let mut agent = Agent::start();
     agent.send(Request::Run(instance.run("a", work)));
-    let other = instance.script("quick.sh", "true");
+    let other = Instance::new();
+    let quick = other.script("quick.sh", "true");
 
-    assert_succeeded(&instance.outcome("b", other).1);
+    assert_succeeded(&other.outcome("b", quick).1);
     let (log, outcome) = agent.follow("a", 0);
 
     assert_succeeded(&outcome);

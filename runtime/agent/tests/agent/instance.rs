@@ -250,6 +250,18 @@ impl Agent {
         }
     }
 
+    /// Whether an attempt ends by then.
+    pub(crate) fn has_ended(&self, id: &str, by: Instant) -> bool {
+        loop {
+            let left = by.saturating_duration_since(Instant::now());
+            match self.answers.recv_timeout(left) {
+                Ok(Answer::Ended { attempt, .. }) if attempt == id => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

@@ -12,6 +12,7 @@ mod hooks;
 mod inspect;
 mod install;
 mod instance;
+mod line;
 mod links;
 mod mounts;
 mod output;
