@@ -16,6 +16,8 @@ pub enum Defect {
     LosesRecords,
     /// An agent does not know what it has carried out.
     ForgetsAttempts,
+    /// An agent begins an attempt beside another one.
+    BeginsBeside,
     /// Whoever resumes tries everything in flight once more, under another number.
     RepeatsAttempts,
     /// What ApplicationStart comes to is never told.
@@ -58,10 +60,11 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 22] = [
+    pub const ALL: [Defect; 23] = [
         Defect::ActsBeforeAppending,
         Defect::LosesRecords,
         Defect::ForgetsAttempts,
+        Defect::BeginsBeside,
         Defect::RepeatsAttempts,
         Defect::SwallowsAnswers,
         Defect::PutsFailedBack,
@@ -121,6 +124,7 @@ impl Defect {
             Defect::ActsBeforeAppending
             | Defect::LosesRecords
             | Defect::ForgetsAttempts
+            | Defect::BeginsBeside
             | Defect::RepeatsAttempts
             | Defect::PutsFailedBack
             | Defect::ConfusesRevisions

@@ -231,10 +231,8 @@ fn trouble(rng: &mut Rng, services: &[Service], records: u64) -> Trouble {
     let event = pick(rng, &LifecycleEvent::ALL);
     let to = rng.bool().then_some(service.number);
     let at = |rng: &mut Rng| When::At(rng.u64(0..90_000));
-    // Not covered: a way back begins beside what still runs on an instance that was given up as unreachable. A host is
-    // cut off for less time than a conductor is patient, or for more than any script takes, so that this does not show.
     let for_ms = pick(rng, &[10, 300, 2_000, 15_000, 60_000]);
-    let (when, what) = match rng.u32(0..40) {
+    let (when, what) = match rng.u32(0..42) {
         0..=6 => {
             let point = match rng.u32(0..3) {
                 0 => CrashPoint::BeforeCommit,
@@ -290,6 +288,7 @@ fn trouble(rng: &mut Rng, services: &[Service], records: u64) -> Trouble {
             let order = order(rng, instance);
             (at(rng), What::Order { to, order })
         }
+        39..=40 => (When::Always, What::CutOffIn { instance, event }),
         _ => {
             let order = Order::Rollback { reason: None };
             (at(rng), What::Order { to, order })

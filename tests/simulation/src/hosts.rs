@@ -1,10 +1,12 @@
 //! The agents: each carries an attempt out at most once, keeps what became of it over the conductor's death, and loses it
 //! when its host goes down in the middle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::{Action, Input, SwitchAction};
-use model::{AttemptId, Ending, InstanceId};
+use model::{AttemptId, Cause, Ending, InstanceId};
+
+use crate::turn::failed;
 
 /// Something that an agent carries out.
 #[derive(Debug, Clone)]
@@ -82,6 +84,10 @@ struct Host {
     down_until: Option<u64>,
     cut_off_until: Option<u64>,
     attempts: BTreeMap<AttemptId, Attempt>,
+    /// Attempts that were asked for while another one worked, and have not begun.
+    waiting: BTreeSet<AttemptId>,
+    /// The attempt that was asked for last.
+    asked: Option<AttemptId>,
     app: App,
 }
 
@@ -113,6 +119,8 @@ pub(crate) enum Asked {
     Runs,
     /// It is over, with this.
     Over(Ending),
+    /// Another one works until then.
+    Waits(u64),
     /// The host is down until then.
     Down(u64),
 }
@@ -136,6 +144,21 @@ impl Hosts {
             return Asked::Over(lost("the deployment has no instance"));
         };
         let host = self.host(instance);
+        let attempt = job.attempt();
+        // What waits on the host goes on whether somebody reaches it or not.
+        if host.waiting.contains(&attempt) {
+            if let Some(until) = host.works_until() {
+                return Asked::Waits(until);
+            }
+            host.waiting.remove(&attempt);
+            if host.asked.as_ref() == Some(&attempt) {
+                return Asked::Begins;
+            }
+            let ending = failed(Cause::Invalid, "another attempt was asked for after it");
+            let over = Attempt::Over(ending.clone());
+            host.attempts.insert(attempt, over);
+            return Asked::Over(ending);
+        }
         if let Some(until) = host
             .down_until
             .max(host.cut_off_until)
@@ -143,8 +166,17 @@ impl Hosts {
         {
             return Asked::Down(until);
         }
-        match host.attempts.get_mut(&job.attempt()) {
-            None => Asked::Begins,
+        match host.attempts.get_mut(&attempt) {
+            None => {
+                host.asked = Some(attempt.clone());
+                match host.works_until() {
+                    Some(until) => {
+                        host.waiting.insert(attempt);
+                        Asked::Waits(until)
+                    }
+                    None => Asked::Begins,
+                }
+            }
             Some(Attempt::Running { waiting, .. }) => {
                 waiting.push(fence);
                 Asked::Runs
@@ -202,6 +234,10 @@ impl Hosts {
     pub(crate) fn go_down(&mut self, instance: &InstanceId, until: u64) -> Vec<Ended> {
         let host = self.host(instance);
         host.down_until = Some(until.max(host.down_until.unwrap_or(0)));
+        for attempt in std::mem::take(&mut host.waiting) {
+            let over = Attempt::Over(lost("the host went down"));
+            host.attempts.insert(attempt, over);
+        }
         let mut broken = Vec::new();
         for attempt in host.attempts.values_mut() {
             if !matches!(attempt, Attempt::Running { .. }) {
@@ -236,6 +272,12 @@ impl Hosts {
             .collect()
     }
 
+    /// Whether nobody reaches the host, which may work all the same.
+    pub(crate) fn is_cut_off(&self, now: u64, instance: &InstanceId) -> bool {
+        let host = self.hosts.get(instance);
+        host.is_some_and(|host| host.cut_off_until.is_some_and(|until| until > now))
+    }
+
     /// What runs on an instance.
     pub(crate) fn running(&self, instance: &InstanceId) -> Option<AttemptId> {
         let host = self.hosts.get(instance)?;
@@ -264,6 +306,16 @@ impl Hosts {
 
     fn host(&mut self, instance: &InstanceId) -> &mut Host {
         self.hosts.entry(instance.clone()).or_default()
+    }
+}
+
+impl Host {
+    /// When the attempt that works ends.
+    fn works_until(&self) -> Option<u64> {
+        self.attempts.values().find_map(|attempt| match attempt {
+            Attempt::Running { ends_at, .. } => Some(*ends_at),
+            Attempt::Over(_) => None,
+        })
     }
 }
 

@@ -149,6 +149,12 @@ pub enum What {
         instance: Place,
         for_ms: u64,
     },
+    /// Nobody reaches the host while the scripts of an event run, which take long: for longer than a conductor is patient,
+    /// and shorter than they take.
+    CutOffIn {
+        instance: Place,
+        event: LifecycleEvent,
+    },
     /// The scripts of an event fail.
     HookFails {
         instance: Place,

@@ -435,6 +435,7 @@ impl<'a> Site<'a> {
             // These wait for what they are about, or for somebody to be there.
             What::Crash(_)
             | What::DiskFull
+            | What::CutOffIn { .. }
             | What::HookFails { .. }
             | What::AnswerLate { .. }
             | What::AnswerLost { .. }
@@ -510,8 +511,12 @@ impl<'a> Site<'a> {
     }
 
     fn cut_off(&mut self, place: Place, for_ms: u64) {
-        let instance = named(&place.to_string());
-        for (job, waiting) in self.hosts.cut_off(&instance, self.now + for_ms) {
+        self.hang_up(&named(&place.to_string()), self.now + for_ms);
+    }
+
+    /// Nobody reaches the host until then, if not for longer. Whoever waits for something there asks again.
+    pub(crate) fn hang_up(&mut self, instance: &InstanceId, until: u64) {
+        for (job, waiting) in self.hosts.cut_off(instance, until) {
             for fence in waiting {
                 self.after(1_000, Event::Ask(fence, Box::new(job.clone())));
             }

@@ -19,6 +19,10 @@ use crate::violation::Violation;
 
 /// How long a conductor tries to reach a host that is down, in milliseconds.
 const PATIENCE: u64 = 20_000;
+/// Longer than that, in milliseconds.
+const IMPATIENCE: u64 = PATIENCE + 5_000;
+/// Longer than that, in milliseconds.
+const LONG_SCRIPT: u64 = 60_000;
 /// The time between two looks at the health of instances.
 const LOOKS: u64 = 2_000;
 
@@ -31,10 +35,16 @@ impl Site<'_> {
             Asked::Over(_) | Asked::Runs if self.defect == Some(Defect::ForgetsAttempts) => {
                 Asked::Begins
             }
+            Asked::Waits(_) if self.defect == Some(Defect::BeginsBeside) => Asked::Begins,
             other => other,
         };
         match asked {
             Asked::Runs => {}
+            Asked::Waits(until) => {
+                self.trace
+                    .say(self.now, || format!("agent: {attempt} waits for another"));
+                self.schedule(until + 1, Event::Ask(fence, Box::new(job)));
+            }
             Asked::Over(ending) => self.answer(fence, &job, ending),
             Asked::Down(until) if until - self.now <= PATIENCE => {
                 self.schedule(until + 1, Event::Ask(fence, Box::new(job)));
@@ -59,16 +69,35 @@ impl Site<'_> {
                     .say(self.now, || format!("agent: {attempt} begins"));
                 let beside = job.instance().and_then(|it| self.hosts.running(it));
                 self.rules.begins(&job, beside.as_ref(), gives_traffic)?;
-                let takes = self.duration(&job.name());
+                let is_cut_off_in = self.is_cut_off_in(&job);
+                let takes = match is_cut_off_in {
+                    true => LONG_SCRIPT,
+                    false => self.duration(&job.name()),
+                };
                 let ending = self.ending(&job);
                 let Some(instance) = job.instance().cloned() else {
                     return Ok(());
                 };
                 self.hosts.begin(job, self.now + takes, ending, fence);
-                self.after(takes, Event::AttemptEnds(instance, attempt));
+                self.after(takes, Event::AttemptEnds(instance.clone(), attempt));
+                if is_cut_off_in {
+                    self.hang_up(&instance, self.now + IMPATIENCE);
+                } else if self.hosts.is_cut_off(self.now, &instance) {
+                    self.hang_up(&instance, 0);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Whether its host is cut off in the middle of it.
+    fn is_cut_off_in(&self, job: &Job) -> bool {
+        let Job::Step(action) = job else { return false };
+        action.attempt == 1
+            && self.scenario.troubles.iter().any(|trouble| {
+                matches!(&trouble.what, What::CutOffIn { instance, event }
+                    if *event == action.event && is_at(instance, &action.target.instance.id))
+            })
     }
 
     fn duration(&self, name: &str) -> u64 {

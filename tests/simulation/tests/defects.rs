@@ -47,6 +47,11 @@ fn an_agent_that_carries_an_attempt_out_twice_is_noticed() {
 }
 
 #[test]
+fn an_attempt_that_begins_beside_another_is_noticed() {
+    check(Defect::BeginsBeside, "an instance does one thing at a time");
+}
+
+#[test]
 fn an_attempt_that_was_not_lost_and_is_made_again_is_noticed() {
     check(
         Defect::RepeatsAttempts,
