@@ -25,6 +25,11 @@ impl Secret {
         &self.0
     }
 
+    /// The value as it is used: a file that somebody wrote ends in a line feed, which is no part of what it holds.
+    pub(crate) fn trimmed(&self) -> &[u8] {
+        self.0.trim_ascii()
+    }
+
     /// A short id of the value, the same for the same value and safe to log.
     pub(crate) fn version(&self, name: &str) -> String {
         let mut hash = Sha256::new();

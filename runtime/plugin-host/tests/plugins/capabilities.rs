@@ -158,15 +158,58 @@ async fn what_only_computes_gets_no_capability() {
     );
 }
 
-#[tokio::test]
-async fn a_secret_signs_without_being_seen() {
-    // The known answer for key "Jefe" (RFC 4231, case 2); the key is the prefix "J" and the secret "efe".
-    let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
-    let expected: String = expected
-        .as_bytes()
-        .chunks(2)
+/// Bytes in hexadecimal, as WebAssembly text writes them.
+fn escaped(hex: &str) -> String {
+    let bytes = hex.as_bytes().chunks(2);
+    bytes
         .map(|b| format!("\\{}{}", b[0] as char, b[1] as char))
-        .collect();
+        .collect()
+}
+
+/// Traps unless the 32 bytes of the list at `list` are those at 1100.
+fn compare(list: u32) -> String {
+    format!(
+        "(if (i32.ne (i32.load offset=4 (i32.const {list})) (i32.const 32)) (then unreachable))
+        (loop $more
+            (if (i32.ne (i32.load8_u (i32.add (i32.load (i32.const {list})) (local.get $i)))
+                        (i32.load8_u (i32.add (i32.const 1100) (local.get $i)))) (then unreachable))
+            (local.set $i (i32.add (local.get $i) (i32.const 1)))
+            (br_if $more (i32.lt_u (local.get $i) (i32.const 32))))
+        i32.const 0"
+    )
+}
+
+const WITH_TOKEN: &str =
+    r#"{"name":"stub","version":"1.0.0","capabilities":{"secrets":[{"name":"token"}]}}"#;
+
+/// Runs `poll` in a plugin that is granted the secret `token`.
+async fn poll_with_token(
+    items: String,
+    poll: String,
+    value: &str,
+) -> Result<(), plugin_host::CallError> {
+    let guest = Guest {
+        items,
+        poll: poll.leak(),
+        manifest: Some(WITH_TOKEN),
+        ..Guest::default()
+    };
+    let grants = Grants {
+        secrets: vec!["token".to_owned()],
+        ..Grants::default()
+    };
+    let secrets: Secrets = [("token", Secret::new(value))].into_iter().collect();
+    let plugin = guest.load_with(&grants, secrets).await;
+    plugin
+        .poll(&OpContext::default(), "{}", "")
+        .await
+        .map(|_| ())
+}
+
+#[tokio::test]
+async fn a_secret_signs_without_being_seen_or_the_end_of_its_line() {
+    // The known answer for key "Jefe" (RFC 4231, case 2); the key is the prefix "J" and the secret "efe".
+    let expected = escaped("5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
     let items = format!(
         r#"(import "cutover:plugin/secrets@0.1.0" "get" (func $get (param i32 i32 i32)))
            (import "cutover:plugin/secrets@0.1.0" "[method]secret.hmac"
@@ -176,34 +219,85 @@ async fn a_secret_signs_without_being_seen() {
            (data (i32.const 1056) "what do ya want for nothing?")
            (data (i32.const 1100) "{expected}")"#
     );
-    let poll = "(local $i i32)
+    let poll = format!(
+        "(local $i i32)
         (call $get (i32.const 1024) (i32.const 5) (i32.const 4096))
         (if (i32.load8_u (i32.const 4096)) (then unreachable))
         (call $hmac (i32.load (i32.const 4104)) (i32.const 1) (i32.const 1040) (i32.const 1) (i32.const 0) (i32.const 0)
             (i32.const 1056) (i32.const 28) (i32.const 5120))
-        (if (i32.ne (i32.load (i32.const 5124)) (i32.const 32)) (then unreachable))
-        (loop $more
-            (if (i32.ne (i32.load8_u (i32.add (i32.load (i32.const 5120)) (local.get $i)))
-                        (i32.load8_u (i32.add (i32.const 1100) (local.get $i)))) (then unreachable))
-            (local.set $i (i32.add (local.get $i) (i32.const 1)))
-            (br_if $more (i32.lt_u (local.get $i) (i32.const 32))))
-        i32.const 0";
-    let manifest =
-        r#"{"name":"stub","version":"1.0.0","capabilities":{"secrets":[{"name":"token"}]}}"#;
-    let guest = Guest {
-        items,
-        poll,
-        manifest: Some(manifest),
-        ..Guest::default()
-    };
-    let grants = Grants {
-        secrets: vec!["token".to_owned()],
-        ..Grants::default()
-    };
-    let secrets: Secrets = [("token", Secret::new("efe"))].into_iter().collect();
-    let plugin = guest.load_with(&grants, secrets).await;
+        {}",
+        compare(5120)
+    );
 
-    plugin.poll(&OpContext::default(), "{}", "").await.unwrap();
+    for value in ["efe", "efe\n", " efe\r\n"] {
+        let outcome = poll_with_token(items.clone(), poll.clone(), value).await;
+        outcome.unwrap();
+    }
+}
+
+/// Hashes a text, and answers with what `digest` gave: its failure has the layout of ours.
+fn hashing(text: &str, expected: &str) -> (String, String) {
+    let items = format!(
+        r#"(import "cutover:plugin/secrets@0.1.0" "digest" (func $digest (param i32 i32 i32 i32)))
+           (data (i32.const 1100) "{}")
+           (data (i32.const 1200) "{text}")"#,
+        escaped(expected)
+    );
+    let poll = format!(
+        "(local $i i32)
+        (call $digest (i32.const 1) (i32.const 1200) (i32.const {}) (i32.const 4096))
+        (if (i32.load8_u (i32.const 4096)) (then (return (i32.const 4096))))
+        {}",
+        text.len(),
+        compare(4104)
+    );
+    (items, poll)
+}
+
+#[tokio::test]
+async fn a_text_is_hashed_with_the_secret_in_it() {
+    for (text, expected) in [
+        // The empty text, and "abc" (FIPS 180-4).
+        (
+            "",
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        ),
+        (
+            "a{{secret:token}}c",
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        ),
+        // Of "aYg==c".
+        (
+            "a{{secret:token|base64}}c",
+            "db87c52863fcbf83f055678cd75e7b842f36569281b8add79be2c4312fa58c68",
+        ),
+    ] {
+        let (items, poll) = hashing(text, expected);
+        let outcome = poll_with_token(items, poll, "b\n").await;
+        assert!(outcome.is_ok(), "{text}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_text_is_hashed_only_with_secrets_that_are_granted() {
+    for (text, problem) in [
+        (
+            "{{secret:other}}",
+            "plugin `stub` may not use secret `other`: its manifest does not declare it",
+        ),
+        (
+            "{{secret:token|rot13}}",
+            "plugin `stub` wants secret `token` as `rot13`; the one form there is, is `base64`",
+        ),
+        (
+            "{{secret:token",
+            "plugin `stub` left `{{secret:` open in a text",
+        ),
+    ] {
+        let (items, poll) = hashing(text, "");
+        let error = poll_with_token(items, poll, "~~").await.unwrap_err();
+        assert_eq!(error.to_string(), problem);
+    }
 }
 
 #[tokio::test]
@@ -224,7 +318,7 @@ async fn a_download_gets_its_secrets_only_when_both_are_granted() {
         url: url.to_owned(),
         headers: vec![(
             "authorization".to_owned(),
-            "Bearer {{secret:token}}!".to_owned(),
+            "Bearer {{secret:token}}! {{secret:token|base64}}".to_owned(),
         )],
         expires_at: None,
     };
@@ -256,7 +350,7 @@ async fn a_download_gets_its_secrets_only_when_both_are_granted() {
         .authorise("app:1", &download("file:///etc/passwd"))
         .unwrap_err();
 
-    assert_eq!(headers[0].1.expose(), b"Bearer hunter2!");
+    assert_eq!(headers[0].1.expose(), b"Bearer hunter2! aHVudGVyMg==");
     assert_eq!(
         elsewhere.failure().unwrap().hint.as_deref(),
         Some(r#"plugins.stub.grants.http: ["https://evil.example"]"#)
