@@ -39,6 +39,21 @@ pub mod http {
     });
 }
 
+/// `wasi:clocks/wall-clock` and `wasi:random/random`.
+pub mod wasi {
+    wit_bindgen::generate!({
+        path: ["../../wit/deps/io", "../../wit/deps/clocks", "../../wit/deps/random"],
+        inline: "
+            package cutover:sdk-wasi;
+            world wasi {
+                import wasi:clocks/wall-clock@0.2.12;
+                import wasi:random/random@0.2.12;
+            }
+        ",
+        generate_all,
+    });
+}
+
 /// `cutover:plugin/guest`, which every component exports.
 pub mod guest {
     wit_bindgen::generate!({

@@ -249,7 +249,7 @@ fn method(name: &str) -> Method {
 }
 
 /// Scheme, host with port, and path with query of a URL.
-fn parts(url: &str) -> Result<(Scheme, &str, Cow<'_, str>), Failure> {
+pub(crate) fn parts(url: &str) -> Result<(Scheme, &str, Cow<'_, str>), Failure> {
     let invalid = |why: &str| {
         // What stands behind the host may be confidential.
         let until = url.find(['?', '#']).unwrap_or(url.len());

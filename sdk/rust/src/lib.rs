@@ -2,8 +2,8 @@
 //!
 //! A plugin is a WebAssembly component that does one provider's operations: it takes an instance out of a load balancer,
 //! finds a package, names the steps of a kind of deployment. The host owns everything else: the sequence, waiting,
-//! retries, time, credentials and bulk bytes. So a plugin has no threads, no clock and no sockets of its own; it does one
-//! idempotent operation and returns what became of it.
+//! retries, deadlines, credentials and bulk bytes. So a plugin has no threads and no sockets of its own, and cannot wait; it
+//! does one idempotent operation and returns what became of it. What time it is, the host tells: [`now`].
 //!
 //! Implement [`Plugin`] and the traits of what the plugin offers, then name them in [`export!`]:
 //!
@@ -72,8 +72,10 @@ mod package_name;
 mod package_source;
 mod panic_message;
 mod plugin;
+pub mod signing;
 mod sockets;
 mod spread;
+mod time;
 mod traffic;
 
 pub use bindings::host::cutover::plugin::types::{
@@ -101,4 +103,5 @@ pub use package_source::{
 pub use plugin::Plugin;
 pub use sockets::{Connection, ask};
 pub use spread::{Impossible, Part, percents, weights};
+pub use time::{Time, now};
 pub use traffic::{Disagreement, Purpose, Router, Share, Side, SideMember, Split, percent_of};
