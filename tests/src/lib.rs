@@ -2,8 +2,10 @@
 //!
 //! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback, and
 //! so is [`Prometheus`]; [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every
-//! outcome, [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said. What a
+//! outcome, [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said; [`cloud`] has fake clouds. What a
 //! test starts is stopped when it is dropped.
+
+pub mod cloud;
 
 mod clients;
 mod dry_run;

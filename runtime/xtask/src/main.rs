@@ -14,6 +14,7 @@ mod bench;
 mod demo;
 mod load;
 mod plugins;
+mod python;
 mod simulate;
 mod test;
 mod toolchain;
@@ -47,6 +48,8 @@ enum Task {
     Agent,
     /// Build the components that tests use into `target/components`
     Components,
+    /// Install the vendors' clients that tests of clouds drive into `target/python`
+    Python,
 }
 
 fn main() -> Result<()> {
@@ -59,6 +62,7 @@ fn main() -> Result<()> {
         Task::Plugins => plugins::build(&root, plugins::Set::FirstParty),
         Task::Agent => agent::build(&root),
         Task::Components => plugins::build(&root, plugins::Set::Test),
+        Task::Python => python::install(&root),
     }
 }
 

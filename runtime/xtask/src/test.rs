@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{agent, apt, demo, plugins};
+use crate::{agent, apt, demo, plugins, python};
 
 /// The version of cargo-deny whose verdict counts.
 const CARGO_DENY: &str = "0.20.2";
@@ -29,6 +29,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             "the tests split traffic on a real nginx under the load of wrk, build from git, and run the examples: install what is missing, on Debian with `apt-get install {package}`"
         );
     }
+    python::install(root)?;
     cargo(root, &["fmt", "--all", "--check"])?;
     plugins::build(root, plugins::Set::FirstParty)?;
     plugins::build(root, plugins::Set::Test)?;
