@@ -149,7 +149,7 @@ pub(crate) fn member_of(instance: &Instance) -> Result<Member, String> {
     };
     Ok(Member {
         target_id: instance.id.to_string(),
-        provider_id: None,
+        provider_id: instance.provider_id.clone(),
         address,
         port,
         weight: None,
@@ -162,21 +162,23 @@ pub(crate) fn member_of(instance: &Instance) -> Result<Member, String> {
     })
 }
 
-/// The pool that the plugin's configuration names, with the address of each member that it may be asked about: `status`
-/// is given names alone.
+/// The pool that the plugin's configuration names, with the address and the provider's name of each member that it may be
+/// asked about: `status` is given names alone.
 pub(crate) fn pool_of(members: &[Member]) -> Pool {
-    let address = |member: &Member| Attribute {
-        key: format!("address.{}", member.target_id),
-        value: format!("{}:{}", member.address, member.port),
-    };
-    let attributes = members
-        .iter()
-        .filter(|member| member.port != 0)
-        .map(address)
-        .collect();
+    let attributes = members.iter().flat_map(|member| {
+        let attribute = |what: &str, value: String| Attribute {
+            key: format!("{what}.{}", member.target_id),
+            value,
+        };
+        let address = Some(member).filter(|member| member.port != 0);
+        let address = address.map(|it| attribute("address", format!("{}:{}", it.address, it.port)));
+        let provider_id = member.provider_id.clone();
+        let provider_id = provider_id.map(|id| attribute("provider-id", id));
+        address.into_iter().chain(provider_id)
+    });
     Pool {
         id: String::new(),
-        attributes,
+        attributes: attributes.collect(),
     }
 }
 
@@ -453,6 +455,39 @@ mod tests {
         ];
         check(&groups, "new", &[a, b], &[b]);
         check(&groups, "current", &[a, b], &[a]);
+    }
+
+    #[test]
+    fn a_pool_tells_addresses_and_what_the_provider_calls_its_members() {
+        let instance = |id: &str, address: Option<&str>, provider_id: Option<&str>| Instance {
+            id: id.parse().unwrap(),
+            host: model::Host::Local,
+            rootdir: "/srv".to_owned(),
+            address: address.map(str::to_owned),
+            provider_id: provider_id.map(str::to_owned),
+            labels: Vec::new(),
+            env: BTreeMap::new(),
+        };
+        let members = [
+            instance("web-1", Some("10.0.0.1:80"), Some("i-1")),
+            instance("web-2", Some("10.0.0.2:80"), None),
+            instance("web-3", None, Some("i-3")),
+        ]
+        .map(|instance| member_of(&instance).unwrap());
+
+        let pool = pool_of(&members);
+
+        let attributes = pool.attributes.iter().map(|it| (&*it.key, &*it.value));
+        assert_eq!(
+            attributes.collect::<Vec<_>>(),
+            [
+                ("address.web-1", "10.0.0.1:80"),
+                ("provider-id.web-1", "i-1"),
+                ("address.web-2", "10.0.0.2:80"),
+                ("provider-id.web-3", "i-3"),
+            ]
+        );
+        assert_eq!(members[0].provider_id.as_deref(), Some("i-1"));
     }
 
     #[test]

@@ -212,6 +212,7 @@ mod tests {
             host: Host::Local,
             rootdir: "/srv".to_owned(),
             address: None,
+            provider_id: None,
             labels: Vec::new(),
             env: BTreeMap::new(),
         }

@@ -46,6 +46,7 @@ mod tests {
             host: Host::Local,
             rootdir: format!("/srv/w{number}"),
             address: None,
+            provider_id: None,
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
             env: BTreeMap::new(),
         }

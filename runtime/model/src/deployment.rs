@@ -125,6 +125,8 @@ pub struct Instance {
     pub rootdir: String,
     /// `host:port` where the service listens, as a load balancer names it.
     pub address: Option<String>,
+    /// What the provider calls the instance, as a balancer of that provider has to name it.
+    pub provider_id: Option<String>,
     pub labels: Vec<String>,
     /// The group's environment with the instance's over it.
     pub env: BTreeMap<String, String>,

@@ -119,6 +119,7 @@ fn instances(service: &Service, from: usize) -> Vec<Instance> {
             host: Host::Local,
             rootdir: format!("/srv/{place}"),
             address: Some(format!("127.0.0.1:{}", 8000 + from + number)),
+            provider_id: None,
             labels: Vec::new(),
             env: BTreeMap::new(),
         }

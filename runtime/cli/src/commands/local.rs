@@ -185,6 +185,7 @@ fn conductor(arguments: &Local, group: &GroupRef) -> Result<(Conductor, PathBuf)
         host: Host::Local,
         rootdir: rootdir_text.to_owned(),
         address: None,
+        provider_id: None,
         labels: Vec::new(),
         env: arguments.env.iter().cloned().collect(),
     };

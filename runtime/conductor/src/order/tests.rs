@@ -118,6 +118,7 @@ impl Shop {
                     host: Host::Local,
                     rootdir: "/nowhere".to_owned(),
                     address: None,
+                    provider_id: None,
                     labels: Vec::new(),
                     env: BTreeMap::new(),
                 },

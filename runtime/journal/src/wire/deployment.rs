@@ -134,6 +134,8 @@ pub(super) struct Instance {
     rootdir: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider_id: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     labels: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -151,6 +153,8 @@ struct Target {
     rootdir: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider_id: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     labels: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -400,6 +404,7 @@ impl From<&model::Target> for Target {
             ssh,
             rootdir,
             address,
+            provider_id,
             labels,
             env,
         } = Instance::from(&target.instance);
@@ -409,6 +414,7 @@ impl From<&model::Target> for Target {
             ssh,
             rootdir,
             address,
+            provider_id,
             labels,
             env,
             outgoing: target.outgoing.clone(),
@@ -427,6 +433,7 @@ impl TryFrom<Target> for model::Target {
             ssh,
             rootdir,
             address,
+            provider_id,
             labels,
             env,
             outgoing,
@@ -438,6 +445,7 @@ impl TryFrom<Target> for model::Target {
             ssh,
             rootdir,
             address,
+            provider_id,
             labels,
             env,
         };
@@ -456,6 +464,7 @@ impl From<&model::Instance> for Instance {
             host,
             rootdir,
             address,
+            provider_id,
             labels,
             env,
         } = instance.clone();
@@ -468,6 +477,7 @@ impl From<&model::Instance> for Instance {
             },
             rootdir,
             address,
+            provider_id,
             labels,
             env,
         }
@@ -484,6 +494,7 @@ impl TryFrom<Instance> for model::Instance {
             ssh,
             rootdir,
             address,
+            provider_id,
             labels,
             env,
         } = instance;
@@ -500,6 +511,7 @@ impl TryFrom<Instance> for model::Instance {
             host,
             rootdir,
             address,
+            provider_id,
             labels,
             env,
         })

@@ -172,18 +172,22 @@ fn target() -> impl Strategy<Value = Target> {
         instance_id(),
         words(),
         option::of(words()),
+        option::of(words()),
         vec(words(), 0..3),
         env(),
         host(),
     )
-        .prop_map(|(id, rootdir, address, labels, env, host)| Instance {
-            id,
-            host,
-            rootdir,
-            address,
-            labels,
-            env,
-        });
+        .prop_map(
+            |(id, rootdir, address, provider_id, labels, env, host)| Instance {
+                id,
+                host,
+                rootdir,
+                address,
+                provider_id,
+                labels,
+                env,
+            },
+        );
     (instance, option::of(deployment_id()), deployment_id()).prop_map(
         |(instance, outgoing, incoming)| Target {
             instance,

@@ -239,6 +239,7 @@ pub(crate) fn deployment(
                 host: Host::Local,
                 rootdir: format!("/srv/{name}"),
                 address: None,
+                provider_id: None,
                 labels: Vec::new(),
                 env: BTreeMap::new(),
             },

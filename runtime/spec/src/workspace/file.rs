@@ -276,7 +276,7 @@ applications:
         rootdir: /opt/shop/
         env: {APP_ENV: production, LEVEL: 0644, EMPTY: }
         instances:
-          - {id: web-1, host: "local:", rootdir: /srv/web-1, address: "127.0.0.1:8081", labels: [label1, zone=a], env: {PORT: 8081, LEVEL: "1"}}
+          - {id: web-1, host: "local:", rootdir: /srv/web-1, address: "127.0.0.1:8081", provider_id: i-0abc, labels: [label1, zone=a], env: {PORT: 8081, LEVEL: "1"}}
           - id: web-2
             host: "local:"
             address: "[::1]:8082"
@@ -410,6 +410,9 @@ applications:
                             address: Some(
                                 "127.0.0.1:8081",
                             ),
+                            provider_id: Some(
+                                "i-0abc",
+                            ),
                             labels: [
                                 "label1",
                                 "zone=a",
@@ -428,6 +431,7 @@ applications:
                             address: Some(
                                 "[::1]:8082",
                             ),
+                            provider_id: None,
                             labels: [],
                             env: {
                                 "APP_ENV": "production",
@@ -566,6 +570,7 @@ applications:
                             host: Local,
                             rootdir: "/opt/cutover",
                             address: None,
+                            provider_id: None,
                             labels: [],
                             env: {},
                         },
@@ -636,7 +641,7 @@ applications:
 
     #[test]
     fn reports_all_problems_of_an_instance_at_once() {
-        assert_snapshot!(check_group("instances:\n  - {id: -x, host: local, rootdir: srv, address: web-1, labels: one, env: {1A: x}}\n  - host: ssh://deploy:x@web-2:22\n  - {id: c, host: 'agent:c', address: '::1:80'}\n  - {id: d, host: d.example.com, address: 'd:70000', labels: ['a,b', '']}\n  - web-5"), @"
+        assert_snapshot!(check_group("instances:\n  - {id: -x, host: local, rootdir: srv, address: web-1, labels: one, env: {1A: x}}\n  - host: ssh://deploy:x@web-2:22\n  - {id: c, host: 'agent:c', address: '::1:80'}\n  - {id: d, host: d.example.com, address: 'd:70000', provider_id: 'i 1', labels: ['a,b', '']}\n  - web-5"), @"
         cutover.yaml:7:18: `id`: `-x` is not a valid name: use at most 64 letters, digits, `-`, `_` and `.`, not starting with `.` or `-`
         cutover.yaml:7:28: `host`: expected `local:` or `ssh://[USER@]HOST[:PORT]`, found text `local`
           hint: did you mean `local:`?
@@ -656,9 +661,10 @@ applications:
         cutover.yaml:10:27: `host`: expected `local:` or `ssh://[USER@]HOST[:PORT]`, found text `d.example.com`
           hint: write `ssh://d.example.com`
         cutover.yaml:10:51: `address`: expected `HOST:PORT` such as `10.0.0.2:8081` or `[::1]:8081`, found text `d:70000`
-        cutover.yaml:10:71: the label `a,b` contains a comma
-        cutover.yaml:10:78: `labels`: expected text, found empty text
-        cutover.yaml:11:13: `instances`: expected a mapping with the keys `id`, `host`, `ssh`, `rootdir`, `address`, `labels`, `env`, found text `web-5`
+        cutover.yaml:10:75: `provider_id`: expected the provider's name of the instance, such as `i-0123456789abcdef0`, in one word, found text `i 1`
+        cutover.yaml:10:91: the label `a,b` contains a comma
+        cutover.yaml:10:98: `labels`: expected text, found empty text
+        cutover.yaml:11:13: `instances`: expected a mapping with the keys `id`, `host`, `ssh`, `rootdir`, `address`, `provider_id`, `labels`, `env`, found text `web-5`
         ");
     }
 

@@ -11,7 +11,16 @@ use crate::problem::{Collector, excerpt};
 
 pub(super) static INSTANCE: Shape = Shape {
     name: "instance",
-    keys: &["id", "host", "ssh", "rootdir", "address", "labels", "env"],
+    keys: &[
+        "id",
+        "host",
+        "ssh",
+        "rootdir",
+        "address",
+        "provider_id",
+        "labels",
+        "env",
+    ],
     aliases: &[],
 };
 
@@ -89,6 +98,10 @@ fn parse(item: Field<'_>, inherited: &Inherited, problems: &mut Collector) -> Op
         Some(field) => address(field, problems).map(Some),
         None => Some(None),
     };
+    let provider_id = match fields.get("provider_id") {
+        Some(field) => provider_id(field, problems).map(Some),
+        None => Some(None),
+    };
     let labels = fields
         .get("labels")
         .map(|field| labels(field, problems))
@@ -103,6 +116,7 @@ fn parse(item: Field<'_>, inherited: &Inherited, problems: &mut Collector) -> Op
         },
         rootdir: own_rootdir?,
         address: address?,
+        provider_id: provider_id?,
         labels,
         env,
     })
@@ -221,6 +235,19 @@ fn address(field: Field<'_>, problems: &mut Collector) -> Option<String> {
             None
         }
     }
+}
+
+/// Reads what the provider calls the instance. Each provider has a form of its own, which its plugin knows.
+fn provider_id(field: Field<'_>, problems: &mut Collector) -> Option<String> {
+    let text = field.text(problems)?;
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        field.mismatch(
+            "the provider's name of the instance, such as `i-0123456789abcdef0`, in one word",
+            problems,
+        );
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 /// Reads labels. A release plan separates them by commas, so a label has none.

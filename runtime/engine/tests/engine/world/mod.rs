@@ -104,6 +104,7 @@ pub(crate) fn deployment(setting: &Setting) -> Deployment {
                 host: Host::Local,
                 rootdir: format!("/srv/web-{number}"),
                 address: None,
+                provider_id: None,
                 labels: vec![],
                 env: BTreeMap::new(),
             },
