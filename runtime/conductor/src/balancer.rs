@@ -308,6 +308,7 @@ fn permanent(message: String) -> Answer {
     Answer::Failure {
         class: Class::Permanent,
         message,
+        hint: None,
         retry_after: None,
     }
 }
@@ -325,11 +326,13 @@ fn answer_of(result: Result<Outcome, CallError>) -> Answer {
             let Failed {
                 class,
                 message,
+                hint,
                 retry_after,
             } = Failed::of(&error);
             Answer::Failure {
                 class,
                 message,
+                hint,
                 retry_after,
             }
         }
@@ -340,6 +343,7 @@ fn answer_of(result: Result<Outcome, CallError>) -> Answer {
 pub(crate) struct Failed {
     pub(crate) class: Class,
     pub(crate) message: String,
+    pub(crate) hint: Option<String>,
     pub(crate) retry_after: Option<Duration>,
 }
 
@@ -349,6 +353,7 @@ impl Failed {
             return Self {
                 class: Class::Permanent,
                 message: chain(error),
+                hint: None,
                 retry_after: None,
             };
         };
@@ -372,6 +377,7 @@ impl Failed {
         Self {
             class,
             message,
+            hint: failure.hint.clone(),
             retry_after: failure.retry_after,
         }
     }

@@ -358,11 +358,13 @@ fn failure(error: &CallError) -> Answer {
     let Failed {
         class,
         message,
+        hint,
         retry_after,
     } = Failed::of(error);
     Answer::Failure {
         class,
         message,
+        hint,
         retry_after,
     }
 }
@@ -371,6 +373,7 @@ fn permanent(message: String) -> Answer {
     Answer::Failure {
         class: engine::traffic::Class::Permanent,
         message,
+        hint: None,
         retry_after: None,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use model::{InstanceId, Shares, SideName, Timestamp};
 
-use crate::traffic::Class;
+use crate::traffic::{Class, advised};
 
 /// One switch: what the traffic is believed to be, and what it is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub enum Answer {
     Failure {
         class: Class,
         message: String,
+        /// What the operator can do about it.
+        hint: Option<String>,
         retry_after: Option<Duration>,
     },
 }
@@ -225,6 +227,7 @@ impl Operation {
             Answer::Failure {
                 class,
                 message,
+                hint,
                 retry_after,
             } => {
                 // At the end of the time a call is cut short: what was waited for says more than its failure.
@@ -232,7 +235,7 @@ impl Operation {
                     Class::Permanent if self.is_over(now) => Class::Transient,
                     class => class,
                 };
-                self.failure(call, class, message, retry_after)
+                self.failure(call, class, message, hint.as_deref(), retry_after)
             }
         };
         match next {
@@ -263,7 +266,7 @@ impl Operation {
         {
             self.last_seen = format!("{message}{unsettled}");
             if !self.is_own(&shares) || !self.is_own(other) {
-                return self.failure(&Call::Read, Class::Conflict, message.clone(), None);
+                return self.failure(&Call::Read, Class::Conflict, message.clone(), None, None);
             }
         }
         // A read that only checks on an interrupted write says nothing about whether writing will ever work.
@@ -443,19 +446,22 @@ impl Operation {
         call: &Call,
         class: Class,
         message: String,
+        hint: Option<&str>,
         retry_after: Option<Duration>,
     ) -> Next {
         self.failures += 1;
-        if class == Class::Permanent {
-            return Next::Failed { reason: message };
-        }
-        if self.failures > MAX_FAILURES {
+        if class == Class::Permanent && self.failures == 1 {
             return Next::Failed {
-                reason: format!("{message} (tried {} times)", self.failures),
+                reason: advised(format!("{message} (not retried)"), hint),
+            };
+        }
+        if class == Class::Permanent || self.failures > MAX_FAILURES {
+            return Next::Failed {
+                reason: advised(format!("{message} (tried {} times)", self.failures), hint),
             };
         }
         let backed_off = (SHORTEST_WAIT * 2u32.pow(self.failures)).min(LONGEST_WAIT);
-        self.last_failure = Some(message);
+        self.last_failure = Some(advised(message, hint));
         let call = match (class, call) {
             (Class::Transient | Class::Throttled, call) => call.clone(),
             (_, Call::Write { .. } | Call::Poll { .. }) => {

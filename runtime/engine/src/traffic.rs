@@ -55,6 +55,8 @@ pub enum Answer {
     Failure {
         class: Class,
         message: String,
+        /// What the operator can do about it.
+        hint: Option<String>,
         retry_after: Option<Duration>,
     },
 }
@@ -173,8 +175,9 @@ impl Operation {
             Answer::Failure {
                 class,
                 message,
+                hint,
                 retry_after,
-            } => self.failure(call, class, message, retry_after),
+            } => self.failure(call, class, message, hint.as_deref(), retry_after),
         };
         match next {
             Next::Call { after, call } => self.before_deadline(now, after, call),
@@ -236,19 +239,22 @@ impl Operation {
         call: &Call,
         class: Class,
         message: String,
+        hint: Option<&str>,
         retry_after: Option<Duration>,
     ) -> Next {
         self.failures += 1;
-        if class == Class::Permanent {
-            return Next::Failed { reason: message };
-        }
-        if self.failures > MAX_FAILURES {
+        if class == Class::Permanent && self.failures == 1 {
             return Next::Failed {
-                reason: format!("{message} (tried {} times)", self.failures),
+                reason: advised(format!("{message} (not retried)"), hint),
+            };
+        }
+        if class == Class::Permanent || self.failures > MAX_FAILURES {
+            return Next::Failed {
+                reason: advised(format!("{message} (tried {} times)", self.failures), hint),
             };
         }
         let backed_off = (SHORTEST_WAIT * 2u32.pow(self.failures)).min(LONGEST_WAIT);
-        self.last_failure = Some(message);
+        self.last_failure = Some(advised(message, hint));
         match class {
             Class::Transient => Next::Call {
                 after: backed_off,
@@ -290,6 +296,14 @@ impl Operation {
             after: after.min(left),
             call,
         }
+    }
+}
+
+/// What went wrong, and what to do about it.
+pub(crate) fn advised(what: String, hint: Option<&str>) -> String {
+    match hint {
+        Some(hint) => format!("{what}; {hint}"),
+        None => what,
     }
 }
 

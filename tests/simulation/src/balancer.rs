@@ -365,6 +365,7 @@ fn failure(class: Class) -> Answer {
     Answer::Failure {
         class,
         message: "the balancer does not answer".to_owned(),
+        hint: None,
         retry_after: None,
     }
 }
@@ -373,6 +374,7 @@ fn split_failure(class: Class) -> split::Answer {
     split::Answer::Failure {
         class,
         message: "the router does not answer".to_owned(),
+        hint: None,
         retry_after: None,
     }
 }

@@ -123,6 +123,7 @@ fn failure(class: Class) -> Answer {
     Answer::Failure {
         class,
         message: "no answer".into(),
+        hint: None,
         retry_after: None,
     }
 }
@@ -454,7 +455,7 @@ fn a_component_that_always_traps_is_given_up() {
 
 #[test]
 fn a_final_failure_is_not_retried() {
-    insta::assert_snapshot!(last(from_blue_to_green(), vec![failure(Class::Permanent)]), @"failed: no answer");
+    insta::assert_snapshot!(last(from_blue_to_green(), vec![failure(Class::Permanent)]), @"failed: no answer (not retried)");
 }
 
 #[test]

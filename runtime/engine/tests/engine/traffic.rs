@@ -36,6 +36,7 @@ fn failure(class: Class) -> Answer {
     Answer::Failure {
         class,
         message: "no answer".into(),
+        hint: None,
         retry_after: None,
     }
 }
@@ -127,7 +128,26 @@ fn a_component_that_always_traps_is_given_up() {
 
 #[test]
 fn a_final_failure_is_not_retried() {
-    insta::assert_snapshot!(check(Goal::Allowed, vec![failure(Class::Permanent)]), @r#"Failed { reason: "no answer" }"#);
+    insta::assert_snapshot!(check(Goal::Allowed, vec![failure(Class::Permanent)]), @r#"Failed { reason: "no answer (not retried)" }"#);
+}
+
+#[test]
+fn a_failure_ends_with_what_to_do_about_it() {
+    let failure = |class| Answer::Failure {
+        class,
+        message: "no answer".to_owned(),
+        hint: Some("start it".to_owned()),
+        retry_after: None,
+    };
+    insta::assert_snapshot!(check(Goal::Allowed, vec![failure(Class::Permanent)]), @r#"Failed { reason: "no answer (not retried); start it" }"#);
+
+    let answers = vec![failure(Class::Transient), failure(Class::Permanent)];
+    let last = check(Goal::Allowed, answers)
+        .lines()
+        .last()
+        .unwrap()
+        .to_owned();
+    insta::assert_snapshot!(last, @r#"Failed { reason: "no answer (tried 2 times); start it" }"#);
 }
 
 #[test]
@@ -135,6 +155,7 @@ fn throttling_waits_as_long_as_it_is_told() {
     let throttled = Answer::Failure {
         class: Class::Throttled,
         message: "slow down".into(),
+        hint: None,
         retry_after: Some(Duration::from_secs(3)),
     };
     insta::assert_snapshot!(check(Goal::Allowed, vec![throttled]), @"Change after 3000 ms");
@@ -165,6 +186,7 @@ fn the_deadline_names_a_call_that_kept_failing() {
     let slow = Answer::Failure {
         class: Class::Throttled,
         message: "slow down".into(),
+        hint: None,
         retry_after: Some(Duration::from_secs(6)),
     };
 
