@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::time::Instant;
@@ -232,7 +233,7 @@ impl Asked {
             client.send(request, reach, bounds)
         });
         match sent.await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => Ok(self.redacted(response)),
             Ok(Err(error)) => Err(self.failed(&scheme, error)),
             Err(_) => {
                 let message = format!("{}: the thread broke off", self.text(&scheme));
@@ -264,6 +265,27 @@ impl Asked {
         })?;
         filled.set_sensitive(true);
         Ok(Some(filled))
+    }
+
+    /// An answer without the secrets that the server sends back, so that no echo brings them into the plugin's memory: AWS,
+    /// for one, says of a wrong signature what it should have been made of, session token and all.
+    fn redacted(&self, mut response: Response<Vec<u8>>) -> Response<Vec<u8>> {
+        let secrets = &self.plugin.secrets;
+        for value in response.headers_mut().values_mut() {
+            if let Some(redacted) = secrets.redact_echo(value.as_bytes())
+                && let Ok(redacted) = HeaderValue::from_bytes(&redacted)
+            {
+                *value = redacted;
+            }
+        }
+        if let Some(redacted) = secrets.redact_echo(response.body()) {
+            let length = HeaderValue::from(redacted.len());
+            *response.body_mut() = redacted;
+            if let Some(told) = response.headers_mut().get_mut(CONTENT_LENGTH) {
+                *told = length;
+            }
+        }
+        response
     }
 
     fn text(&self, scheme: &str) -> String {
@@ -330,6 +352,7 @@ impl Asked {
             message = format!("{message}: {source}");
             cause = source.source();
         }
+        let message = self.plugin.secrets.redact(&message);
         let mut failure = Failure::host(class, code, message);
         if let web::Error::Address(refused) = &error
             && refused.may_be_granted

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use memchr::memmem;
 use model::PluginName;
 use sha1::{Digest as _, Sha1};
 use sha2::{Sha256, Sha512};
@@ -182,7 +183,6 @@ impl secrets_reveal::Host for State {
 
 /// What stands before the first `separator` and what stands behind it.
 fn split_once<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
-    let mut places = text.windows(separator.len());
-    let at = places.position(|part| part == separator)?;
+    let at = memmem::find(text, separator)?;
     Some((&text[..at], &text[at + separator.len()..]))
 }
