@@ -1,0 +1,182 @@
+//! JD Cloud as a load balancer and as a source of packages, through its public API.
+//!
+//! A pool is a target group, which a backend service of an alb or an nlb has. Members are machines by their ids, or
+//! addresses. Between colours the traffic goes from one target group of the backend to the other; a canary is split by the
+//! weights of one group's targets. Target groups that are not named are made, and called as JD Cloud CodeDeploy calls its own.
+//! Deliberately absent: load balancers, listeners and backends, which are the operator's; and deleting target groups.
+
+mod answer;
+mod config;
+mod groups;
+mod lb;
+#[cfg(test)]
+mod memory;
+mod names;
+mod pool;
+mod router;
+mod switch;
+mod waits;
+mod weights;
+
+use cutover_plugin_sdk::http::{self, Request, Response};
+use cutover_plugin_sdk::signing::{Credentials, jdcloud, nonce};
+use cutover_plugin_sdk::{
+    Diagnostic, Failure, LoadBalancer, Member, MemberResult, MemberStatus, OpContext, Outcome,
+    Plugin, PoolRef, Purpose, Router, Share, Side, Split, Weight, Weights, export, now, secrets,
+};
+
+use config::Config;
+use lb::{Lb, Wire};
+use pool::Pool;
+use waits::Wait;
+
+struct JdCloud;
+
+impl Plugin for JdCloud {
+    type Config = Config;
+
+    fn check(config: &Config) -> Vec<Diagnostic> {
+        config.check()
+    }
+}
+
+impl LoadBalancer for JdCloud {
+    fn register(
+        ctx: &OpContext,
+        _pool: &PoolRef,
+        members: &[Member],
+    ) -> Result<Vec<MemberResult>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let wire = Signed::new(&config)?;
+        Pool::read(&wire.lb(), &config)?.register(ctx, members)
+    }
+
+    fn deregister(
+        ctx: &OpContext,
+        _pool: &PoolRef,
+        members: &[Member],
+    ) -> Result<Vec<MemberResult>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let wire = Signed::new(&config)?;
+        Pool::read(&wire.lb(), &config)?.deregister(ctx, members)
+    }
+
+    fn status(
+        _ctx: &OpContext,
+        pool: &PoolRef,
+        target_ids: &[String],
+    ) -> Result<Vec<MemberStatus>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let wire = Signed::new(&config)?;
+        Pool::read(&wire.lb(), &config)?.statuses(pool, target_ids)
+    }
+
+    fn poll(_ctx: &OpContext, token: &str) -> Result<Outcome, Failure> {
+        continued(token)
+    }
+}
+
+impl Weights for JdCloud {
+    fn set(
+        ctx: &OpContext,
+        pool: &PoolRef,
+        weights: &[Weight],
+    ) -> Result<Vec<MemberResult>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let wire = Signed::new(&config)?;
+        Pool::read(&wire.lb(), &config)?.weigh(ctx, pool, weights)
+    }
+}
+
+impl Router for JdCloud {
+    fn check(
+        _ctx: &OpContext,
+        sides: &[Side],
+        purpose: Purpose,
+    ) -> Result<Vec<Diagnostic>, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let wire = Signed::new(&config)?;
+        router::Router::new(&wire.lb(), &config, sides)?.check(purpose)
+    }
+
+    fn get(_ctx: &OpContext, sides: &[Side]) -> Result<Split, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let wire = Signed::new(&config)?;
+        router::Router::new(&wire.lb(), &config, sides)?.get()
+    }
+
+    fn set(
+        ctx: &OpContext,
+        sides: &[Side],
+        expected_revision: Option<&str>,
+        shares: &[Share],
+    ) -> Result<Outcome, Failure> {
+        let config: Config = cutover_plugin_sdk::config()?;
+        let wire = Signed::new(&config)?;
+        router::Router::new(&wire.lb(), &config, sides)?.set(ctx, expected_revision, shares)
+    }
+
+    fn poll(_ctx: &OpContext, token: &str) -> Result<Outcome, Failure> {
+        continued(token)
+    }
+}
+
+/// Goes on with what an earlier call left pending.
+fn continued(token: &str) -> Result<Outcome, Failure> {
+    match Wait::parse(token)? {
+        Wait::Drain { until_ms } => {
+            let now_ms = now().unix_ms();
+            Ok(if now_ms < until_ms {
+                waits::drain(until_ms, now_ms)
+            } else {
+                Outcome::changed()
+            })
+        }
+        Wait::Probe(probe) => {
+            let config: Config = cutover_plugin_sdk::config()?;
+            let wire = Signed::new(&config)?;
+            switch::probe(&wire.lb(), &probe)
+        }
+    }
+}
+
+/// Signs each request with the granted key and sends it through the host.
+struct Signed<'a> {
+    config: &'a Config,
+    credentials: Credentials<secrets::Secret>,
+}
+
+impl<'a> Signed<'a> {
+    fn new(config: &'a Config) -> Result<Self, Failure> {
+        let token = config.session_token.then_some("session-token");
+        Ok(Self {
+            config,
+            credentials: Credentials::granted(&config.access_key, "secret-key", token)?,
+        })
+    }
+
+    fn lb(&self) -> Lb<'_> {
+        Lb::new(self, self.config.endpoint(), &self.config.region)
+    }
+}
+
+impl Wire for Signed<'_> {
+    fn send(&self, mut request: Request) -> Result<Response, Failure> {
+        jdcloud::sign(
+            &mut request,
+            &self.credentials,
+            self.config.signature,
+            &self.config.region,
+            "lb",
+            now(),
+            &nonce(),
+        )?;
+        http::send(&request)
+    }
+
+    fn now_ms(&self) -> u64 {
+        now().unix_ms()
+    }
+}
+
+export!(JdCloud: LoadBalancer, Weights, Router);
