@@ -375,9 +375,7 @@ impl<'a> Pool<'a> {
         let is_left = |id: &String| after.iter().any(|target| target.target_id == *id);
         if leaving.iter().any(is_left) {
             return Err(match failure.class {
-                FailureClass::NotFound => {
-                    Failure::conflict(failure.code, failure.message)
-                }
+                FailureClass::NotFound => Failure::conflict(failure.code, failure.message),
                 _ => failure,
             });
         }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::Action;
+use engine::split::Means;
 use engine::traffic::{Answer, Call, Class, Goal, Next, Operation, Phase};
-use model::{Cause, Ending, Instance, PluginName, Sides, Timestamp};
+use model::{Cause, Deployment, Ending, Instance, PluginName, Sides, Strategy, Timestamp};
 use plugin_host::load_balancer::{self, Member, Outcome, Pool};
 use plugin_host::{Attribute, CallError, FailureClass, OpContext, Plugin};
 use sha2::{Digest as _, Sha256};
@@ -16,6 +17,7 @@ use crate::drive::now;
 use crate::perform::failed;
 use crate::plan::chain;
 use crate::pool::overlaid;
+use crate::router::means;
 use crate::{Conductor, Observer, Place};
 
 /// The balancer of a group, as a plugin reaches it.
@@ -39,10 +41,16 @@ pub(crate) async fn reach(
         Ok(plugin) => plugin,
         Err(error) => return failed(Cause::BalancerFailed, chain(&error)),
     };
-    let member = match member_of(&action.target.instance) {
+    let mut member = match member_of(&action.target.instance) {
         Ok(member) => member,
         Err(reason) => return failed(Cause::Invalid, reason),
     };
+    if joins_aside(&action.deployment) {
+        member.attributes.push(Attribute {
+            key: "joins-aside".to_owned(),
+            value: "true".to_owned(),
+        });
+    }
     let began = now();
     let mut notes = Vec::new();
     for config in configurations(balancer.config, action.deployment.sides.as_ref(), goal) {
@@ -71,6 +79,14 @@ pub(crate) async fn reach(
         log: None,
         note: notes.into_iter().next_back().flatten().filter(|_| note),
     }
+}
+
+/// Whether an instance that joins gets its share by a switch that follows: in a canary that is split by weights.
+fn joins_aside(deployment: &Deployment) -> bool {
+    let sides = deployment.sides.as_ref().map(|sides| &sides.list);
+    matches!(deployment.strategy, Strategy::Canary { .. })
+        && deployment.router.is_some()
+        && sides.is_some_and(|sides| means(sides) == Means::Weights)
 }
 
 /// The configurations that name the groups which an instance has to leave or to join.

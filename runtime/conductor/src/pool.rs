@@ -166,7 +166,7 @@ pub(crate) async fn statuses(
     Ok(told.collect())
 }
 
-/// Those that get traffic in none of the groups that they may be in.
+/// Those that get traffic in none of the groups that they may be in. One of whom nobody can tell is not known to be down.
 fn down_of(told: Vec<(InstanceId, MemberStatus)>) -> BTreeMap<InstanceId, String> {
     let mut best: BTreeMap<InstanceId, MemberStatus> = BTreeMap::new();
     for (instance, status) in told {
@@ -178,7 +178,7 @@ fn down_of(told: Vec<(InstanceId, MemberStatus)>) -> BTreeMap<InstanceId, String
         }
     }
     best.into_iter()
-        .filter(|(_, status)| status.phase != Phase::InService)
+        .filter(|(_, status)| !matches!(status.phase, Phase::InService | Phase::Unknown))
         .map(|(instance, status)| (instance, words(&status)))
         .collect()
 }
@@ -313,6 +313,7 @@ mod tests {
             status("w1", Phase::InService, None),
             status("w2", Phase::Absent, None),
             status("w3", Phase::OutOfService, Some("L4CON")),
+            status("w4", Phase::Unknown, None),
         ]);
 
         let down: Vec<_> = down

@@ -324,10 +324,12 @@ impl Exchange<'_> {
                 match pool::statuses(&plugin, &pool, context).await {
                     Ok(statuses) => {
                         for (instance, status) in statuses {
-                            if status.phase == Phase::InService {
-                                members.healthy += 1;
-                            } else {
-                                members.down.insert(instance, pool::words(&status));
+                            match status.phase {
+                                Phase::InService => members.healthy += 1,
+                                Phase::Unknown => members.unknown += 1,
+                                _ => {
+                                    members.down.insert(instance, pool::words(&status));
+                                }
                             }
                         }
                     }

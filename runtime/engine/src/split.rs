@@ -111,6 +111,8 @@ pub enum Answer {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {
     pub healthy: usize,
+    /// Those of whom the balancer cannot tell before they get traffic.
+    pub unknown: usize,
     /// The others, each with the balancer's words.
     pub down: BTreeMap<InstanceId, String>,
 }
@@ -402,7 +404,7 @@ impl Operation {
             .iter()
             .map(|side| (side, sides.get(side).unwrap_or(&none)))
             .filter(|(side, members)| {
-                members.healthy == 0
+                members.healthy + members.unknown == 0
                     || (self.switch.whole.as_ref() == Some(side) && !members.down.is_empty())
             })
             .map(|(side, members)| lacking(side, members))

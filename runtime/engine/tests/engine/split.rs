@@ -114,6 +114,7 @@ fn members(name: &str, healthy: usize, down: &[&str]) -> Answer {
     });
     let members = Members {
         healthy,
+        unknown: 0,
         down: down.collect(),
     };
     Answer::Health(BTreeMap::from([(side(name), members)]))
@@ -451,6 +452,26 @@ fn a_component_that_always_traps_is_given_up() {
         .take(16)
         .collect();
     insta::assert_snapshot!(last(from_blue_to_green(), answers), @"failed: no answer (tried 7 times)");
+}
+
+#[test]
+fn a_side_of_which_nobody_can_tell_before_it_has_traffic_gets_it_unless_a_member_is_down() {
+    let told = |down: Answer| {
+        let Answer::Health(mut sides) = down else {
+            unreachable!("made above");
+        };
+        sides.get_mut(&side("green")).unwrap().unknown = 2;
+        Answer::Health(sides)
+    };
+    let answers = |health: Answer| vec![split(0), told(health), split(0)];
+
+    insta::assert_snapshot!(last(from_blue_to_green(), answers(members("green", 0, &[]))), @r#"Write { revision: Some("r0") } after 0 ms"#);
+    insta::assert_snapshot!(check(from_blue_to_green(), answers(members("green", 0, &["g1"]))), @r#"
+    Read
+    Health { sides: ["green"] } after 0 ms
+    Health { sides: ["green"] } after 20 ms
+    Health { sides: ["green"] } after 0 ms
+    "#);
 }
 
 #[test]
