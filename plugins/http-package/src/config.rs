@@ -1,6 +1,6 @@
-//! Mirrors and headers.
+//! Mirrors, headers, and where checksums are.
 
-use cutover_plugin_sdk::{Diagnostic, Download, Header};
+use cutover_plugin_sdk::{Checksum, Diagnostic, Download, Header};
 use serde::Deserialize;
 
 use crate::web_address::WebAddress;
@@ -13,7 +13,25 @@ pub(crate) struct Config {
     mirrors: Vec<Mirror>,
     #[serde(default)]
     headers: Vec<HeaderRule>,
+    #[serde(default)]
+    checksums: Vec<ChecksumRule>,
 }
+
+/// Which file says the digests of all packages below a URL. Without a rule the host looks for the usual ones.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChecksumRule {
+    /// The beginning of the URLs, with a slash at its end.
+    url: String,
+    /// Its URL, with `{url}`, `{folder}` and `{name}` for those of the package; or `none`.
+    file: String,
+}
+
+/// No file is looked for.
+const NONE: &str = "none";
+
+/// What is looked for without a rule.
+const USUAL: [&str; 2] = ["{url}.sha256", "{folder}SHA256SUMS"];
 
 /// A second place for all packages below a URL. It is asked before the place that the reference names.
 #[derive(Debug, Deserialize)]
@@ -47,6 +65,7 @@ impl Config {
             .chain([url.to_owned()])
             .map(|url| Download {
                 headers: self.headers_for(&url),
+                checksums: self.checksums_of(&url),
                 ..Download::of(url)
             })
             .collect()
@@ -61,6 +80,35 @@ impl Config {
                 value: rule.value.clone(),
             })
             .collect()
+    }
+
+    fn checksums_of(&self, url: &str) -> Vec<Checksum> {
+        let Ok(address) = WebAddress::parse(url) else {
+            return Vec::new();
+        };
+        let name = address.path().rsplit('/').next().unwrap_or_default();
+        let checksum = |template: &str, needed| {
+            let whole = url.split('?').next().unwrap_or(url);
+            let folder = whole.strip_suffix(name).unwrap_or(whole);
+            let url = template
+                .replace("{url}", whole)
+                .replace("{folder}", folder)
+                .replace("{name}", name);
+            Checksum {
+                headers: self.headers_for(&url),
+                url,
+                file_name: name.to_owned(),
+                needed,
+            }
+        };
+        let mut rules = self.checksums.iter();
+        match rules.find(|rule| url.starts_with(&rule.url)) {
+            Some(rule) if rule.file == NONE => Vec::new(),
+            Some(rule) => vec![checksum(&rule.file, true)],
+            // What a program answers with has nothing lying beside it.
+            None if name.is_empty() || url.contains('?') => Vec::new(),
+            None => USUAL.iter().map(|usual| checksum(usual, false)).collect(),
+        }
     }
 
     pub(crate) fn check(&self) -> Vec<Diagnostic> {
@@ -94,8 +142,38 @@ impl Config {
                 ));
             }
         }
+        for (index, rule) in self.checksums.iter().enumerate() {
+            findings.extend(prefix_finding(
+                &format!("/checksums/{index}/url"),
+                &rule.url,
+            ));
+            findings.extend(file_finding(
+                &format!("/checksums/{index}/file"),
+                &rule.file,
+            ));
+        }
         findings
     }
+}
+
+fn file_finding(place: &str, file: &str) -> Option<Diagnostic> {
+    if file == NONE {
+        return None;
+    }
+    let url = file
+        .replace("{url}", "https://host/folder/name")
+        .replace("{folder}", "https://host/folder/")
+        .replace("{name}", "name");
+    if let Some(open) = url.find('{') {
+        let end = url[open..].find('}').map_or(url.len(), |at| open + at + 1);
+        let message = format!(
+            "`{}` stands for nothing: use `{{url}}`, `{{folder}}` or `{{name}}`",
+            &url[open..end]
+        );
+        return Some(Diagnostic::error(place, &message));
+    }
+    let failure = WebAddress::parse(&url).err()?;
+    Some(Diagnostic::error(place, &failure.message))
 }
 
 /// Without the slash, `https://packages.example` would also stand for `https://packages.example.net`.
@@ -149,12 +227,43 @@ mod tests {
     fn without_a_configuration_the_reference_is_the_only_place() {
         let config: Config = parse_config("{}").unwrap();
 
-        let downloads = config.downloads("https://packages.example/app.zip");
+        let downloads = config.downloads("https://packages.example/app.zip?x=1");
 
         assert_eq!(
             downloads,
-            [Download::of("https://packages.example/app.zip")]
+            [Download::of("https://packages.example/app.zip?x=1")]
         );
+    }
+
+    fn checksums(config: &str, url: &str) -> Vec<(String, bool, usize)> {
+        let config: Config = parse_config(config).unwrap();
+        let [download] = &config.downloads(url)[..] else {
+            panic!("{url}");
+        };
+        let checksums = download.checksums.iter();
+        checksums
+            .map(|it| (it.url.clone(), it.needed, it.headers.len()))
+            .collect()
+    }
+
+    #[test]
+    fn checksums_are_looked_for_beside_a_package_or_where_a_rule_says() {
+        let url = "https://h/shop/app.zip";
+        let usual = [
+            ("https://h/shop/app.zip.sha256".to_owned(), false, 0),
+            ("https://h/shop/SHA256SUMS".to_owned(), false, 0),
+        ];
+        assert_eq!(checksums("{}", url), usual);
+        let rule = |file: &str| {
+            format!(
+                r#"{{"checksums": [{{"url": "https://h/", "file": "{file}"}}],
+                    "headers": [{{"url": "https://sums/", "name": "X", "value": "y"}}]}}"#
+            )
+        };
+        let found = checksums(&rule("https://sums/{name}.sum"), url);
+        assert_eq!(found, [("https://sums/app.zip.sum".to_owned(), true, 1)]);
+        assert_eq!(checksums(&rule("none"), url), []);
+        assert_eq!(checksums("{}", "https://h/"), []);
     }
 
     fn check(config: &str, expected: &[(&str, Severity)]) {
@@ -189,6 +298,14 @@ mod tests {
         check(
             r#"{"headers": [{"url": "http://h/", "name": "X", "value": "{{secret:s}}"}]}"#,
             &[("/headers/0/value", Severity::Warning)],
+        );
+        check(
+            r#"{"checksums": [{"url": "http://h/", "file": "{folder}{sum}"}, {"url": "http://h", "file": "sums"}]}"#,
+            &[
+                ("/checksums/0/file", Severity::Error),
+                ("/checksums/1/url", Severity::Error),
+                ("/checksums/1/file", Severity::Error),
+            ],
         );
     }
 }

@@ -36,6 +36,14 @@ impl<'a> WebAddress<'a> {
                 "write a header with `{{secret:NAME}}` in the plugin's config and grant the secret",
             ));
         }
+        if is_signed(rest[end..].split_once('?').map_or("", |(_, query)| query)) {
+            let until = url.find('?').unwrap_or(url.len());
+            return Err(Failure::invalid(
+                "http-package.signed",
+                format!("a signed URL would end up in records and logs: `{}`", &url[..until]),
+            )
+            .hint("name the object, as `s3://BUCKET/KEY`, with a plugin that has the credentials, or name a file that was downloaded"));
+        }
         let host = authority
             .split_once(':')
             .map_or(authority, |(host, _)| host);
@@ -50,6 +58,23 @@ impl<'a> WebAddress<'a> {
     pub(crate) fn path(&self) -> &'a str {
         self.path
     }
+}
+
+/// Whether a query is a credential, as those that object storages sign are.
+fn is_signed(query: &str) -> bool {
+    let has = |name: &str| {
+        let mut parameters = query.split('&');
+        parameters.any(|parameter| {
+            let key = parameter.split('=').next().unwrap_or_default();
+            key.eq_ignore_ascii_case(name)
+        })
+    };
+    // As S3, Google's, Huawei's and Azure's storage write them.
+    has("x-amz-signature")
+        || has("x-goog-signature")
+        || has("x-obs-signature")
+        || has("signature") && has("expires")
+        || has("sig") && has("se")
 }
 
 /// The URL without what stands before `@`, so that a password does not get into a message.
@@ -94,6 +119,21 @@ mod tests {
         ] {
             assert!(WebAddress::parse(url).is_err(), "{url}");
         }
+    }
+
+    #[test]
+    fn refuses_a_signed_url_and_does_not_repeat_the_signature() {
+        for query in [
+            "X-Amz-Expires=60&X-Amz-Signature=hunter2",
+            "Expires=1&Signature=hunter2",
+            "sv=1&se=2&sig=hunter2",
+        ] {
+            let failure = WebAddress::parse(&format!("https://h/a?{query}")).unwrap_err();
+
+            assert!(!failure.message.contains("hunter2"), "{}", failure.message);
+            assert!(failure.hint.unwrap().contains("s3://BUCKET/KEY"));
+        }
+        assert!(WebAddress::parse("https://h/a?signature=of-the-painter").is_ok());
     }
 
     #[test]

@@ -257,6 +257,20 @@ pub(crate) fn hints_of(error: &PlanError) -> Vec<String> {
         PlanError::Fetch(FetchError::WrongDigest { .. }) => {
             "check that the package is the one that was meant".to_owned()
         }
+        PlanError::Fetch(FetchError::WrongChecksum { file, .. }) => format!(
+            "find out which of the two is out of date; name another file in `checksums` of the plugin's config, or `none`, where `{file}` is not meant"
+        ),
+        PlanError::Fetch(FetchError::NoChecksum { .. }) => {
+            "put the digest there, as `sha256sum FILE` prints it, or change `checksums` of the plugin's config".to_owned()
+        }
+        PlanError::Fetch(FetchError::Changed { .. } | FetchError::Restless { .. }) => {
+            "wait until nobody uploads it, and run this again: it is looked up anew".to_owned()
+        }
+        PlanError::Fetch(FetchError::Answer { source, .. })
+            if matches!(source.status, 401 | 403) =>
+        {
+            "give credentials: `headers` with `{{secret:NAME}}` in the plugin's config, and a grant of the secret".to_owned()
+        }
         PlanError::Fetch(FetchError::Unpack {
             source: agent::unpack::Error::TooLarge { .. },
             ..

@@ -60,6 +60,14 @@ impl Stated {
         })
     }
 
+    /// Whether it is said what digest the package has, in an algorithm that is checked.
+    pub(crate) fn is_certain(&self) -> bool {
+        let is_known = |stated: &plugin_host::package_source::Digest| {
+            ["sha256", "sha512"].contains(&stated.algorithm.as_str())
+        };
+        self.expected.is_some() || self.by_source.as_ref().is_some_and(is_known)
+    }
+
     /// What is said and cannot be checked.
     pub(crate) fn unchecked(&self) -> Option<String> {
         let stated = self.by_source.as_ref()?;

@@ -3,13 +3,15 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use agent::unpack::{Format, Options};
-use model::Digest;
+use model::{Digest, Timestamp};
 use plugin_host::Secret;
+use sha2::{Digest as _, Sha256};
 
 use crate::digests::{Digests, Stated};
-use crate::download::{Rules, download};
+use crate::download::{self, Answer, Job, Outcome, Partial, Rules};
 use crate::packages::{Draft, Packages, Stored};
 use crate::plan::chain;
 
@@ -25,6 +27,25 @@ pub enum FetchError {
     Download {
         url: String,
         source: Box<ureq::Error>,
+    },
+    #[error("download `{url}`")]
+    Answer { url: String, source: Box<Answer> },
+    #[error("`{url}` does not have what it had when the package was looked up")]
+    Changed { url: String },
+    #[error("`{url}` has something else each time that it is asked")]
+    Restless { url: String },
+    #[error("give up after {times} tries")]
+    GivenUp { times: u32, source: Box<FetchError> },
+    #[error("ask the package source where `{url}` is by now")]
+    Renew { url: String, source: Problem },
+    #[error("the file of checksums `{url}` {problem}")]
+    NoChecksum { url: String, problem: String },
+    #[error("the package at `{reference}` has digest {found}, not {expected} as `{file}` says")]
+    WrongChecksum {
+        reference: String,
+        found: String,
+        expected: String,
+        file: String,
     },
     #[error("download `{url}`: the server broke off after {received} of {expected} bytes")]
     BrokenOff {
@@ -91,12 +112,54 @@ pub enum FetchError {
     NoPlace { reference: String },
 }
 
+/// Whatever kept somebody else from answering.
+pub(crate) type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+/// Gives a place anew.
+pub(crate) type Renew<'a> = dyn Fn() -> Result<Place, Problem> + Send + Sync + 'a;
+
+/// Gives the places anew, by their numbers.
+pub(crate) type Renewal = Arc<dyn Fn(usize) -> Result<Place, Problem> + Send + Sync>;
+
 /// One place to fetch from, with the headers to send.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) url: String,
     /// Values may be secret, and are sent nowhere else.
     pub(crate) headers: Vec<(String, Secret)>,
+    /// From when on it is of no use. The query of such a URL is a credential.
+    pub(crate) expires_at: Option<Timestamp>,
+    /// Files that may say what digest the package has.
+    pub(crate) beside: Vec<Beside>,
+}
+
+/// A file beside a package that may say its digest.
+#[derive(Debug, Clone)]
+pub(crate) struct Beside {
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(String, Secret)>,
+    /// The name of the package in it.
+    pub(crate) name: String,
+    pub(crate) needed: bool,
+}
+
+impl Place {
+    pub(crate) fn of(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            headers: Vec::new(),
+            expires_at: None,
+            beside: Vec::new(),
+        }
+    }
+
+    /// As messages, logs and records name it.
+    pub(crate) fn shown(&self) -> &str {
+        match self.expires_at {
+            Some(_) => download::without_query(&self.url),
+            None => &self.url,
+        }
+    }
 }
 
 /// What is wanted of a package.
@@ -107,6 +170,7 @@ pub(crate) struct Want {
     pub(crate) stated: Stated,
     pub(crate) unpacking: Options,
     pub(crate) rules: Rules,
+    pub(crate) renewal: Option<Renewal>,
 }
 
 /// A package that was fetched.
@@ -124,8 +188,10 @@ pub(crate) fn fetch(
     places: &[Place],
 ) -> Result<Fetched, FetchError> {
     let mut problems = Vec::new();
-    for place in places {
-        match fetch_from(packages, want, place) {
+    for (number, place) in places.iter().enumerate() {
+        let renew = want.renewal.as_ref().map(|renewal| move || renewal(number));
+        let renew = renew.as_ref().map(|renew| renew as &Renew<'_>);
+        match fetch_from(packages, want, place, renew) {
             Ok(mut fetched) => {
                 let told = problems.iter().map(|problem| chain(problem));
                 fetched.warnings.extend(told);
@@ -147,11 +213,16 @@ pub(crate) fn fetch(
     }
 }
 
-fn fetch_from(packages: &Packages, want: &Want, place: &Place) -> Result<Fetched, FetchError> {
+fn fetch_from(
+    packages: &Packages,
+    want: &Want,
+    place: &Place,
+    renew: Option<&Renew<'_>>,
+) -> Result<Fetched, FetchError> {
     let url = place.url.as_str();
-    let draft = packages.draft().map_err(failed(url))?;
     if let Some(path) = url.strip_prefix("file://") {
         let path = PathBuf::from(path);
+        let draft = packages.draft().map_err(failed(url))?;
         let metadata = std::fs::metadata(&path).map_err(|source| FetchError::NotFound {
             reference: url.to_owned(),
             source,
@@ -163,14 +234,155 @@ fn fetch_from(packages: &Packages, want: &Want, place: &Place) -> Result<Fetched
         };
         keep(packages, draft, want, url, &path, digests.as_ref())
     } else if url.starts_with("http://") || url.starts_with("https://") {
-        let archive = draft.archive();
-        let digests = download(place, &want.rules, &want.stated, &archive)?;
-        keep(packages, draft, want, url, &archive, Some(&digests))
+        checked_by_what_lies_beside(packages, want, place, renew)
     } else {
         Err(FetchError::Address {
             url: url.to_owned(),
         })
     }
+}
+
+/// Brings an archive over HTTP. What a file beside it says counts where nobody else says what digest it has.
+fn checked_by_what_lies_beside(
+    packages: &Packages,
+    want: &Want,
+    place: &Place,
+    renew: Option<&Renew<'_>>,
+) -> Result<Fetched, FetchError> {
+    if want.stated.is_certain() {
+        return bring(packages, want, place, renew);
+    }
+    let Some(found) = download::digest_beside(&place.beside, &want.rules)? else {
+        return bring(packages, want, place, renew);
+    };
+    if let Some(stored) = packages.find(&found.digest) {
+        let warnings = Vec::new();
+        return Ok(Fetched { stored, warnings });
+    }
+    let mut want = want.clone();
+    let file = found.file.clone();
+    want.stated.expected = Some(found.digest);
+    bring(packages, &want, place, renew).map_err(|error| match error {
+        FetchError::WrongDigest {
+            reference,
+            found,
+            expected,
+        } => FetchError::WrongChecksum {
+            reference,
+            found,
+            expected,
+            file,
+        },
+        error => error,
+    })
+}
+
+/// Brings an archive over HTTP, unless it is what was brought from there before.
+fn bring(
+    packages: &Packages,
+    want: &Want,
+    place: &Place,
+    renew: Option<&Renew<'_>>,
+) -> Result<Fetched, FetchError> {
+    let url = place.shown();
+    let key = key_of(&want.reference, url);
+    let partial = packages.partial(&key).map_err(failed(url))?;
+    // Somebody else may have brought it while this waited for them.
+    let known = if want.stated.is_certain() {
+        if let Some(stored) = want
+            .stated
+            .sha256()
+            .and_then(|digest| packages.find(&digest))
+        {
+            let warnings = Vec::new();
+            return Ok(Fetched { stored, warnings });
+        }
+        Vec::new()
+    } else {
+        packages.fetched_from(&key)
+    };
+    let tags: Vec<_> = known.iter().map(|(tag, _)| tag.clone()).collect();
+    let job = Job {
+        place,
+        renew,
+        rules: &want.rules,
+        known: &tags,
+    };
+    let was_begun = partial.has_some();
+    let outcome = match download::download(&job, &partial) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            if !partial.is_worth_keeping() || !may_go_on(&error) {
+                partial.remove();
+            }
+            return Err(error);
+        }
+    };
+    let tag = match outcome {
+        Outcome::Unchanged(tag) => {
+            let stored = known.into_iter().find(|(known, _)| *known == tag);
+            let stored = stored.map(|(_, stored)| stored);
+            partial.remove();
+            return stored
+                .map(|stored| Fetched {
+                    stored,
+                    warnings: Vec::new(),
+                })
+                .ok_or_else(|| FetchError::Restless {
+                    url: url.to_owned(),
+                });
+        }
+        Outcome::Here(tag) => tag,
+    };
+    match keep_partial(packages, want, url, &partial) {
+        Ok(fetched) => {
+            if let Some(tag) = tag {
+                packages.note_fetched(&fetched.stored.digest, &key, &tag);
+            }
+            partial.remove();
+            Ok(fetched)
+        }
+        // What an earlier conductor left may not have been what it said.
+        Err(error) if was_begun => {
+            tracing::warn!(url, %error, "a download that was taken up again is not a package and is begun anew");
+            partial.clear().map_err(failed(url))?;
+            drop(partial);
+            bring(packages, want, place, renew)
+        }
+        Err(error) => {
+            partial.remove();
+            Err(error)
+        }
+    }
+}
+
+/// Whether what has come is of use to whoever tries again.
+fn may_go_on(error: &FetchError) -> bool {
+    !matches!(
+        error,
+        FetchError::Changed { .. } | FetchError::Restless { .. } | FetchError::TooLarge { .. }
+    )
+}
+
+fn keep_partial(
+    packages: &Packages,
+    want: &Want,
+    url: &str,
+    partial: &Partial,
+) -> Result<Fetched, FetchError> {
+    let archive = partial.archive();
+    let draft = packages.draft().map_err(failed(url))?;
+    let digests = digests_of(&archive, &want.stated).map_err(failed(url))?;
+    keep(packages, draft, want, url, &archive, Some(&digests))
+}
+
+/// The name of what a reference has at a place.
+fn key_of(reference: &str, url: &str) -> String {
+    let digest = Sha256::digest(format!("{reference}\0{url}"));
+    digest[..16]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// Checks what was fetched, unpacks it, and puts it into the store.
@@ -244,8 +456,6 @@ pub(crate) fn digests_of(path: &Path, stated: &Stated) -> io::Result<Digests> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn want(expected: Option<Digest>) -> Want {
@@ -261,6 +471,7 @@ mod tests {
                 grant: Arc::new(|_| Err(String::new())),
                 progress: Arc::new(|_| {}),
             },
+            renewal: None,
         }
     }
 
@@ -270,10 +481,7 @@ mod tests {
         std::fs::create_dir(&source).unwrap();
         std::fs::write(source.join("appspec.yml"), "version: 0.0\nos: linux\n").unwrap();
         let packages = Packages::new(folder.path().join("store"));
-        let place = Place {
-            url: format!("file://{}", source.display()),
-            headers: Vec::new(),
-        };
+        let place = Place::of(&format!("file://{}", source.display()));
         (folder, packages, place)
     }
 
@@ -307,10 +515,7 @@ mod tests {
     #[test]
     fn the_next_mirror_is_asked_when_one_has_nothing() {
         let (folder, packages, place) = package();
-        let gone = Place {
-            url: format!("file://{}/gone", folder.path().display()),
-            headers: Vec::new(),
-        };
+        let gone = Place::of(&format!("file://{}/gone", folder.path().display()));
 
         let fetched = fetch(&packages, &want(None), &[gone, place]).unwrap();
 
@@ -323,10 +528,7 @@ mod tests {
     #[test]
     fn where_no_place_gives_it_each_is_told_of() {
         let (folder, packages, _) = package();
-        let gone = |name: &str| Place {
-            url: format!("file://{}/{name}", folder.path().display()),
-            headers: Vec::new(),
-        };
+        let gone = |name: &str| Place::of(&format!("file://{}/{name}", folder.path().display()));
 
         let error = fetch(&packages, &want(None), &[gone("one"), gone("two")]).unwrap_err();
 

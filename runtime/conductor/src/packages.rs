@@ -13,23 +13,42 @@ use std::time::{Duration, Instant};
 
 use model::Digest;
 
+use crate::download::{self, Partial};
+
 /// How long a package is held for a plan that has not become a release.
 const HOLD: Duration = Duration::from_secs(3600);
 
 /// What says that a package is whole: the digest of its tree, and the boot in which that was last known.
 const SEAL: &str = "tree-digest";
+/// How many contents a server is asked to tell apart at once.
+const MOST_TAGS: usize = 16;
 /// The ways in which a package was built, each an empty file.
 const BUILT: &str = "built";
+/// What came from where, each a file with the tag that the server gave it.
+const FETCHED: &str = "fetched";
 const DRAFT: &str = ".partial-";
+/// An archive on its way.
+const DOWNLOAD: &str = ".download-";
+/// How long an archive that is not whole is kept for whoever wants the rest.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 const PRUNED: &str = ".pruned-";
 
 /// The store's folder: `DIGEST/tree` is the unpacked package, `DIGEST/tree-digest` its seal, `DIGEST/built` how it was
-/// built where it was.
+/// built where it was, `DIGEST/fetched` where it came from.
 #[derive(Debug, Clone)]
 pub(crate) struct Packages {
     folder: PathBuf,
     /// The packages that this process plans with, by digest.
     holds: Arc<Mutex<BTreeMap<String, (Instant, File)>>>,
+    /// What the release that is being planned has fetched.
+    fetched: Arc<Mutex<Fetched>>,
+}
+
+/// The packages of one release, by what it pinned.
+#[derive(Debug, Default)]
+struct Fetched {
+    release: String,
+    packages: BTreeMap<String, Digest>,
 }
 
 /// A package in the store.
@@ -46,6 +65,7 @@ impl Packages {
         Self {
             folder,
             holds: Arc::default(),
+            fetched: Arc::default(),
         }
     }
 
@@ -103,6 +123,57 @@ impl Packages {
         }
     }
 
+    /// Finds what a release has fetched: in one release, a reference stands for one package.
+    pub(crate) fn fetched_for(&self, release: &str, pinned: &str) -> Option<Stored> {
+        let digest = {
+            let fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+            let same = (fetched.release == release).then_some(&fetched.packages)?;
+            same.get(pinned)?.clone()
+        };
+        self.find(&digest)
+    }
+
+    /// Notes what a release has fetched. What another one had is forgotten.
+    pub(crate) fn note_fetched_for(&self, release: &str, pinned: &str, digest: &Digest) {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetched.release != release {
+            *fetched = Fetched {
+                release: release.to_owned(),
+                packages: BTreeMap::new(),
+            };
+        }
+        fetched.packages.insert(pinned.to_owned(), digest.clone());
+    }
+
+    /// Finds what was fetched from a place, by the tags that it had there, and holds it.
+    pub(crate) fn fetched_from(&self, key: &str) -> Vec<(String, Stored)> {
+        let tag_of = |name: &String| {
+            let note = self.folder.join(name).join(FETCHED).join(key);
+            let tag = fs::read_to_string(note).ok()?;
+            // It becomes a header.
+            let is_tag = tag.starts_with('"') && tag.bytes().all(|b| (b' '..=b'~').contains(&b));
+            is_tag.then_some(tag)
+        };
+        self.names()
+            .filter_map(|name| Some((tag_of(&name)?, self.find(&digest_of(&name)?)?)))
+            .take(MOST_TAGS)
+            .collect()
+    }
+
+    /// Notes where a package was fetched from, and with what tag. Without the note it is merely fetched again.
+    pub(crate) fn note_fetched(&self, digest: &Digest, key: &str, tag: &str) {
+        let folder = self.folder.join(digest.hex()).join(FETCHED);
+        let noted = fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(key), tag));
+        if let Err(error) = noted {
+            tracing::debug!(folder = %folder.display(), %error, "cannot note where a package came from");
+        }
+    }
+
+    /// Opens the archive on its way from a place. Waits while somebody else brings it.
+    pub(crate) fn partial(&self, key: &str) -> io::Result<Partial> {
+        Partial::open(self.folder.join(format!("{DOWNLOAD}{key}")))
+    }
+
     /// Makes a fresh folder to bring a package into.
     pub(crate) fn draft(&self) -> io::Result<Draft> {
         let number = DRAFTS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -154,7 +225,8 @@ impl Packages {
         let mut packages = 0;
         self.names().all(|name| {
             packages += usize::from(digest_of(&name).is_some());
-            packages < 2 && !name.starts_with(DRAFT) && !name.starts_with(PRUNED)
+            let leftovers = [DRAFT, DOWNLOAD, PRUNED];
+            packages < 2 && !leftovers.iter().any(|leftover| name.starts_with(leftover))
         })
     }
 
@@ -174,6 +246,8 @@ impl Packages {
                 if let Some(_claim) = Claim::on(&folder) {
                     self.remove(&folder);
                 }
+            } else if name.starts_with(DOWNLOAD) {
+                self.prune_download(&folder);
             } else if let Some(digest) = digest_of(&name)
                 && !needed.contains(&digest)
                 && let Some(_claim) = Claim::on(&folder)
@@ -183,6 +257,19 @@ impl Packages {
             }
         }
         gone
+    }
+
+    /// Removes an archive that nobody brings and nobody could go on with, or has for long.
+    fn prune_download(&self, folder: &Path) {
+        let is_wanted = || {
+            let age = download::since(folder)?.elapsed().unwrap_or_default();
+            Some(age < KEPT)
+        };
+        if let Some(_claim) = download::claim(folder)
+            && is_wanted() != Some(true)
+        {
+            self.remove(folder);
+        }
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
@@ -225,7 +312,7 @@ fn sealed(tree_digest: &Digest) -> String {
 }
 
 /// What tells this boot from others; empty where the system does not say.
-fn boot() -> String {
+pub(crate) fn boot() -> String {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     id.trim().to_owned()
 }

@@ -80,10 +80,12 @@ pub enum PlanError {
     Build(Box<BuildError>),
     #[error(transparent)]
     Plugin(#[from] PluginError),
-    #[error("ask plugin `{plugin}` for the package `{reference}`")]
+    #[error("ask plugin `{plugin}` for the package `{reference}`{}", times(*.tries))]
     Source {
         plugin: String,
         reference: String,
+        /// How often it was asked, each time with this outcome.
+        tries: u32,
         source: Box<CallError>,
     },
     #[error(
@@ -199,6 +201,13 @@ fn after(latest: Option<&DeploymentId>) -> String {
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn times(tries: u32) -> String {
+    match tries {
+        0 | 1 => String::new(),
+        tries => format!(", {tries} times"),
+    }
 }
 
 impl Conductor {

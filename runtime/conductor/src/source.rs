@@ -2,25 +2,35 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agent::unpack::{Limits, Options};
 use model::{Digest, GroupRef, Package, Version};
-use plugin_host::package_source::{Checkout, FetchPlan};
-use plugin_host::{CallError, OpContext, Plugin};
+use plugin_host::package_source::{Checkout, Download, FetchPlan};
+use plugin_host::{CallError, FailureClass, OpContext, Plugin};
 use spec::workspace::Group;
 
 use crate::Conductor;
 use crate::build::BuildError;
 use crate::digests::Stated;
 use crate::download::Rules;
-use crate::fetch::{self, Fetched, Place, Want};
+use crate::fetch::{self, Beside, Fetched, Place, Problem, Renewal, Want};
 use crate::packages::Stored;
 use crate::plan::PlanError;
 use crate::preflight;
 use crate::stream;
 
+/// How often a package source is asked that says that another time may be better.
+const TRIES: u32 = 3;
+/// How long to wait before the second time, halved; twice as long before the next.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest wait that a package source may ask for.
+const MOST_PAUSE: Duration = Duration::from_secs(30);
+
 /// What a package source said of a reference.
 pub(crate) struct Source {
+    /// As the operator or the journal has it.
+    reference: String,
     pub(crate) pinned: String,
     pub(crate) version: Option<Version>,
     /// What is odd about the source.
@@ -37,6 +47,73 @@ enum Route {
     Places(Vec<Place>),
     Stream,
     Build(Checkout),
+}
+
+impl Source {
+    /// The release that it was asked for: what is before the number of the deployment.
+    fn release(&self) -> &str {
+        let run = &self.context.run_id;
+        run.rsplit_once('-').map_or(run, |(release, _)| release)
+    }
+
+    /// Asks the package source anew where the package is. It is called off the async threads.
+    fn renewal(&self) -> Renewal {
+        let (plugin, config, context) = (
+            self.plugin.clone(),
+            self.config.clone(),
+            self.context.clone(),
+        );
+        let (reference, pinned) = (self.reference.clone(), self.pinned.clone());
+        let runtime = tokio::runtime::Handle::current();
+        Arc::new(move |number| {
+            let planned = runtime.block_on(plugin.plan_fetch(&context, &config, &pinned))?;
+            let FetchPlan::Download(downloads) = planned else {
+                return Err(Problem::from("it plans another kind of fetch"));
+            };
+            let mut places = places(&plugin, &reference, downloads)?;
+            if number < places.len() {
+                Ok(places.swap_remove(number))
+            } else {
+                Err(Problem::from("it names fewer places than before"))
+            }
+        })
+    }
+}
+
+/// How long to wait before a package source is asked again, where it says that this may help. It only reads.
+fn pause_before_another(error: &CallError, tries: u32) -> Option<Duration> {
+    let failure = error.failure()?;
+    let may_help = matches!(
+        failure.class,
+        FailureClass::Transient | FailureClass::Throttled
+    );
+    let wanted = failure.retry_after.unwrap_or_default().min(MOST_PAUSE);
+    (may_help && tries < TRIES).then(|| wanted.max(PAUSE * 2_u32.pow(tries)))
+}
+
+/// The places of a plan, each of them granted, with the secrets that go there.
+fn places(
+    plugin: &Plugin,
+    reference: &str,
+    downloads: Vec<Download>,
+) -> Result<Vec<Place>, CallError> {
+    let place = |download: Download| {
+        let beside = download.checksums.iter().map(|checksum| {
+            Ok(Beside {
+                url: checksum.url.clone(),
+                headers: plugin.authorise_checksum(&download, checksum)?,
+                name: checksum.file_name.clone(),
+                needed: checksum.needed,
+            })
+        });
+        Ok(Place {
+            beside: beside.collect::<Result<_, CallError>>()?,
+            headers: plugin.authorise(reference, &download)?,
+            url: download.url,
+            expires_at: download.expires_at,
+        })
+    };
+    downloads.into_iter().map(place).collect()
 }
 
 /// A package reference with its scheme; a path becomes absolute.
@@ -91,6 +168,15 @@ impl Conductor {
             let warnings = source.warnings.clone();
             return Ok(Fetched { stored, warnings });
         }
+        let release = source.release();
+        let is_built = matches!(source.route, Route::Build(_));
+        if !is_built
+            && !stated.is_certain()
+            && let Some(stored) = self.packages.fetched_for(release, &source.pinned)
+        {
+            let warnings = Vec::new();
+            return Ok(Fetched { stored, warnings });
+        }
         let limits = self.limits();
         let appspec = group.and_then(|group| group.appspec.clone());
         let plugin = source.plugin.clone();
@@ -107,6 +193,7 @@ impl Conductor {
                 }),
                 progress: self.progress.clone(),
             },
+            renewal: Some(source.renewal()),
         };
         let mut fetched = match &source.route {
             Route::Places(places) => self.fetch_from(want, places.clone()).await?,
@@ -122,6 +209,11 @@ impl Conductor {
                 self.build(run, checkout, group, want).await?
             }
         };
+        if !is_built {
+            let digest = &fetched.stored.digest;
+            self.packages
+                .note_fetched_for(release, &source.pinned, digest);
+        }
         fetched.warnings.extend(source.warnings.iter().cloned());
         Ok(fetched)
     }
@@ -142,12 +234,9 @@ impl Conductor {
                 grant: Arc::new(|_| Err(String::new())),
                 progress: self.progress.clone(),
             },
+            renewal: None,
         };
-        let place = Place {
-            url: url.to_owned(),
-            headers: Vec::new(),
-        };
-        self.fetch_from(want, vec![place]).await
+        self.fetch_from(want, vec![Place::of(url)]).await
     }
 
     async fn fetch_from(&self, want: Want, places: Vec<Place>) -> Result<Fetched, PlanError> {
@@ -177,11 +266,13 @@ impl Conductor {
             .split_once(':')
             .map_or("file", |(scheme, _)| scheme);
         let plugin = self.plugins.source(scheme).await?;
-        let failed = |source: CallError| PlanError::Source {
+        let failed_after = |source: CallError, tries| PlanError::Source {
             plugin: plugin.name().to_string(),
             reference: reference.to_owned(),
+            tries,
             source: Box::new(source),
         };
+        let failed = |source: CallError| failed_after(source, 1);
         let context = OpContext {
             run_id: run.to_owned(),
             step_id: "package".to_owned(),
@@ -192,10 +283,18 @@ impl Conductor {
         let config = self.plugins.config(plugin.name());
         let mut warnings = Vec::new();
         preflight::source(&plugin, &config, &mut warnings).await?;
-        let resolved = plugin
-            .resolve(&context, &config, reference)
-            .await
-            .map_err(failed)?;
+        let mut tries = 1;
+        let resolved = loop {
+            let error = match plugin.resolve(&context, &config, reference).await {
+                Ok(resolved) => break resolved,
+                Err(error) => error,
+            };
+            match pause_before_another(&error, tries) {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => return Err(failed_after(error, tries)),
+            }
+            tries += 1;
+        };
         let planned = plugin
             .plan_fetch(&context, &config, &resolved.pinned)
             .await
@@ -216,14 +315,7 @@ impl Conductor {
                 Route::Build(checkout)
             }
             FetchPlan::Download(downloads) => {
-                let mut places = Vec::new();
-                for download in downloads {
-                    let headers = plugin.authorise(reference, &download).map_err(failed)?;
-                    places.push(Place {
-                        url: download.url,
-                        headers,
-                    });
-                }
+                let places = places(&plugin, reference, downloads).map_err(failed)?;
                 Route::Places(places)
             }
         };
@@ -232,6 +324,7 @@ impl Conductor {
             .as_deref()
             .and_then(|text| Version::parse(text).ok());
         Ok(Source {
+            reference: reference.to_owned(),
             pinned: resolved.pinned,
             version,
             warnings,

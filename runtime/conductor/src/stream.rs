@@ -38,6 +38,7 @@ pub(crate) async fn fetch(
     handed_over.map_err(|source| PlanError::Source {
         plugin: plugin.name().to_string(),
         reference: pinned.clone(),
+        tries: 1,
         source: Box::new(source),
     })?;
     let keeping = tokio::task::spawn_blocking(move || {

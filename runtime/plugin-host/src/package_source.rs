@@ -82,7 +82,23 @@ pub struct Download {
     pub url: String,
     /// Names and values, fit for HTTP.
     pub headers: Vec<(String, String)>,
+    /// A URL that expires is a credential in itself.
     pub expires_at: Option<model::Timestamp>,
+    /// Files that say what digest it has, in order of preference.
+    pub checksums: Vec<Checksum>,
+}
+
+/// A file that says what SHA-256 a download has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checksum {
+    /// `http:` or `https:`.
+    pub url: String,
+    /// As in [`Download`].
+    pub headers: Vec<(String, String)>,
+    /// The name that its line has.
+    pub file_name: String,
+    /// Whether there has to be one.
+    pub needed: bool,
 }
 
 /// Mirrors of one package, and headers of one request.
@@ -239,8 +255,28 @@ impl Plugin {
         if named != download.url {
             self.check_url(&download.url)?;
         }
-        let headers = download
-            .headers
+        self.filled(&download.headers)
+    }
+
+    /// As [`Self::authorise`] for a file that says a digest. On the server of its download it needs no grant of its own.
+    ///
+    /// # Errors
+    /// As [`Self::authorise`].
+    pub fn authorise_checksum(
+        &self,
+        download: &Download,
+        checksum: &Checksum,
+    ) -> Result<Vec<(String, Secret)>, CallError> {
+        if http_host(&checksum.url).is_none()
+            || http_host(&checksum.url) != http_host(&download.url)
+        {
+            self.check_url(&checksum.url)?;
+        }
+        self.filled(&checksum.headers)
+    }
+
+    fn filled(&self, headers: &[(String, String)]) -> Result<Vec<(String, Secret)>, CallError> {
+        let headers = headers
             .iter()
             .map(|(name, value)| Ok((name.clone(), self.shared.fill(value)?)));
         headers.collect()
@@ -452,13 +488,54 @@ fn checked_download(answer: &Answer<'_>, download: source::Download) -> Result<D
     if !is_fetchable || url.contains(char::is_whitespace) && !url.starts_with("file:") {
         return Err(answer.broken(format_args!("`{url}` is not an http, https or file URL")));
     }
-    if download.headers.len() > MAX_LIST {
+    let headers = checked_headers(answer, download.headers)?;
+    if download.checksums.len() > MAX_LIST {
         return Err(answer.broken(format_args!(
-            "it names {} headers, the limit is {MAX_LIST}",
-            download.headers.len()
+            "it names {} files of checksums, the limit is {MAX_LIST}",
+            download.checksums.len()
         )));
     }
-    let headers = download.headers.into_iter().map(|header| {
+    let checksums = download
+        .checksums
+        .into_iter()
+        .map(|checksum| checked_checksum(answer, checksum))
+        .collect::<Result<_, _>>()?;
+    let expires_at = download
+        .expires_at
+        .map(|at| model::Timestamp(i64::try_from(at).unwrap_or(i64::MAX)));
+    Ok(Download {
+        url,
+        headers,
+        expires_at,
+        checksums,
+    })
+}
+
+fn checked_checksum(answer: &Answer<'_>, checksum: source::Checksum) -> Result<Checksum, Failure> {
+    let url = answer.exact("URL", checksum.url, limits::VALUE)?;
+    let is_fetchable = url.starts_with("https://") || url.starts_with("http://");
+    if !is_fetchable || url.contains(char::is_whitespace) {
+        return Err(answer.broken(format_args!("`{url}` is not an http or https URL")));
+    }
+    Ok(Checksum {
+        url,
+        headers: checked_headers(answer, checksum.headers)?,
+        file_name: answer.exact("name of a file", checksum.file_name, limits::VALUE)?,
+        needed: checksum.needed,
+    })
+}
+
+fn checked_headers(
+    answer: &Answer<'_>,
+    headers: Vec<source::Header>,
+) -> Result<Vec<(String, String)>, Failure> {
+    if headers.len() > MAX_LIST {
+        return Err(answer.broken(format_args!(
+            "it names {} headers, the limit is {MAX_LIST}",
+            headers.len()
+        )));
+    }
+    let headers = headers.into_iter().map(|header| {
         let name = answer.exact("header name", header.name, limits::NAME)?;
         let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         if name.is_empty() || !name.bytes().all(is_token) {
@@ -469,13 +546,5 @@ fn checked_download(answer: &Answer<'_>, download: source::Download) -> Result<D
             answer.exact("header value", header.value, limits::VALUE)?,
         ))
     });
-    let headers = headers.collect::<Result<_, _>>()?;
-    let expires_at = download
-        .expires_at
-        .map(|at| model::Timestamp(i64::try_from(at).unwrap_or(i64::MAX)));
-    Ok(Download {
-        url,
-        headers,
-        expires_at,
-    })
+    headers.collect()
 }

@@ -97,8 +97,8 @@ pub use load_balancer::{
 pub use log::{Level, enabled, log};
 pub use package_name::{media_type_of, split_digest, version_in};
 pub use package_source::{
-    ArtifactSink, Checkout, Command, Digest, Download, FetchPlan, Header, PackageSource, Resolved,
-    Streaming, Variable,
+    ArtifactSink, Checkout, Checksum, Command, Digest, Download, FetchPlan, Header, PackageSource,
+    Resolved, Streaming, Variable,
 };
 pub use plugin::Plugin;
 pub use sockets::{Connection, ask};

@@ -6,7 +6,9 @@ use crate::bindings::streaming::exports::cutover::package_source::streaming;
 use crate::{Failure, OpContext, Plugin, panic_message};
 
 pub use sink::ArtifactSink;
-pub use source::{Checkout, Command, Digest, Download, FetchPlan, Header, Resolved, Variable};
+pub use source::{
+    Checkout, Checksum, Command, Digest, Download, FetchPlan, Header, Resolved, Variable,
+};
 
 /// A place that packages come from.
 pub trait PackageSource: Plugin {
@@ -33,13 +35,14 @@ pub trait Streaming: PackageSource {
 }
 
 impl Download {
-    /// Makes a download without headers that does not expire.
+    /// Makes a download without headers and checksums that does not expire.
     #[must_use]
     pub fn of(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             headers: Vec::new(),
             expires_at: None,
+            checksums: Vec::new(),
         }
     }
 }

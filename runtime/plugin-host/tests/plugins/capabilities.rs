@@ -1,6 +1,6 @@
 //! Host functions, as a plugin meets them.
 
-use plugin_host::package_source::Download;
+use plugin_host::package_source::{Checksum, Download};
 use plugin_host::{Grants, OpContext, Progress, Secret, Secrets};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -321,6 +321,7 @@ async fn a_download_gets_its_secrets_only_when_both_are_granted() {
             "Bearer {{secret:token}}! {{secret:token|base64}}".to_owned(),
         )],
         expires_at: None,
+        checksums: Vec::new(),
     };
     let plugin = guest.load_with(&grants, secrets()).await;
     let ungranted = guest
@@ -350,7 +351,23 @@ async fn a_download_gets_its_secrets_only_when_both_are_granted() {
         .authorise("app:1", &download("file:///etc/passwd"))
         .unwrap_err();
 
+    let beside = |url: &str| Checksum {
+        url: url.to_owned(),
+        headers: vec![("x".to_owned(), "{{secret:token}}".to_owned())],
+        file_name: "a".to_owned(),
+        needed: false,
+    };
+    let other = download("https://other.example/a");
+    let sums = plugin
+        .authorise_checksum(&other, &beside("https://other.example/SHA256SUMS"))
+        .unwrap();
+    let far = plugin
+        .authorise_checksum(&other, &beside("https://evil.example/SHA256SUMS"))
+        .unwrap_err();
+
     assert_eq!(headers[0].1.expose(), b"Bearer hunter2! aHVudGVyMg==");
+    assert_eq!(sums[0].1.expose(), b"hunter2");
+    assert!(far.failure().unwrap().hint.is_some());
     assert_eq!(
         elsewhere.failure().unwrap().hint.as_deref(),
         Some(r#"plugins.stub.grants.http: ["https://evil.example"]"#)
