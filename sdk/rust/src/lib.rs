@@ -72,6 +72,7 @@ mod package_name;
 mod package_source;
 mod panic_message;
 mod plugin;
+pub mod s3;
 pub mod signing;
 mod sockets;
 mod spread;
