@@ -426,6 +426,42 @@ mod tests {
     }
 
     #[test]
+    fn only_a_grant_that_names_the_host_reaches_into_private_networks() {
+        for (granted, url, expected) in [
+            (
+                "http://10.0.0.1:8080",
+                "http://10.0.0.1:8080/",
+                Reach::Private,
+            ),
+            (
+                "http://pools.example:*",
+                "http://pools.example:81/",
+                Reach::Private,
+            ),
+            ("http://*", "http://10.0.0.1:8080/", Reach::Public),
+            ("http://*.example", "http://pools.example/", Reach::Public),
+            (
+                "http://other.example",
+                "http://pools.example/",
+                Reach::Public,
+            ),
+            (
+                "https://pools.example",
+                "http://pools.example/",
+                Reach::Public,
+            ),
+        ] {
+            let host = http_host(url).unwrap();
+
+            assert_eq!(
+                hosts("http://*", granted).reach(&host),
+                expected,
+                "{granted} {url}"
+            );
+        }
+    }
+
+    #[test]
     fn a_denial_names_plugin_and_capability_and_prints_the_line_that_grants_it() {
         let denial = sockets("tcp:*", "tcp:10.0.0.1:1")
             .check(&Capability::Socket("tcp:127.0.0.1:9999".to_owned()))

@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::pattern;
 use crate::plugin::{self, Directory, Exports, Plugin};
 use crate::secret::Secrets;
-use crate::web::Client;
+use crate::web::{Client, Proxies};
 
 /// The largest component, in bytes: several times the size of one with an interpreter in it.
 const MAX_COMPONENT: u64 = 256 << 20;
@@ -37,13 +37,16 @@ pub struct HostOptions {
     pub progress: Option<mpsc::Sender<Progress>>,
     /// A PEM file of roots that plugins' requests trust besides those of the system.
     pub extra_roots: Option<PathBuf>,
+    /// What plugins' requests go through.
+    pub proxies: Proxies,
 }
 
 /// The environment variable that names a file of further roots.
 const EXTRA_ROOTS: &str = "CUTOVER_EXTRA_ROOTS";
 
 impl HostOptions {
-    /// Options with the default limits, nobody listening, and the further roots that `CUTOVER_EXTRA_ROOTS` names.
+    /// Options with the default limits, nobody listening, the further roots that `CUTOVER_EXTRA_ROOTS` names, and the
+    /// proxies that the environment names.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             cache_dir: cache_dir.into(),
@@ -52,6 +55,7 @@ impl HostOptions {
             extra_roots: std::env::var_os(EXTRA_ROOTS)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
+            proxies: Proxies::from_environment(),
         }
     }
 }
@@ -135,6 +139,7 @@ impl Host {
             limits,
             progress,
             extra_roots,
+            proxies,
             ..
         } = options;
         Ok(Self {
@@ -142,7 +147,7 @@ impl Host {
             linker,
             limits,
             progress,
-            web: Arc::new(Client::new(extra_roots)),
+            web: Arc::new(Client::new(extra_roots, proxies)),
         })
     }
 

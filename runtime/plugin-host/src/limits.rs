@@ -25,6 +25,10 @@ pub struct Limits {
     pub concurrent_calls: usize,
     /// HTTP requests of one plugin at a time, over all its calls; further ones wait for their turn.
     pub http_requests: usize,
+    /// Headers of an HTTP request.
+    pub http_headers: usize,
+    /// Bytes of their names and values together, with the secrets in them.
+    pub http_header_bytes: usize,
     /// Bytes of the body of an HTTP request.
     pub http_request_body: usize,
     /// Bytes of the body of its answer.
@@ -44,6 +48,8 @@ impl Default for Limits {
             output_tail: 4 << 10,
             concurrent_calls: 64,
             http_requests: 16,
+            http_headers: 100,
+            http_header_bytes: 32 << 10,
             http_request_body: 4 << 20,
             http_response_body: 16 << 20,
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use tokio::time::Instant;
 use wasmtime_wasi_http::{
@@ -20,6 +20,7 @@ use crate::bindings::cutover::plugin::types;
 use crate::call::{Effect, State};
 use crate::capabilities::logging::TARGET;
 use crate::failure::{Failure, FailureClass, code};
+use crate::limits::Limits;
 use crate::pattern::{Capability, http_host};
 use crate::plugin::Shared;
 use crate::web::{self, Bounds};
@@ -194,6 +195,7 @@ impl Asked {
                 *value = filled;
             }
         }
+        self.check_headers(&scheme, &parts.headers)?;
         let limit = limits.http_request_body;
         let body = match Limited::new(body, limit).collect().await {
             Ok(body) => body.to_bytes().to_vec(),
@@ -241,6 +243,26 @@ impl Asked {
                 Err((Error::InternalError(None), failure))
             }
         }
+    }
+
+    fn check_headers(&self, scheme: &str, headers: &HeaderMap) -> Result<(), (Error, Failure)> {
+        let Limits {
+            http_headers: count,
+            http_header_bytes: bytes,
+            ..
+        } = self.plugin.limits;
+        let lengths = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len());
+        if headers.len() <= count && lengths.sum::<usize>() <= bytes {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: it has more than {count} headers, or {bytes} bytes of them",
+            self.text(scheme)
+        );
+        let failure = Failure::host(FailureClass::Invalid, code::INVALID, message);
+        Err((Error::HttpRequestHeaderSectionSize(None), failure))
     }
 
     /// The value of a header with its secrets, which are never logged.
@@ -300,6 +322,15 @@ impl Asked {
         }
     }
 
+    /// What is known of a request whose answer cannot be taken: asking again brings no other, and what it was to change has
+    /// probably been changed.
+    fn class_when_answered(&self) -> FailureClass {
+        match self.class_when_sent() {
+            FailureClass::UnknownOutcome => FailureClass::UnknownOutcome,
+            _ => FailureClass::Permanent,
+        }
+    }
+
     fn failed(&self, scheme: &str, error: web::Error) -> (Error, Failure) {
         let size = |limit: usize| Some(u64::try_from(limit).unwrap_or(u64::MAX));
         let (error_code, class, code) = match &error {
@@ -308,7 +339,7 @@ impl Asked {
                 FailureClass::Denied,
                 code::DENIED,
             ),
-            web::Error::Roots { .. } => (
+            web::Error::Roots(_) | web::Error::Proxy(_) => (
                 Error::ConfigurationError,
                 FailureClass::Invalid,
                 code::INVALID,
@@ -332,7 +363,12 @@ impl Asked {
             }
             web::Error::TooLarge { limit } => (
                 Error::HttpResponseBodySize(size(*limit)),
-                FailureClass::Permanent,
+                self.class_when_answered(),
+                code::IO,
+            ),
+            web::Error::LongHead => (
+                Error::HttpResponseHeaderSectionSize(None),
+                self.class_when_answered(),
                 code::IO,
             ),
             web::Error::Broken(_) => (

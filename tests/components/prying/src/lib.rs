@@ -63,6 +63,7 @@ impl LoadBalancer for Prying {
         let mut seen = Vec::new();
         sign(&config, &mut seen)?;
         pry(&config, &mut seen)?;
+        overload(&config, &mut seen);
         directories::write("memory", "seen", seen.join("\n").as_bytes())?;
         directories::write("memory", "dump", memory())?;
         Ok(Outcome::Unchanged)
@@ -131,6 +132,20 @@ fn pry(config: &Config, seen: &mut Vec<String>) -> Result<(), Failure> {
     let half = Request::get(&config.url).header("X-Half", "{{secret:secret-key|half}}");
     tell(seen, "half", send(&half));
     Ok(())
+}
+
+/// Asks for more than a request may be.
+fn overload(config: &Config, seen: &mut Vec<String>) {
+    let many = (0..101).fold(Request::get(&config.url), |request, i| {
+        request.header(format!("X-{i}"), "1")
+    });
+    tell(seen, "many", send(&many));
+    let long = (0..5).fold(Request::get(&config.url), |request, i| {
+        request.header(format!("X-{i}"), "1".repeat(8 << 10))
+    });
+    tell(seen, "long", send(&long));
+    let large = Request::new("POST", &config.url).body(vec![b'1'; (4 << 20) + 1]);
+    tell(seen, "large", send(&large));
 }
 
 fn tell(seen: &mut Vec<String>, what: &str, answer: Result<Response, Failure>) {

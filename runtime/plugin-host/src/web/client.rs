@@ -1,21 +1,27 @@
 //! One HTTP request on a plugin's behalf, from start to end, in bounds. It blocks its thread.
 //!
-//! The host trusts the roots of the system and those of a further file, goes through the proxy that the environment
-//! names, and connects to the address that it has checked. What may be asked at all is not decided here.
+//! It goes to the address that was checked. What may be asked at all is not decided here.
 
 use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{Request, Response};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Timeout};
 
+use super::proxy::{self, Proxies};
+use super::roots;
 use crate::address::{Checked, Reach, Refused};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most headers of an answer. It is the library's own bound, named here for those who read what went wrong.
+const HEADERS: usize = 128;
+/// The most bytes that an answer's status and headers have together.
+const HEAD: usize = 64 << 10;
 
 /// What a request may use up.
 #[derive(Debug, Clone, Copy)]
@@ -31,8 +37,10 @@ pub(crate) struct Bounds {
 pub(crate) enum Error {
     #[error(transparent)]
     Address(Refused),
-    #[error("read the further roots in `{}`", path.display())]
-    Roots { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Roots(roots::Error),
+    #[error(transparent)]
+    Proxy(proxy::Error),
     #[error("nothing is known by the name of the host")]
     UnknownHost,
     #[error("no connection came about")]
@@ -43,6 +51,8 @@ pub(crate) enum Error {
     Timeout(Duration),
     #[error("the answer has more than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error("the head of the answer has more than {HEADERS} headers or {HEAD} bytes")]
+    LongHead,
     #[error("the connection broke off")]
     Broken(#[source] ureq::Error),
     #[error("the request cannot be sent")]
@@ -53,6 +63,7 @@ pub(crate) enum Error {
 #[derive(Debug)]
 pub(crate) struct Client {
     extra_roots: Option<PathBuf>,
+    proxies: Proxies,
     /// Made at the first request: reading the system's roots takes longer than a call.
     agents: OnceLock<Agents>,
 }
@@ -64,9 +75,10 @@ struct Agents {
 }
 
 impl Client {
-    pub(crate) fn new(extra_roots: Option<PathBuf>) -> Self {
+    pub(crate) fn new(extra_roots: Option<PathBuf>, proxies: Proxies) -> Self {
         Self {
             extra_roots,
+            proxies,
             agents: OnceLock::new(),
         }
     }
@@ -85,6 +97,8 @@ impl Client {
             Reach::Public => &agents.public,
             Reach::Private => &agents.private,
         };
+        let scheme = request.uri().scheme_str().unwrap_or_default();
+        let proxy = self.proxies.of(scheme).map_err(Error::Proxy)?;
         let connect = bounds.connect.unwrap_or(CONNECT_TIMEOUT).min(bounds.time);
         let failed = |error| failed(error, bounds);
         let (parts, body) = request.into_parts();
@@ -92,6 +106,7 @@ impl Client {
         let response = if body.is_empty() {
             let request = agent
                 .configure_request(Request::from_parts(parts, ()))
+                .proxy(proxy)
                 .timeout_global(Some(bounds.time))
                 .timeout_connect(Some(connect))
                 .build();
@@ -99,6 +114,7 @@ impl Client {
         } else {
             let request = agent
                 .configure_request(Request::from_parts(parts, body))
+                .proxy(proxy)
                 .timeout_global(Some(bounds.time))
                 .timeout_connect(Some(connect))
                 .build();
@@ -123,7 +139,7 @@ impl Client {
         if let Some(agents) = self.agents.get() {
             return Ok(agents);
         }
-        let roots = roots(self.extra_roots.as_deref())?;
+        let roots = roots::trusted(self.extra_roots.as_deref()).map_err(Error::Roots)?;
         let tls = TlsConfig::builder().root_certs(roots).build();
         let config = Agent::config_builder()
             .tls_config(tls)
@@ -131,6 +147,9 @@ impl Client {
             .max_redirects_will_error(false)
             .http_status_as_error(false)
             .allow_non_standard_methods(true)
+            .max_response_header_size(HEAD)
+            // Each request says which one it goes through.
+            .proxy(None)
             .max_idle_connections(0)
             .max_idle_connections_per_host(0)
             .user_agent(concat!("cutover/", env!("CARGO_PKG_VERSION")))
@@ -147,43 +166,6 @@ impl Client {
             private: agent(Reach::Private),
         }))
     }
-}
-
-/// What the system trusts, and a file of the operator's own. Where the system trusts nobody, those of Mozilla.
-fn roots(extra: Option<&Path>) -> Result<RootCerts, Error> {
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::debug!(%error, "a root certificate of the system was passed over");
-    }
-    let mut roots: Vec<_> = found
-        .certs
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).to_owned())
-        .collect();
-    if let Some(path) = extra {
-        let unreadable = |source| Error::Roots {
-            path: path.to_owned(),
-            source,
-        };
-        let pem = std::fs::read(path).map_err(unreadable)?;
-        let before = roots.len();
-        for item in parse_pem(&pem) {
-            match item {
-                Ok(PemItem::Certificate(certificate)) => roots.push(certificate),
-                Ok(_) => {}
-                Err(error) => return Err(unreadable(io::Error::other(error))),
-            }
-        }
-        if roots.len() == before {
-            let none = io::Error::new(io::ErrorKind::InvalidData, "there is no certificate in it");
-            return Err(unreadable(none));
-        }
-    }
-    if roots.is_empty() {
-        tracing::debug!("the system has no root certificates");
-        return Ok(RootCerts::WebPki);
-    }
-    Ok(RootCerts::from(roots.into_iter()))
 }
 
 fn failed(error: ureq::Error, bounds: Bounds) -> Error {
@@ -213,6 +195,10 @@ fn failed(error: ureq::Error, bounds: Bounds) -> Error {
             Error::Connect(error)
         }
         ureq::Error::ConnectionFailed | ureq::Error::ConnectProxyFailed(_) => Error::Connect(error),
+        ureq::Error::LargeResponseHeader(..) => Error::LongHead,
+        ureq::Error::Protocol(ref why) if why.to_string().contains("too many headers") => {
+            Error::LongHead
+        }
         ureq::Error::Http(_)
         | ureq::Error::BadUri(_)
         | ureq::Error::RequireHttpsOnly(_)
@@ -223,50 +209,11 @@ fn failed(error: ureq::Error, bounds: Bounds) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::{SocketAddr, TcpListener};
+    use std::net::TcpListener;
     use std::sync::mpsc;
-    use std::thread::{self, JoinHandle};
 
     use super::*;
-
-    /// Answers one request with bytes as they are, and gives back the request's head.
-    struct Server {
-        address: SocketAddr,
-        thread: JoinHandle<String>,
-    }
-
-    impl Server {
-        fn answering(answer: &str) -> Self {
-            Self::start(answer.to_owned(), None)
-        }
-
-        /// Begins an answer and does not end it before it is told to.
-        fn stalling(answer: &str, until: mpsc::Receiver<()>) -> Self {
-            Self::start(answer.to_owned(), Some(until))
-        }
-
-        fn start(answer: String, until: Option<mpsc::Receiver<()>>) -> Self {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let address = listener.local_addr().unwrap();
-            let thread = thread::spawn(move || {
-                let (mut connection, _) = listener.accept().unwrap();
-                let lines = BufReader::new(connection.try_clone().unwrap()).lines();
-                let head = lines.map_while(Result::ok);
-                let head: Vec<_> = head.take_while(|line| !line.is_empty()).collect();
-                let _ = connection.write_all(answer.replace('\n', "\r\n").as_bytes());
-                if let Some(until) = until {
-                    let _ = until.recv();
-                }
-                head.join("\n").to_ascii_lowercase()
-            });
-            Self { address, thread }
-        }
-
-        fn asked(self) -> String {
-            self.thread.join().unwrap()
-        }
-    }
+    use crate::web::server::Server;
 
     const BOUNDS: Bounds = Bounds {
         time: Duration::from_secs(20),
@@ -279,7 +226,7 @@ mod tests {
     }
 
     fn send(url: &str, reach: Reach, bounds: Bounds) -> Result<Response<Vec<u8>>, Error> {
-        Client::new(None).send(get(url), reach, bounds)
+        Client::new(None, Proxies::default()).send(get(url), reach, bounds)
     }
 
     #[test]
@@ -304,7 +251,7 @@ mod tests {
             .unwrap();
         let host = format!("host: {}", server.address);
 
-        let response = Client::new(None)
+        let response = Client::new(None, Proxies::default())
             .send(request, Reach::Private, BOUNDS)
             .unwrap();
 
@@ -338,6 +285,29 @@ mod tests {
                     "{head}: {error}"
                 ),
             }
+        }
+    }
+
+    #[test]
+    fn the_head_of_an_answer_is_bounded() {
+        for (headers, fits) in [
+            ("x-a: 1\n".repeat(100), true),
+            ("x-a: 1\n".repeat(HEADERS + 1), false),
+            (format!("x-a: {}\n", "1".repeat(HEAD / 2)), true),
+            (format!("x-a: {}\n", "1".repeat(HEAD)), false),
+        ] {
+            let server = Server::answering(&format!(
+                "HTTP/1.1 200 OK\n{headers}content-length: 0\nconnection: close\n\n"
+            ));
+
+            let url = format!("http://{}/", server.address);
+            let outcome = send(&url, Reach::Private, BOUNDS);
+
+            let is_as_expected = match &outcome {
+                Ok(_) => fits,
+                Err(error) => !fits && matches!(error, Error::LongHead),
+            };
+            assert!(is_as_expected, "{} bytes: {outcome:?}", headers.len());
         }
     }
 
@@ -398,17 +368,5 @@ mod tests {
         let url = format!("http://{}/", server.address);
         let error = send(&url, Reach::Private, BOUNDS).unwrap_err();
         assert!(matches!(error, Error::Broken(_)), "{error:?}");
-    }
-
-    #[test]
-    fn a_file_of_roots_without_a_certificate_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let client = Client::new(Some(file.path().to_owned()));
-
-        let error = client
-            .send(get("http://127.0.0.1:1/"), Reach::Private, BOUNDS)
-            .unwrap_err();
-
-        assert!(matches!(error, Error::Roots { .. }), "{error:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! What a component knows of the secrets that it signs with: a hostile one is asked to sign, to pry, and to write its whole
-//! memory down.
+//! A hostile component: what it gets to know of the secrets that it signs with, down to its whole memory, and what it can
+//! ask of the servers that it was granted.
 
 #![allow(
     clippy::unwrap_used,
@@ -302,4 +302,26 @@ async fn a_hostile_component_does_not_get_to_see_what_it_signs_with() {
         assert!(!seen.contains(secret), "{seen}");
         assert!(!seen.contains(&base64(secret)), "{seen}");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_not_sent() {
+    let pried = pry().await;
+
+    for (what, problem) in [
+        (
+            "many",
+            "/`: it has more than 100 headers, or 32768 bytes of them",
+        ),
+        (
+            "long",
+            "/`: it has more than 100 headers, or 32768 bytes of them",
+        ),
+        ("large", "/`: its body has more than 4194304 bytes"),
+    ] {
+        let line = pried.seen.lines().find(|line| line.starts_with(what));
+        let line = line.unwrap_or_default();
+        assert!(line.ends_with(problem), "{what}: {line}");
+    }
+    assert!(!pried.sent.iter().any(|request| request.contains("x-100: ")));
 }

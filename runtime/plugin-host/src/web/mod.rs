@@ -1,0 +1,10 @@
+//! HTTP on a plugin's behalf: one request from start to end, whom to trust, and which proxy to go through.
+
+mod client;
+mod proxy;
+mod roots;
+#[cfg(test)]
+mod server;
+
+pub(crate) use client::{Bounds, Client, Error};
+pub use proxy::Proxies;
