@@ -66,6 +66,13 @@ pub enum Error {
     Invalid(#[source] BinaryReaderError),
     #[error(transparent)]
     Manifest(#[from] manifest::Error),
+    #[error(
+        "the manifest has features of a {offer}, whose interface `{interface}` the component does not implement"
+    )]
+    Claims {
+        offer: &'static str,
+        interface: &'static str,
+    },
     #[error("the component has more than one section `{}`", manifest::SECTION)]
     ManyManifests,
     #[error("the component implements none of {known}; it exports {}", list(exports), known = KNOWN_EXPORTS)]
@@ -212,6 +219,7 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, Error> {
     let types = validate(bytes)?;
     let (imports, exports) = surface(bytes, types.as_ref()).map_err(Error::Invalid)?;
     let provides = provides(&exports)?;
+    check_claims(manifest.as_ref(), &provides)?;
     let unprovided: Vec<_> = imports.iter().flat_map(unprovided).collect();
     if !unprovided.is_empty() {
         return Err(Error::Imports(unprovided));
@@ -385,6 +393,28 @@ fn provides(exports: &[Interface]) -> Result<Provides, Error> {
         return Err(Error::NoGuest);
     }
     Ok(provides)
+}
+
+/// Refuses a manifest that has features of what the component does not implement.
+fn check_claims(manifest: Option<&Manifest>, provides: &Provides) -> Result<(), Error> {
+    for (offer, interface, is_implemented) in [
+        (
+            manifest::LOAD_BALANCER,
+            "cutover:load-balancer/pool",
+            provides.load_balancer,
+        ),
+        (
+            manifest::TRAFFIC_ROUTER,
+            "cutover:traffic/router",
+            provides.router,
+        ),
+    ] {
+        let offered = manifest.and_then(|manifest| manifest.provides.get(offer));
+        if offered.is_some_and(|offered| !offered.features.is_empty()) && !is_implemented {
+            return Err(Error::Claims { offer, interface });
+        }
+    }
+    Ok(())
 }
 
 fn unprovided(import: &Interface) -> Vec<Unprovided> {

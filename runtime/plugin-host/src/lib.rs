@@ -42,7 +42,7 @@ pub use grants::{DirectoryGrant, Grants, Mismatch};
 pub use host::{Error, Host, HostOptions};
 pub use inspect::{Error as InspectError, Inspection, Interface, Provides, Unprovided, inspect};
 pub use limits::Limits;
-pub use manifest::{Access, Manifest, embed};
+pub use manifest::{Access, Feature, Manifest, embed};
 pub use pattern::{Capability, Error as PatternError};
 pub use plugin::{Diagnostic, Plugin, Severity};
 pub use secret::{Secret, Secrets};

@@ -2,7 +2,7 @@
 //! component, so that it cannot be parted from the code that it speaks about.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use wasm_encoder::{CustomSection, Encode as _, Section as _};
@@ -27,14 +27,14 @@ pub struct Manifest {
     pub description: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub homepage: Option<String>,
-    /// By interface package, for example `package-source`.
+    /// By what is offered, for example `package-source`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub provides: BTreeMap<String, Offer>,
     #[serde(default)]
     pub capabilities: Capabilities,
 }
 
-/// What a plugin offers under one interface package.
+/// What a plugin offers of one kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Offer {
@@ -44,6 +44,54 @@ pub struct Offer {
     /// Kinds of load balancer, or values of `deployment` in a release plan.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kinds: Vec<String>,
+    /// What its provider can do, which an interface alone does not say.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub features: BTreeSet<Feature>,
+}
+
+/// A fact about a load balancer or a traffic router that its operators want to know beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Feature {
+    /// What a member has begun it may end, and the balancer tells when it has.
+    DrainObserved,
+    /// What a member has begun it may end within a set time.
+    DrainTimed,
+    /// Changes that take their time are waited for without an instance of the plugin.
+    Pending,
+    /// A member that gets no requests is told with the balancer's reason.
+    HealthReasons,
+    /// Traffic is split between groups by share.
+    SplitGroups,
+    /// Traffic is split by the weights of members.
+    SplitMembers,
+}
+
+/// The keys of `provides` that have features.
+pub(crate) const LOAD_BALANCER: &str = "load-balancer";
+pub(crate) const TRAFFIC_ROUTER: &str = "traffic-router";
+
+impl Feature {
+    /// The name used in manifests.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DrainObserved => "drain-observed",
+            Self::DrainTimed => "drain-timed",
+            Self::Pending => "pending",
+            Self::HealthReasons => "health-reasons",
+            Self::SplitGroups => "split-groups",
+            Self::SplitMembers => "split-members",
+        }
+    }
+
+    fn is_of(self, offer: &str) -> bool {
+        match self {
+            Self::Pending => matches!(offer, LOAD_BALANCER | TRAFFIC_ROUTER),
+            Self::DrainObserved | Self::DrainTimed | Self::HealthReasons => offer == LOAD_BALANCER,
+            Self::SplitGroups | Self::SplitMembers => offer == TRAFFIC_ROUTER,
+        }
+    }
 }
 
 /// The capabilities that a plugin asks for. Each is a pattern, and each gives the reason for people.
@@ -139,18 +187,31 @@ pub enum Error {
     Json(#[source] serde_json::Error),
     #[error("the manifest has {length} bytes, the limit is {MAX_LENGTH}")]
     TooLong { length: usize },
+    #[error(
+        "the manifest has the feature `{}` under `provides.{offer}`, which has no such feature",
+        feature.name()
+    )]
+    Feature { offer: String, feature: Feature },
 }
 
 impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// [`Error`] when the text is not JSON, lacks a key or has one that is not known.
+    /// [`Error`] when the text is not JSON, lacks a key, or has one or a feature that is not known.
     pub fn parse(json: &[u8]) -> Result<Self, Error> {
         if json.len() > MAX_LENGTH {
             return Err(Error::TooLong { length: json.len() });
         }
-        serde_json::from_slice(json).map_err(Error::Json)
+        let manifest: Self = serde_json::from_slice(json).map_err(Error::Json)?;
+        for (offer, offered) in &manifest.provides {
+            let mut features = offered.features.iter().copied();
+            if let Some(feature) = features.find(|feature| !feature.is_of(offer)) {
+                let offer = offer.clone();
+                return Err(Error::Feature { offer, feature });
+            }
+        }
+        Ok(manifest)
     }
 }
 
@@ -205,5 +266,46 @@ mod tests {
                 .contains("`network`"),
             "{error:?}"
         );
+    }
+
+    #[test]
+    fn features_are_known_and_in_their_place() {
+        let parse = |provides: &str| {
+            let json = format!(r#"{{"name":"a","version":"1","provides":{provides}}}"#);
+            Manifest::parse(json.as_bytes())
+        };
+
+        let known = r#"{"load-balancer":{"features":["drain-observed","pending","health-reasons"]},
+            "traffic-router":{"features":["split-groups","pending"]}}"#;
+        let manifest = parse(known).unwrap();
+        let misplaced = parse(r#"{"gate":{"features":["pending"]}}"#).unwrap_err();
+        let unknown = parse(r#"{"load-balancer":{"features":["draining"]}}"#).unwrap_err();
+
+        let features = &manifest.provides["load-balancer"].features;
+        assert!(features.contains(&Feature::DrainObserved));
+        assert_eq!(
+            misplaced.to_string(),
+            "the manifest has the feature `pending` under `provides.gate`, which has no such feature"
+        );
+        let cause = std::error::Error::source(&unknown).unwrap().to_string();
+        assert!(
+            cause.starts_with("unknown variant `draining`, expected one of `drain-observed`, "),
+            "{cause}"
+        );
+    }
+
+    #[test]
+    fn a_feature_is_called_as_it_is_written() {
+        for feature in [
+            Feature::DrainObserved,
+            Feature::DrainTimed,
+            Feature::Pending,
+            Feature::HealthReasons,
+            Feature::SplitGroups,
+            Feature::SplitMembers,
+        ] {
+            let written = serde_json::to_value(feature).unwrap();
+            assert_eq!(written, feature.name());
+        }
     }
 }

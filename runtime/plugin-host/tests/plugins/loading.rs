@@ -174,6 +174,21 @@ async fn a_second_manifest_is_refused() {
 }
 
 #[tokio::test]
+async fn a_feature_of_what_is_not_implemented_is_refused() {
+    let guest = Guest {
+        manifest: Some(
+            r#"{"name":"stub","version":"1.0.0","provides":{"traffic-router":{"features":["split-groups"]}}}"#,
+        ),
+        ..Guest::default()
+    };
+
+    assert_eq!(
+        refusal(&guest.bytes()).await,
+        "the manifest has features of a traffic-router, whose interface `cutover:traffic/router` the component does not implement"
+    );
+}
+
+#[tokio::test]
 async fn a_grant_that_cannot_be_read_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let grants = Grants {
