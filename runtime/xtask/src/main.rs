@@ -8,6 +8,7 @@
     reason = "a task talks to the terminal"
 )]
 
+mod abilities;
 mod agent;
 mod apt;
 mod bench;
@@ -44,6 +45,8 @@ enum Task {
     Simulate(simulate::Simulate),
     /// Build the first-party plugins into `target/plugins`
     Plugins,
+    /// Write the table of what each adapter can do, as the built plugins say it, into `plugins/README.md`
+    Abilities,
     /// Build the agent for hosts, static and small, into `target/agents`
     Agent,
     /// Build the components that tests use into `target/components`
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
         Task::Bench(bench) => bench::run(&root, &bench),
         Task::Simulate(simulate) => simulate::run(&root, &simulate),
         Task::Plugins => plugins::build(&root, plugins::Set::FirstParty),
+        Task::Abilities => abilities::write(&root),
         Task::Agent => agent::build(&root),
         Task::Components => plugins::build(&root, plugins::Set::Test),
         Task::Python => python::install(&root),

@@ -18,7 +18,7 @@ use wit_component::ComponentEncoder;
 use crate::toolchain::Toolchain;
 
 /// The component-level custom section that holds the text of `manifest.json`.
-const MANIFEST_SECTION: &str = "cutover:manifest";
+pub(crate) const MANIFEST_SECTION: &str = "cutover:manifest";
 
 /// Which plugins to build.
 #[derive(Clone, Copy)]
