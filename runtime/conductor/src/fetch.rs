@@ -29,6 +29,11 @@ pub enum FetchError {
         source: Box<ureq::Error>,
     },
     #[error("download `{url}`")]
+    Network {
+        url: String,
+        source: plugin_host::NetworkError,
+    },
+    #[error("download `{url}`")]
     Answer { url: String, source: Box<Answer> },
     #[error("`{url}` does not have what it had when the package was looked up")]
     Changed { url: String },
@@ -470,6 +475,7 @@ mod tests {
                 most_bytes: 1 << 20,
                 grant: Arc::new(|_| Err(String::new())),
                 progress: Arc::new(|_| {}),
+                network: Arc::default(),
             },
             renewal: None,
         }

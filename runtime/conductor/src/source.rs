@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent::unpack::{Limits, Options};
 use model::{Digest, GroupRef, Package, Version};
 use plugin_host::package_source::{Checkout, Download, FetchPlan};
-use plugin_host::{CallError, FailureClass, OpContext, Plugin};
+use plugin_host::{CallError, FailureClass, Network, OpContext, Plugin};
 use spec::workspace::Group;
 
 use crate::Conductor;
@@ -192,6 +192,7 @@ impl Conductor {
                         .map_err(|failure| failure.hint.unwrap_or_default())
                 }),
                 progress: self.progress.clone(),
+                network: Network::of_process(),
             },
             renewal: Some(source.renewal()),
         };
@@ -233,6 +234,7 @@ impl Conductor {
                 most_bytes: limits.bytes,
                 grant: Arc::new(|_| Err(String::new())),
                 progress: self.progress.clone(),
+                network: Network::of_process(),
             },
             renewal: None,
         };

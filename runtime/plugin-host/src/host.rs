@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::pattern;
 use crate::plugin::{self, Directory, Exports, Plugin};
 use crate::secret::Secrets;
-use crate::web::{Client, Proxies};
+use crate::web::{Client, Network};
 
 /// The largest component, in bytes: several times the size of one with an interpreter in it.
 const MAX_COMPONENT: u64 = 256 << 20;
@@ -35,27 +35,18 @@ pub struct HostOptions {
     pub limits: Limits,
     /// Where the plugins' status lines go. Lines are dropped while it is full.
     pub progress: Option<mpsc::Sender<Progress>>,
-    /// A PEM file of roots that plugins' requests trust besides those of the system.
-    pub extra_roots: Option<PathBuf>,
-    /// What plugins' requests go through.
-    pub proxies: Proxies,
+    /// Whom plugins' requests trust, and what they go through.
+    pub network: Arc<Network>,
 }
 
-/// The environment variable that names a file of further roots.
-const EXTRA_ROOTS: &str = "CUTOVER_EXTRA_ROOTS";
-
 impl HostOptions {
-    /// Options with the default limits, nobody listening, the further roots that `CUTOVER_EXTRA_ROOTS` names, and the
-    /// proxies that the environment names.
+    /// Options with the default limits, nobody listening, and the network as the environment says it.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
         Self {
             cache_dir: cache_dir.into(),
             limits: Limits::default(),
             progress: None,
-            extra_roots: std::env::var_os(EXTRA_ROOTS)
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
-            proxies: Proxies::from_environment(),
+            network: Network::of_process(),
         }
     }
 }
@@ -138,8 +129,7 @@ impl Host {
         let HostOptions {
             limits,
             progress,
-            extra_roots,
-            proxies,
+            network,
             ..
         } = options;
         Ok(Self {
@@ -147,7 +137,7 @@ impl Host {
             linker,
             limits,
             progress,
-            web: Arc::new(Client::new(extra_roots, proxies)),
+            web: Arc::new(Client::new(network)),
         })
     }
 

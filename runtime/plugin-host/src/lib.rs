@@ -46,4 +46,4 @@ pub use manifest::{Access, Feature, Manifest, embed};
 pub use pattern::{Capability, Error as PatternError};
 pub use plugin::{Diagnostic, Plugin, Severity};
 pub use secret::{Secret, Secrets};
-pub use web::Proxies;
+pub use web::{Network, NetworkError, Proxies};

@@ -16,6 +16,8 @@ mod transfer;
 
 use std::sync::Arc;
 
+use plugin_host::Network;
+
 use crate::progress::OnProgress;
 
 pub(crate) use answer::Answer;
@@ -33,4 +35,6 @@ pub(crate) struct Rules {
     pub(crate) most_bytes: u64,
     pub(crate) grant: Grant,
     pub(crate) progress: OnProgress,
+    /// Whom to trust, and what to go through.
+    pub(crate) network: Arc<Network>,
 }

@@ -7,6 +7,7 @@ use plugin_host::Secret;
 use plugin_host::address::{Checked, Reach, Refused};
 use ureq::http::header::{ACCEPT_ENCODING, HeaderName, LOCATION};
 use ureq::http::{HeaderMap, Response, StatusCode, Uri};
+use ureq::tls::{RootCerts, TlsConfig};
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body};
 
@@ -91,12 +92,24 @@ impl<'a> Asker<'a> {
         if let Some((host, address)) = literal(hop) {
             reach.check(&host, address).map_err(refused)?;
         }
-        let agent = self.agents[usize::from(grant.is_err())].get_or_insert_with(|| agent(reach));
+        let network = &self.rules.network;
+        let unusable = |source| FetchError::Network {
+            url: shown.clone(),
+            source,
+        };
+        let slot = &mut self.agents[usize::from(grant.is_err())];
+        let agent = match slot {
+            Some(agent) => agent,
+            None => slot.insert(agent(reach, network.roots().map_err(unusable)?)),
+        };
+        let scheme = hop.split_once("://").map_or("", |(scheme, _)| scheme);
+        let proxy = network.proxy(scheme).map_err(unusable)?;
         let left = self.until.saturating_duration_since(Instant::now());
         let mut request = agent
             .get(hop)
             .config()
             .timeout_global(Some(left))
+            .proxy(proxy)
             .build()
             .header(ACCEPT_ENCODING, "identity");
         // Secrets are for the server that the plugin named, and not for whom that names in turn.
@@ -118,8 +131,11 @@ impl<'a> Asker<'a> {
     }
 }
 
-fn agent(reach: Reach) -> Agent {
+fn agent(reach: Reach, roots: RootCerts) -> Agent {
     let config = Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(roots).build())
+        // Each request says which one it goes through.
+        .proxy(None)
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(RESPONSE_TIMEOUT))
         .timeout_per_read(Some(IDLE_TIMEOUT))

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 
-use plugin_host::Secret;
+use plugin_host::{Proxies, Secret};
 
 use super::request::MOST_REDIRECTS;
 use super::*;
@@ -67,6 +67,7 @@ struct Bench {
     granted: Option<String>,
     told: Arc<Mutex<Vec<Progress>>>,
     most_bytes: u64,
+    network: Arc<Network>,
 }
 
 impl Bench {
@@ -76,6 +77,7 @@ impl Bench {
             granted: None,
             told: Arc::default(),
             most_bytes: 1 << 20,
+            network: Arc::default(),
         }
     }
 
@@ -104,6 +106,7 @@ impl Bench {
                 _ => Err("plugins.x.grants.http: […]".to_owned()),
             }),
             progress: Arc::new(move |progress| told.lock().unwrap().push(progress.clone())),
+            network: Arc::clone(&self.network),
         };
         let place = Place {
             headers: vec![("x-secret".to_owned(), Secret::new(b"hunter2".to_vec()))],
@@ -693,4 +696,80 @@ fn what_an_object_storage_says_of_a_refusal_is_told() {
     let expected =
         "the server answered with 404 Not Found: NoSuchKey: There is none (request id 17)";
     assert!(error.contains(expected), "{error}");
+}
+
+/// A proxy that takes one `CONNECT`, and answers the request that comes through it in the server's place.
+fn tunnel(answer: Vec<u8>) -> (SocketAddr, JoinHandle<[String; 2]>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(connection.try_clone().unwrap()).lines();
+        let mut head = || {
+            let head = lines.by_ref().map_while(Result::ok);
+            let head: Vec<_> = head.take_while(|line| !line.is_empty()).collect();
+            head.join("\n").to_ascii_lowercase()
+        };
+        let connect = head();
+        connection.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let asked = head();
+        connection.write_all(&answer).unwrap();
+        [connect, asked]
+    });
+    (address, thread)
+}
+
+fn through(proxy: String) -> Arc<Network> {
+    let proxies = Proxies::from_variables(|name| (name == "http_proxy").then(|| proxy.clone()));
+    Arc::new(Network::new(None, proxies))
+}
+
+#[test]
+fn a_download_goes_through_the_proxy_that_the_environment_names() {
+    let (address, proxy) = tunnel(answer("200 OK\ncontent-length: 2", b"ok"));
+    let bench = Bench {
+        network: through(format!("http://{address}")),
+        ..Bench::new()
+    };
+
+    // Nobody here knows the name: the proxy does.
+    let content = bench.download("http://packages.example/a.tgz").unwrap();
+
+    assert_eq!(content, "ok");
+    let [connect, asked] = proxy.join().unwrap();
+    assert!(
+        connect.starts_with("connect packages.example:80 "),
+        "{connect}"
+    );
+    assert!(!connect.contains("hunter2"), "{connect}");
+    assert!(asked.starts_with("get /a.tgz "), "{asked}");
+    assert!(asked.contains("x-secret: hunter2"), "{asked}");
+}
+
+#[test]
+fn what_the_environment_says_wrongly_is_an_error_before_anything_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("roots.pem");
+    std::fs::write(&empty, "").unwrap();
+    let roots = format!("read the further roots in `{}`", empty.display());
+    for (network, problem) in [
+        (
+            through("socks5://proxy:1080".to_owned()),
+            "the environment variable `http_proxy` names a proxy of another kind than HTTP",
+        ),
+        (
+            Arc::new(Network::new(Some(empty), Proxies::default())),
+            roots.as_str(),
+        ),
+    ] {
+        let bench = Bench {
+            network,
+            ..Bench::new()
+        };
+
+        let error = bench.download("http://127.0.0.1:1/a.tgz").unwrap_err();
+
+        assert!(error.contains(problem), "{error}");
+        assert!(!error.contains("tries"), "{error}");
+    }
 }

@@ -339,7 +339,7 @@ impl Asked {
                 FailureClass::Denied,
                 code::DENIED,
             ),
-            web::Error::Roots(_) | web::Error::Proxy(_) => (
+            web::Error::Network(_) => (
                 Error::ConfigurationError,
                 FailureClass::Invalid,
                 code::INVALID,

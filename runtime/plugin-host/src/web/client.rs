@@ -3,8 +3,7 @@
 //! It goes to the address that was checked. What may be asked at all is not decided here.
 
 use std::io::{self, Read as _};
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -12,8 +11,7 @@ use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Timeout};
 
-use super::proxy::{self, Proxies};
-use super::roots;
+use super::network::{self, Network};
 use crate::address::{Checked, Reach, Refused};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,9 +36,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Address(Refused),
     #[error(transparent)]
-    Roots(roots::Error),
-    #[error(transparent)]
-    Proxy(proxy::Error),
+    Network(network::Error),
     #[error("nothing is known by the name of the host")]
     UnknownHost,
     #[error("no connection came about")]
@@ -62,8 +58,7 @@ pub(crate) enum Error {
 /// Sends requests for all plugins of a host. Connections are not kept: each goes to an address checked for it.
 #[derive(Debug)]
 pub(crate) struct Client {
-    extra_roots: Option<PathBuf>,
-    proxies: Proxies,
+    network: Arc<Network>,
     /// Made at the first request: reading the system's roots takes longer than a call.
     agents: OnceLock<Agents>,
 }
@@ -75,10 +70,9 @@ struct Agents {
 }
 
 impl Client {
-    pub(crate) fn new(extra_roots: Option<PathBuf>, proxies: Proxies) -> Self {
+    pub(crate) fn new(network: Arc<Network>) -> Self {
         Self {
-            extra_roots,
-            proxies,
+            network,
             agents: OnceLock::new(),
         }
     }
@@ -98,7 +92,7 @@ impl Client {
             Reach::Private => &agents.private,
         };
         let scheme = request.uri().scheme_str().unwrap_or_default();
-        let proxy = self.proxies.of(scheme).map_err(Error::Proxy)?;
+        let proxy = self.network.proxy(scheme).map_err(Error::Network)?;
         let connect = bounds.connect.unwrap_or(CONNECT_TIMEOUT).min(bounds.time);
         let failed = |error| failed(error, bounds);
         let (parts, body) = request.into_parts();
@@ -139,7 +133,7 @@ impl Client {
         if let Some(agents) = self.agents.get() {
             return Ok(agents);
         }
-        let roots = roots::trusted(self.extra_roots.as_deref()).map_err(Error::Roots)?;
+        let roots = self.network.roots().map_err(Error::Network)?;
         let tls = TlsConfig::builder().root_certs(roots).build();
         let config = Agent::config_builder()
             .tls_config(tls)
@@ -226,7 +220,7 @@ mod tests {
     }
 
     fn send(url: &str, reach: Reach, bounds: Bounds) -> Result<Response<Vec<u8>>, Error> {
-        Client::new(None, Proxies::default()).send(get(url), reach, bounds)
+        Client::new(Arc::default()).send(get(url), reach, bounds)
     }
 
     #[test]
@@ -251,7 +245,7 @@ mod tests {
             .unwrap();
         let host = format!("host: {}", server.address);
 
-        let response = Client::new(None, Proxies::default())
+        let response = Client::new(Arc::default())
             .send(request, Reach::Private, BOUNDS)
             .unwrap();
 

@@ -31,7 +31,7 @@ impl std::fmt::Debug for Named {
 
 /// A proxy that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Error {
+pub(super) enum Error {
     #[error("the environment variable `{variable}` names no proxy: write `http://HOST:PORT`")]
     NoProxy { variable: &'static str },
     #[error(
@@ -47,7 +47,9 @@ impl Proxies {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
-    fn from_variables(value: impl Fn(&str) -> Option<String>) -> Self {
+    /// Reads variables of an environment.
+    #[must_use]
+    pub fn from_variables(value: impl Fn(&str) -> Option<String>) -> Self {
         let first = |variables: [&'static str; 4]| {
             variables.into_iter().find_map(|variable| {
                 let value = value(variable).filter(|value| !value.trim().is_empty())?;
@@ -99,6 +101,7 @@ impl Proxies {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use http::{Request, Response};
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
     use crate::address::Reach;
     use crate::web::server::{Authority, Server, Tunnel};
-    use crate::web::{self, Bounds, Client};
+    use crate::web::{self, Bounds, Client, Network};
 
     fn proxies(variables: &[(&str, &str)]) -> Proxies {
         Proxies::from_variables(|name| {
@@ -130,7 +133,8 @@ mod tests {
             .header("authorization", "Bearer hunter2")
             .body(Vec::new())
             .unwrap();
-        Client::new(roots.map(Into::into), proxies).send(request, reach, bounds)
+        let network = Network::new(roots.map(Into::into), proxies);
+        Client::new(Arc::new(network)).send(request, reach, bounds)
     }
 
     const ANSWER: &str = "HTTP/1.1 200 OK\ncontent-length: 2\nconnection: close\n\nok";

@@ -8,7 +8,7 @@ use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 /// A file of roots that is none.
 #[derive(Debug, thiserror::Error)]
 #[error("read the further roots in `{}`", path.display())]
-pub(crate) struct Error {
+pub(super) struct Error {
     path: PathBuf,
     source: io::Error,
 }
@@ -53,14 +53,14 @@ pub(super) fn trusted(extra: Option<&Path>) -> Result<RootCerts, Error> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use http::{Request, Response};
 
     use crate::address::Reach;
-    use crate::web::proxy::Proxies;
     use crate::web::server::{Authority, Server};
-    use crate::web::{Bounds, Client, Error};
+    use crate::web::{Bounds, Client, Error, Network, Proxies};
 
     fn get(url: &str, roots: Option<&std::path::Path>) -> Result<Response<Vec<u8>>, Error> {
         let bounds = Bounds {
@@ -69,7 +69,8 @@ mod tests {
             response_body: 10,
         };
         let request = Request::get(url).body(Vec::new()).unwrap();
-        Client::new(roots.map(Into::into), Proxies::default()).send(request, Reach::Private, bounds)
+        let network = Network::new(roots.map(Into::into), Proxies::default());
+        Client::new(Arc::new(network)).send(request, Reach::Private, bounds)
     }
 
     const ANSWER: &str = "HTTP/1.1 200 OK\ncontent-length: 2\nconnection: close\n\nok";
@@ -132,6 +133,6 @@ mod tests {
 
         let error = get("http://127.0.0.1:1/", Some(file.path())).unwrap_err();
 
-        assert!(matches!(error, Error::Roots(_)), "{error:?}");
+        assert!(matches!(error, Error::Network(_)), "{error:?}");
     }
 }
