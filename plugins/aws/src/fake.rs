@@ -127,6 +127,11 @@ impl Fake {
             .insert(target.to_owned(), told);
     }
 
+    /// Takes all targets away.
+    pub(crate) fn clear(&self) {
+        self.state.borrow_mut().targets.clear();
+    }
+
     /// Gives the forward action these weights.
     pub(crate) fn weigh(&self, weights: &[(&str, u32)]) {
         let groups = weights.iter().map(|(arn, weight)| {

@@ -194,9 +194,7 @@ impl Group<'_> {
             let instance = Instance::asked(pool, name);
             let target = instance.target(self.config)?;
             description.takes(&instance, &target)?;
-            if let Some(other) = self.on_other_ports(&found, &target) {
-                return Err(other);
-            }
+            self.present(&found, &target)?;
         }
         Ok(())
     }

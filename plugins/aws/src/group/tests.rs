@@ -274,6 +274,9 @@ fn what_could_never_be_healthy_is_refused_beforehand() {
     }];
 
     assert_eq!(examine(&fake, &instance), Ok(()));
+    fake.put("i-a:80", "healthy", "");
+    assert_eq!(examine(&fake, &instance), Ok(()));
+    fake.clear();
     let invalid = |message: &str| Err((FailureClass::Invalid, message.to_owned()));
     assert_eq!(
         examine(&fake, &address),
