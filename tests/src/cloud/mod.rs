@@ -4,10 +4,12 @@
 //! injected with [`CloudServer::inject`], as a [`Fault`] at a [`When`]. That a fake has its vendor's shape is proved by driving it with the
 //! vendor's own client, which [`python`] runs.
 
+pub mod elbv2;
 mod faults;
 mod message;
 mod python;
 mod server;
+mod sigv4;
 
 pub use faults::{Fault, When};
 pub use message::{Request, Response};
