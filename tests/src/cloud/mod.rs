@@ -6,6 +6,7 @@
 
 pub mod elbv2;
 mod faults;
+pub mod huawei;
 mod message;
 mod python;
 mod server;
