@@ -2,8 +2,8 @@
 //!
 //! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback, and
 //! so is [`Prometheus`]; [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every
-//! outcome, [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said; [`cloud`] has fake clouds. What a
-//! test starts is stopped when it is dropped.
+//! outcome, [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said; [`cloud`] has fake clouds,
+//! [`SeaweedFs`] and [`Moto`] hold objects and check signatures. What a test starts is stopped when it is dropped.
 
 pub mod cloud;
 
@@ -15,6 +15,7 @@ mod http;
 mod late;
 mod load;
 mod nginx;
+mod object_stores;
 mod prometheus;
 mod service;
 mod site;
@@ -29,6 +30,7 @@ pub use http::WebServer;
 pub use late::LateAnswers;
 pub use load::{Connections, Pace, Visitors, Visits, visits};
 pub use nginx::Nginx;
+pub use object_stores::{Moto, SeaweedFs};
 pub use prometheus::Prometheus;
 pub use service::Service;
 pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};

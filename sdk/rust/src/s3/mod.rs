@@ -40,6 +40,8 @@ mod client;
 mod near;
 mod object;
 mod reference;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -34,10 +34,7 @@ pub(super) fn resolve<K: Key>(client: &Client<'_, K>, text: &str) -> Result<Reso
         return found(client, &reference, &answer);
     }
     // An answer to HEAD has no body, and so does not say what is wrong.
-    let told = match answer.status {
-        301..=499 => client.ask(asked("GET").header("range", "bytes=0-0"))?,
-        _ => answer.clone(),
-    };
+    let told = client.ask(asked("GET").header("range", "bytes=0-0"))?;
     let about = About {
         vendor: client.vendor,
         reference: &reference,
