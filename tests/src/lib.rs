@@ -3,13 +3,14 @@
 //! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback, and
 //! so is [`Prometheus`]; [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every
 //! outcome, [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said; [`cloud`] has fake clouds,
-//! [`FileServer`] has files, [`SeaweedFs`] and [`Moto`] hold objects and check signatures. What a test starts is stopped when it is dropped.
+//! [`FileServer`] has files, [`GitServer`] repositories, [`SeaweedFs`] and [`Moto`] hold objects and check signatures. What a test starts is stopped when it is dropped.
 
 pub mod cloud;
 
 mod clients;
 mod dry_run;
 mod file_server;
+mod git_server;
 mod haproxy;
 mod hosts;
 mod http;
@@ -26,6 +27,7 @@ mod wrk;
 pub use clients::{Clients, Count};
 pub use dry_run::assert_as_planned;
 pub use file_server::FileServer;
+pub use git_server::GitServer;
 pub use haproxy::{HaProxy, Server};
 pub use hosts::{Hosts, skip};
 pub use http::WebServer;

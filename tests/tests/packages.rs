@@ -87,6 +87,66 @@ fn limits_of_the_workspace_hold() {
     );
 }
 
+#[test]
+fn a_folder_has_one_digest_wherever_it_is_and_whoever_has_it() {
+    let site = shop("", "");
+    let digest = |package: &str| {
+        let arguments = ["deploy", "shop/web", "--package", package, "--dry-run"];
+        let planned = site
+            .cutover(&[&arguments[..], &["--output", "json"]].concat())
+            .ok();
+        planned.json()["deployments"][0]["revision"]["digest"].clone()
+    };
+    let first = digest("v1");
+    run(
+        &site,
+        "mkdir -p else && cp -r v1 else/v2 && touch -d @0 else/v2/appspec.yml",
+    );
+    let absolute = format!("file://{}", site.path("else/v2").display());
+
+    assert_eq!(digest("v1"), first);
+    assert_eq!(
+        digest(&absolute),
+        first,
+        "neither its place nor its times count"
+    );
+    let pinned = format!(
+        "{absolute}#sha256={}",
+        first.as_str().unwrap().replace("sha256:", "")
+    );
+    assert_eq!(digest(&pinned), first);
+    run(&site, "chmod 600 else/v2/content/version.txt");
+    assert_ne!(digest(&absolute), first, "its permissions do");
+    let wrong = format!("{absolute}#sha256={}", "0".repeat(64));
+    let wrong = site.cutover(&["deploy", "shop/web", "--package", &wrong]);
+    assert_eq!(wrong.code, 3);
+    assert!(
+        wrong.stderr.contains("has digest sha256:"),
+        "{}",
+        wrong.stderr
+    );
+}
+
+#[test]
+fn a_folder_that_links_out_of_itself_is_refused() {
+    for link in ["/etc/passwd", "../../outside", "../inner/../../outside"] {
+        let site = shop("", "");
+        site.write("outside", "secret");
+        run(
+            &site,
+            &format!("mkdir -p v1/inner && ln -s {link} v1/content/link"),
+        );
+        run(&site, "ln -s version.txt v1/content/fine");
+
+        let answer = site.cutover(&["deploy", "shop/web", "--package", "v1"]);
+
+        assert_eq!(answer.code, 3, "{link}: {}", answer.stderr);
+        assert!(answer.stderr.contains("content/link"), "{}", answer.stderr);
+        assert!(answer.stderr.contains("leads out of"), "{}", answer.stderr);
+        site.assert_untouched();
+    }
+}
+
 /// A workspace whose packages of the scheme `stream` are what `archive` holds, `times` over.
 fn streaming(archive: &[u8], times: u32, fails: bool, limits: &str) -> Site {
     let component = target_folder().join("../components/streaming.wasm");

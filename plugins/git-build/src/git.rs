@@ -5,7 +5,7 @@ use cutover_plugin_sdk::{Command, Failure, FailureClass};
 use crate::config::Config;
 use crate::reference::{Reference, Transport};
 
-/// How many branches a message names.
+/// How many branches, and how many tags, a message names.
 const NAMED: usize = 10;
 /// How much of what git says a message has, in characters.
 const QUOTED: usize = 500;
@@ -50,11 +50,11 @@ pub(crate) fn environment(config: &Config, transport: Transport) -> Vec<(&'stati
     .to_vec()
 }
 
-/// The arguments that ask for references. Without names all branches are meant.
+/// The arguments that ask for references. Without names all branches and tags are meant.
 pub(crate) fn list(url: &str, names: &[String]) -> Vec<String> {
     let mut arguments = vec!["ls-remote", "--quiet"];
     if names.is_empty() {
-        arguments.push("--heads");
+        arguments.extend(["--heads", "--tags"]);
     }
     arguments.extend(["--", url]);
     let names = names.iter().map(String::as_str);
@@ -127,34 +127,92 @@ fn references(listed: &str) -> impl Iterator<Item = (&str, &str)> {
         .filter(|(id, _)| matches!(id.len(), 40 | 64) && id.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// What to say where a name is not there, with the names that are.
-pub(crate) fn missing(url: &str, name: &str, heads: &str) -> Failure {
-    let prefix = "refs/heads/";
-    let mut branches: Vec<&str> = references(heads)
-        .filter_map(|(_, reference)| reference.strip_prefix(prefix))
+/// The shortest part of a commit's id that is taken for one, as git itself writes it.
+const SHORTEST: usize = 7;
+
+/// Whether a name may be the beginning of a commit's id.
+pub(crate) fn is_short_id(name: &str) -> bool {
+    (SHORTEST..64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Finds the commit whose id begins so among those that branches and tags are at. A repository elsewhere tells no others.
+pub(crate) fn find_short(listed: &str, short: &str) -> Result<Option<Found>, Failure> {
+    let peeled: Vec<&str> = references(listed)
+        .filter_map(|(_, name)| name.strip_suffix("^{}"))
         .collect();
-    if branches.is_empty() {
+    let mut found: Vec<Found> = Vec::new();
+    for (commit, name) in references(listed) {
+        // The object of an annotated tag is no commit.
+        if commit.starts_with(short)
+            && !peeled.contains(&name)
+            && !found.iter().any(|found| found.commit == commit)
+        {
+            found.push(Found {
+                commit: commit.to_owned(),
+                name: name.strip_suffix("^{}").unwrap_or(name).to_owned(),
+            });
+        }
+    }
+    if found.len() > 1 {
+        let ids: Vec<_> = found
+            .iter()
+            .map(|found| format!("`{}`", found.commit))
+            .collect();
+        let message = format!("`{short}` is the beginning of several commits' ids");
+        return Err(
+            Failure::invalid("git-build.ambiguous", message).hint(format!(
+                "write the whole id behind `#`: {}",
+                ids.join(" or ")
+            )),
+        );
+    }
+    Ok(found.pop())
+}
+
+/// What to say where a name is not there, with the names that are.
+pub(crate) fn missing(url: &str, name: &str, listed: &str) -> Failure {
+    let code = "git-build.revision";
+    if is_short_id(name) {
+        let message = format!("no branch and no tag of `{url}` is at a commit `{name}…`");
+        return Failure::not_found(code, message)
+            .hint("write the whole id of the commit behind `#`, as `git rev-parse` prints it: a repository elsewhere does not tell what a part of one stands for");
+    }
+    let [branches, tags] =
+        ["refs/heads/", "refs/tags/"].map(|prefix| names_like(name, prefix, listed));
+    if branches.is_none() && tags.is_none() {
         let message = format!("the repository `{url}` has no branch at all, and so no `{name}`");
-        return Failure::not_found("git-build.revision", message);
+        return Failure::not_found(code, message);
     }
-    // What looks like it first.
-    let wanted = name.to_lowercase();
-    branches.sort_by_key(|branch| {
-        let branch = branch.to_lowercase();
-        !(branch.contains(&wanted) || wanted.contains(&branch))
-    });
-    let more = branches.len().saturating_sub(NAMED);
-    branches.truncate(NAMED);
-    let mut known = branches
-        .iter()
-        .map(|branch| format!("`{branch}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if more > 0 {
-        known.push_str(&format!(" and {more} more"));
-    }
+    let named = [("branches", branches), ("tags", tags)]
+        .into_iter()
+        .filter_map(|(kind, names)| Some(format!("its {kind} are {}", names?)));
     let message = format!("the repository `{url}` has no branch and no tag `{name}`");
-    Failure::not_found("git-build.revision", message).hint(format!("its branches are {known}"))
+    Failure::not_found(code, message).hint(named.collect::<Vec<_>>().join("; "))
+}
+
+/// The names below a prefix, with what looks like one of them first. None where there are none.
+fn names_like(wanted: &str, prefix: &str, listed: &str) -> Option<String> {
+    let mut names: Vec<&str> = references(listed)
+        .filter_map(|(_, reference)| reference.strip_prefix(prefix))
+        .filter(|name| !name.ends_with("^{}"))
+        .collect();
+    let wanted = wanted.to_lowercase();
+    names.sort_by_key(|name| {
+        let name = name.to_lowercase();
+        !(name.contains(&wanted) || wanted.contains(&name))
+    });
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let known: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    let known = known.join(", ");
+    match (names.is_empty(), more) {
+        (true, _) => None,
+        (_, 0) => Some(known),
+        (_, more) => Some(format!("{known} and {more} more")),
+    }
 }
 
 /// What to say where git could not ask a repository.
@@ -220,8 +278,21 @@ fn quote(stderr: &str) -> String {
     text.chars().take(QUOTED).collect()
 }
 
+/// Over SSH most servers do not hear which protocol git wants, and speak the first one. By that they give no commit but
+/// those that branches are at. Then all branches and tags are fetched, to take the commit from among them.
+const ALL_OR_ONE: &str = "alias.bring=!f() { \
+git fetch --quiet --no-tags --no-recurse-submodules --depth=1 -- \"$1\" \"$2\" && return; code=$?; \
+echo 'the server gives no single commit: fetching all branches and tags' >&2; \
+git fetch --quiet --no-tags --no-recurse-submodules -- \"$1\" '+refs/heads/*:refs/remotes/all/*' '+refs/tags/*:refs/tags/*' \
+&& git cat-file -e \"$2^{commit}\" || return $code; }; f";
+
 /// The commands that bring one commit into an empty folder.
-pub(crate) fn checkout(config: &Config, url: &str, commit: &str) -> Vec<Command> {
+pub(crate) fn checkout(
+    config: &Config,
+    transport: Transport,
+    url: &str,
+    commit: &str,
+) -> Vec<Command> {
     let short: String = commit.chars().take(12).collect();
     let command = |title: String, arguments: &[&str], hint: Option<&str>| Command {
         title,
@@ -237,6 +308,20 @@ pub(crate) fn checkout(config: &Config, url: &str, commit: &str) -> Vec<Command>
         64 => ("--object-format=sha256", EMPTY_TREES[1]),
         _ => ("--object-format=sha1", EMPTY_TREES[0]),
     };
+    let one = [
+        "fetch",
+        "--quiet",
+        "--no-tags",
+        "--no-recurse-submodules",
+        "--depth=1",
+        "--",
+        url,
+        commit,
+    ];
+    let fetch: Vec<&str> = match transport {
+        Transport::Ssh => ["-c", ALL_OR_ONE, "bring", url, commit].to_vec(),
+        Transport::Https | Transport::Http | Transport::File => one.to_vec(),
+    };
     vec![
         command(
             "prepare a repository".to_owned(),
@@ -245,16 +330,7 @@ pub(crate) fn checkout(config: &Config, url: &str, commit: &str) -> Vec<Command>
         ),
         command(
             format!("fetch the commit {short}"),
-            &[
-                "fetch",
-                "--quiet",
-                "--no-tags",
-                "--no-recurse-submodules",
-                "--depth=1",
-                "--",
-                url,
-                commit,
-            ],
+            &fetch,
             Some(
                 "deploy the branch again: where its history was rewritten, its former commits go away",
             ),
@@ -328,6 +404,40 @@ mod tests {
                 .hint
                 .unwrap()
                 .contains("`refs/heads/v1` or `refs/tags/v1`")
+        );
+    }
+
+    #[test]
+    fn the_beginning_of_an_id_stands_for_the_commit_of_a_branch_or_a_tag() {
+        let listed = format!(
+            "{ONE}\trefs/heads/main\n{ONE}\trefs/heads/other\n{TWO}\trefs/tags/v1\n3333333{}\trefs/tags/v1^{{}}\n",
+            "0".repeat(33)
+        );
+
+        assert_eq!(find_short(&listed, "1111111").unwrap().unwrap().commit, ONE);
+        assert_eq!(
+            find_short(&listed, "3333333").unwrap().unwrap().name,
+            "refs/tags/v1"
+        );
+        assert_eq!(
+            find_short(&listed, "2222222").unwrap(),
+            None,
+            "a tag's object"
+        );
+        let two = format!("1111111{}\trefs/heads/x\n{listed}", "0".repeat(33));
+        let failure = find_short(&two, "1111111").unwrap_err();
+        assert!(failure.hint.unwrap().contains(ONE));
+        let failure = missing("file:///r", "4444444", &listed);
+        assert!(failure.hint.unwrap().contains("write the whole id"));
+    }
+
+    #[test]
+    fn tags_that_look_like_a_missing_one_are_named() {
+        let listed = format!("{ONE}\trefs/heads/main\n{TWO}\trefs/tags/v1.2.0\n");
+
+        assert_eq!(
+            missing("file:///r", "1.2.0", &listed).hint.unwrap(),
+            "its branches are `main`; its tags are `v1.2.0`"
         );
     }
 

@@ -78,7 +78,7 @@ fn plan(config: &Config, pinned: &str) -> Result<FetchPlan, Failure> {
         value,
     };
     Ok(FetchPlan::Build(Checkout {
-        commands: git::checkout(config, reference.url, commit),
+        commands: git::checkout(config, reference.transport, reference.url, commit),
         environment: git::environment(config, reference.transport)
             .into_iter()
             .map(|(name, value)| variable(name, value))
@@ -94,8 +94,13 @@ fn ask(config: &Config, reference: &Reference<'_>, name: &str) -> Result<git::Fo
     if let Some(found) = git::find(&listed, name)? {
         return Ok(found);
     }
-    let heads = list(config, reference, &[])?;
-    Err(git::missing(reference.url, name, &heads))
+    let all = list(config, reference, &[])?;
+    if git::is_short_id(name)
+        && let Some(found) = git::find_short(&all, name)?
+    {
+        return Ok(found);
+    }
+    Err(git::missing(reference.url, name, &all))
 }
 
 fn list(config: &Config, reference: &Reference<'_>, names: &[String]) -> Result<String, Failure> {
