@@ -166,6 +166,15 @@ impl Group<'_> {
             .map(|name| {
                 let target = Instance::asked(pool, name).target(self.config)?;
                 Ok(match found.iter().find(|it| it.target == target) {
+                    Some(it) if it.phase == Phase::Unknown => {
+                        // That AWS cannot tell at the moment is no word on the target.
+                        let message = format!(
+                            "target group `{}` does not tell how `{target}` is: {}",
+                            arn::name(self.arn),
+                            it.reason.as_deref().unwrap_or_default()
+                        );
+                        return Err(Failure::transient("aws.unavailable", message));
+                    }
                     Some(it) => status(name.clone(), it.phase, it.reason.clone()),
                     None => {
                         let others = self.on_other_ports(&found, &target);

@@ -260,6 +260,25 @@ fn all_targets_are_told_by_their_ids_where_nobody_is_named() {
 }
 
 #[test]
+fn that_aws_cannot_tell_at_the_moment_is_no_word_on_the_target() {
+    let fake = Fake::new();
+    fake.put("i-a:80", "unavailable", "Elb.InternalError");
+    let members = [member("a", 80)];
+
+    let failure = with(&fake, "", |group| {
+        group.status(&pool(&members), &["a".to_owned()])
+    })
+    .unwrap_err();
+
+    assert_eq!(failure.class, FailureClass::Transient);
+    assert_eq!(
+        failure.message,
+        "target group `tg-blue` does not tell how `i-a:80` is: Elb.InternalError"
+    );
+    assert_eq!(register(&fake), "unchanged");
+}
+
+#[test]
 fn what_could_never_be_healthy_is_refused_beforehand() {
     let examine = |fake: &Fake, members: &[Member]| {
         let names: Vec<_> = members.iter().map(|it| it.target_id.clone()).collect();
