@@ -1,7 +1,6 @@
-//! The calls of Elastic Load Balancing.
+//! The account: what there is in it, how tests change it behind the clients' backs, and what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,16 +9,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::super::message::{Request, Response};
 use super::super::server::Cloud;
-use super::super::sigv4::{Malformed, Signature};
 use super::actions::Actions;
-use super::call::{Node, Refusal, escaped, response};
+use super::call::{Node, Refusal, response};
+use super::calls::targets_of;
 use super::state::{Key, Standing, TargetGroup};
 
-const REGION: &str = "us-east-1";
-const ACCOUNT: &str = "123456789012";
-const SERVICE: &str = "elasticloadbalancing";
-/// How far the clocks may be apart.
-const SKEW: SignedDuration = SignedDuration::from_mins(15);
+pub(super) const REGION: &str = "us-east-1";
+pub(super) const ACCOUNT: &str = "123456789012";
+pub(super) const SERVICE: &str = "elasticloadbalancing";
 
 /// What follows every change, with the targets that get traffic and the weights of the listener.
 type Plane = Arc<dyn Fn(&Elbv2) + Send + Sync>;
@@ -27,13 +24,13 @@ type Plane = Arc<dyn Fn(&Elbv2) + Send + Sync>;
 /// One account in one region: a load balancer `shop` with a listener and a rule, and target groups.
 #[derive(Clone)]
 pub struct Elbv2 {
-    keys: BTreeMap<String, Key>,
-    groups: Vec<TargetGroup>,
+    pub(super) keys: BTreeMap<String, Key>,
+    pub(super) groups: Vec<TargetGroup>,
     /// By ARN.
-    listeners: BTreeMap<String, Actions>,
-    rules: BTreeMap<String, Actions>,
+    pub(super) listeners: BTreeMap<String, Actions>,
+    pub(super) rules: BTreeMap<String, Actions>,
     /// Machines that do not run.
-    stopped: BTreeSet<String>,
+    pub(super) stopped: BTreeSet<String>,
     began: Instant,
     /// How far the time was moved on.
     ahead: Duration,
@@ -126,7 +123,7 @@ impl Elbv2 {
         Self::listener_arn().replace(":listener/", ":listener-rule/") + "/9683b2d02a6cabee"
     }
 
-    fn balancer_arn() -> String {
+    pub(super) fn balancer_arn() -> String {
         format!("arn:aws:{SERVICE}:{REGION}:{ACCOUNT}:loadbalancer/app/shop/50dc6c495c0c9188")
     }
 
@@ -279,276 +276,15 @@ impl Elbv2 {
     }
 
     /// The time of the cloud, since it began.
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.began.elapsed() + self.ahead
     }
 
-    fn is_used(&self, arn: &str) -> bool {
+    pub(super) fn is_used(&self, arn: &str) -> bool {
         let actions = self.listeners.values().chain(self.rules.values());
         actions
             .flat_map(Actions::weights)
             .any(|(group, _)| group == arn)
-    }
-
-    fn authenticate(&self, request: &Request, action: &str) -> Result<(), Refusal> {
-        let denied = |code: &'static str, message: &str| Err(Refusal::new(403, code, message));
-        let signature = match Signature::of(request) {
-            Ok(signature) => signature,
-            Err(Malformed::Missing) => {
-                return denied(
-                    "MissingAuthenticationToken",
-                    "Request is missing Authentication Token",
-                );
-            }
-            Err(Malformed::Incomplete) => {
-                return Err(Refusal::new(
-                    400,
-                    "IncompleteSignature",
-                    "The request signature does not conform to AWS standards",
-                ));
-            }
-        };
-        let Some(key) = self.keys.get(&signature.access_key) else {
-            return denied(
-                "InvalidClientTokenId",
-                "The security token included in the request is invalid.",
-            );
-        };
-        if key.token.as_deref() != request.header("x-amz-security-token") {
-            return denied(
-                "InvalidClientTokenId",
-                "The security token included in the request is invalid",
-            );
-        }
-        if key.is_expired {
-            return denied(
-                "ExpiredToken",
-                "The security token included in the request is expired",
-            );
-        }
-        let now = Timestamp::now() + self.skew;
-        let off = now.duration_since(signature.at);
-        let basic = |time: Timestamp| time.strftime("%Y%m%dT%H%M%SZ").to_string();
-        if off > SKEW {
-            let message = format!(
-                "Signature expired: {} is now earlier than {} ({} - 15 min.)",
-                signature.date,
-                basic(now - SKEW),
-                basic(now)
-            );
-            return denied("SignatureDoesNotMatch", &message);
-        }
-        if off < -SKEW {
-            let message = format!(
-                "Signature not yet current: {} is still later than {} ({} + 15 min.)",
-                signature.date,
-                basic(now + SKEW),
-                basic(now)
-            );
-            return denied("SignatureDoesNotMatch", &message);
-        }
-        if !signature.is_good(request, &key.secret, REGION, SERVICE) {
-            return denied(
-                "SignatureDoesNotMatch",
-                "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and \
-                 signing method. Consult the service documentation for details.",
-            );
-        }
-        if !key.allowed.is_empty() && !key.allowed.iter().any(|allowed| allowed == action) {
-            let message = format!(
-                "User: arn:aws:iam::{ACCOUNT}:user/cutover is not authorized to perform: {SERVICE}:{action} because no identity-based \
-                 policy allows the {SERVICE}:{action} action"
-            );
-            return denied("AccessDenied", &message);
-        }
-        Ok(())
-    }
-
-    fn call(&mut self, request: &Request, action: &str) -> Result<String, Refusal> {
-        self.authenticate(request, action)?;
-        let call = Node::of(request);
-        let now = self.now();
-        for group in &mut self.groups {
-            group.settle(now);
-        }
-        match action {
-            "RegisterTargets" => self.register_targets(&call),
-            "DeregisterTargets" => {
-                let group = self.named_group(&call)?;
-                for (id, port, _) in targets(&call, &self.groups[group])? {
-                    self.groups[group].deregister(&id, port, now);
-                }
-                Ok(String::new())
-            }
-            "DescribeTargetHealth" => self.describe_health(&call),
-            "DescribeTargetGroups" => self.describe_groups(&call),
-            "DescribeTargetGroupAttributes" => {
-                let group = &self.groups[self.named_group(&call)?];
-                Ok(format!(
-                    "<Attributes><member><Key>deregistration_delay.timeout_seconds</Key><Value>{}</Value></member></Attributes>",
-                    group.delay.as_secs()
-                ))
-            }
-            "DescribeListeners" => {
-                let arns = call.members("ListenerArns");
-                let told = arns.into_iter().map(|arn| {
-                    let actions = self.listeners.get(&arn.text).ok_or_else(|| {
-                        not_found("ListenerNotFound", "One or more listeners not found")
-                    })?;
-                    Ok(format!(
-                        "<member><ListenerArn>{}</ListenerArn><LoadBalancerArn>{}</LoadBalancerArn><Port>80</Port>\
-                         <Protocol>HTTP</Protocol><DefaultActions>{}</DefaultActions></member>",
-                        arn.text,
-                        Self::balancer_arn(),
-                        actions.xml()
-                    ))
-                });
-                let told = told.collect::<Result<String, _>>()?;
-                Ok(format!("<Listeners>{told}</Listeners>"))
-            }
-            "DescribeRules" => {
-                let arns = call.members("RuleArns");
-                let told = arns.into_iter().map(|arn| {
-                    let actions = self.rules.get(&arn.text);
-                    let actions = actions
-                        .ok_or_else(|| not_found("RuleNotFound", "One or more rules not found"))?;
-                    Ok(format!(
-                        "<member><RuleArn>{}</RuleArn><Priority>10</Priority><Conditions></Conditions><Actions>{}</Actions>\
-                         <IsDefault>false</IsDefault></member>",
-                        arn.text,
-                        actions.xml()
-                    ))
-                });
-                let told = told.collect::<Result<String, _>>()?;
-                Ok(format!("<Rules>{told}</Rules>"))
-            }
-            "ModifyListener" => {
-                let arn = call.text_at("ListenerArn").unwrap_or_default();
-                let before = self.listeners.get(arn).ok_or_else(|| {
-                    not_found("ListenerNotFound", "One or more listeners not found")
-                })?;
-                let after = self.replaced(before, &call.members("DefaultActions"))?;
-                self.listeners.insert(arn.to_owned(), after);
-                Ok("<Listeners></Listeners>".to_owned())
-            }
-            "ModifyRule" => {
-                let arn = call.text_at("RuleArn").unwrap_or_default();
-                let before = self.rules.get(arn);
-                let before = before
-                    .ok_or_else(|| not_found("RuleNotFound", "One or more rules not found"))?;
-                let after = self.replaced(before, &call.members("Actions"))?;
-                self.rules.insert(arn.to_owned(), after);
-                Ok("<Rules></Rules>".to_owned())
-            }
-            other => Err(Refusal::new(
-                400,
-                "InvalidAction",
-                format!("Could not find operation {other} for version 2015-12-01"),
-            )),
-        }
-    }
-
-    fn replaced(&self, before: &Actions, members: &[&Node]) -> Result<Actions, Refusal> {
-        before.replaced(members, |arn| {
-            self.groups.iter().any(|group| group.arn == arn)
-        })
-    }
-
-    fn named_group(&self, call: &Node) -> Result<usize, Refusal> {
-        let arn = call.text_at("TargetGroupArn").unwrap_or_default();
-        let group = self.groups.iter().position(|group| group.arn == arn);
-        group.ok_or_else(|| not_found("TargetGroupNotFound", "One or more target groups not found"))
-    }
-
-    fn register_targets(&mut self, call: &Node) -> Result<String, Refusal> {
-        let now = self.now();
-        let group = self.named_group(call)?;
-        let named = targets(call, &self.groups[group])?;
-        for (id, _, _) in &named {
-            let is_address = id.parse::<std::net::IpAddr>().is_ok();
-            let fits = match self.groups[group].target_type.as_str() {
-                "ip" => is_address,
-                _ => id.starts_with("i-"),
-            };
-            if !fits {
-                let message = format!("The target id '{id}' is not valid for the target type");
-                return Err(Refusal::new(400, "ValidationError", message));
-            }
-            if self.stopped.contains(id) {
-                let message = format!(
-                    "The following targets are not in a running state and cannot be registered: '{id}'"
-                );
-                return Err(Refusal::new(400, "InvalidTarget", message));
-            }
-        }
-        let mut after = self.groups[group].clone();
-        for (id, port, zone) in named {
-            after.register(&id, port, zone.as_deref(), now);
-        }
-        if after.count() > after.most {
-            return Err(Refusal::new(
-                400,
-                "TooManyTargets",
-                "You've reached the limit on the number of targets",
-            ));
-        }
-        self.groups[group] = after;
-        Ok(String::new())
-    }
-
-    fn describe_health(&self, call: &Node) -> Result<String, Refusal> {
-        let now = self.now();
-        let group = &self.groups[self.named_group(call)?];
-        let is_used = self.is_used(&group.arn);
-        let named: Vec<_> = match call.at("Targets") {
-            Some(_) => {
-                let named = targets(call, group)?.into_iter();
-                named.map(|(id, port, _)| (id, port)).collect()
-            }
-            None => group.targets.keys().cloned().collect(),
-        };
-        let mut told = String::new();
-        for (id, port) in named {
-            let Standing { state, reason } = group.standing(&id, port, is_used, now);
-            let zone = group.zone(&id, port);
-            let zone = zone.map(|zone| format!("<AvailabilityZone>{zone}</AvailabilityZone>"));
-            let reason = reason.map(|(reason, words)| {
-                let words = escaped(&words);
-                format!("<Reason>{reason}</Reason><Description>{words}</Description>")
-            });
-            let _ = write!(
-                told,
-                "<member><Target><Id>{}</Id><Port>{port}</Port>{}</Target><HealthCheckPort>{port}</HealthCheckPort>\
-                 <TargetHealth><State>{state}</State>{}</TargetHealth></member>",
-                escaped(&id),
-                zone.unwrap_or_default(),
-                reason.unwrap_or_default()
-            );
-        }
-        Ok(format!(
-            "<TargetHealthDescriptions>{told}</TargetHealthDescriptions>"
-        ))
-    }
-
-    fn describe_groups(&self, call: &Node) -> Result<String, Refusal> {
-        let arns = call.members("TargetGroupArns");
-        let told = arns.into_iter().map(|arn| {
-            let group = self.groups.iter().find(|group| group.arn == arn.text);
-            let group = group.ok_or_else(|| {
-                not_found("TargetGroupNotFound", "One or more target groups not found")
-            })?;
-            let balancer = match self.is_used(&group.arn) {
-                true => format!("<member>{}</member>", Self::balancer_arn()),
-                false => String::new(),
-            };
-            Ok(format!(
-                "<member><TargetGroupArn>{}</TargetGroupArn><TargetGroupName>{}</TargetGroupName><Protocol>HTTP</Protocol>\
-                 <Port>{}</Port><TargetType>{}</TargetType><LoadBalancerArns>{balancer}</LoadBalancerArns></member>",
-                group.arn, group.name, group.port, group.target_type
-            ))
-        });
-        let told = told.collect::<Result<String, _>>()?;
-        Ok(format!("<TargetGroups>{told}</TargetGroups>"))
     }
 
     fn id(&self) -> String {
@@ -563,32 +299,6 @@ impl Elbv2 {
     }
 }
 
-fn not_found(code: &'static str, message: &str) -> Refusal {
-    Refusal::new(400, code, message)
-}
-
-/// The targets that a call names, with their ports and zones.
-fn targets(
-    call: &Node,
-    group: &TargetGroup,
-) -> Result<Vec<(String, u16, Option<String>)>, Refusal> {
-    let members = call.members("Targets").into_iter();
-    members
-        .map(|target| {
-            let id = target.text_at("Id").unwrap_or_default().to_owned();
-            let port = match target.text_at("Port") {
-                None => group.port,
-                Some(port) => port.parse().map_err(|_| {
-                    let message = format!("'{port}' is no port");
-                    Refusal::new(400, "ValidationError", message)
-                })?,
-            };
-            let zone = target.text_at("AvailabilityZone").map(str::to_owned);
-            Ok((id, port, zone))
-        })
-        .collect()
-}
-
 impl Cloud for Elbv2 {
     fn answer(&mut self, request: &Request) -> Response {
         let action = action(request);
@@ -601,6 +311,30 @@ impl Cloud for Elbv2 {
         }
         let answer = response(&action, result, &self.id());
         self.dated(answer)
+    }
+
+    /// Elastic Load Balancing itself registers all targets of a call or none; what broke off is said as an error of its own.
+    fn answer_in_part(&mut self, request: &Request, done: usize) -> Response {
+        if self.authenticate(request, &action(request)).is_err() {
+            return self.answer(request);
+        }
+        let mut call = Node::of(request);
+        let group = self.named_group(&call);
+        if let (Ok(group), Some(mut targets)) = (group, call.remove("Targets")) {
+            targets.children.truncate(done);
+            call.put("Targets", targets);
+            let now = self.now();
+            for (id, port, zone) in targets_of(&call, &self.groups[group]).unwrap_or_default() {
+                match action(request).as_str() {
+                    "RegisterTargets" => {
+                        self.groups[group].register(&id, port, zone.as_deref(), now);
+                    }
+                    _ => self.groups[group].deregister(&id, port, now),
+                }
+            }
+            self.changed();
+        }
+        self.error(500)
     }
 
     fn error(&mut self, status: u16) -> Response {

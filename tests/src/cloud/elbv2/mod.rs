@@ -5,7 +5,9 @@
 
 mod actions;
 mod call;
+mod calls;
 mod cloud;
+mod credentials;
 mod state;
 
 pub use cloud::{Elbv2, action};
