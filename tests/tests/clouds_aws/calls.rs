@@ -10,7 +10,7 @@ use plugin_host::traffic::{Purpose, Side};
 use plugin_host::{OpContext, Severity};
 use serde_json::json;
 
-use crate::account::{ACCESS_KEY, Account, SECRET_KEY, failure, member, side};
+use crate::account::{ACCESS_KEY, Account, SECRET_KEY, failure, member, pool, side};
 
 async fn account() -> (CloudServer<Elbv2>, Account) {
     let cloud = Elbv2::new(ACCESS_KEY, SECRET_KEY, &["blue", "green"]);
@@ -153,6 +153,29 @@ async fn a_change_whose_answer_was_lost_is_not_made_twice() {
         assert_eq!(again.unwrap(), Outcome::Unchanged);
         assert_eq!(calls(&server), done(&[READ, "RegisterTargets", READ]));
     }
+}
+
+#[tokio::test]
+async fn of_a_change_that_broke_off_in_the_middle_the_rest_is_made() {
+    let (server, account) = account().await;
+    let members = [member("web-1", "i-1", 80), member("web-2", "i-2", 80)];
+    let (ctx, config, pool) = (OpContext::default(), account.config(), pool(&members));
+    let register = || account.plugin().register(&ctx, &config, &pool, &members);
+    server.inject(call("RegisterTargets"), Fault::Partial { done: 1 });
+
+    let broken = register().await.unwrap();
+    let again = register().await.unwrap();
+
+    for result in broken {
+        let class = result.outcome.unwrap_err().class;
+        assert_eq!(class, FailureClass::UnknownOutcome, "{}", result.target_id);
+    }
+    let outcomes: Vec<_> = again.into_iter().map(|it| it.outcome.unwrap()).collect();
+    assert_eq!(outcomes, [Outcome::Unchanged, Outcome::Changed(Vec::new())]);
+    assert_eq!(
+        server.with(|cloud| cloud.targets("blue")),
+        ["i-1:80 initial", "i-2:80 initial"]
+    );
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 mod account;
 mod bad_input;
 mod calls;
+mod example;
 mod moto;
 mod releases;
 mod shape;
