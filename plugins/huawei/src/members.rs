@@ -321,10 +321,7 @@ impl<'a> Members<'a> {
                 let ports = found.words();
                 status(id, found.member.as_ref(), ports)
             }
-            None => MemberStatus {
-                phase: Phase::Unknown,
-                ..status(id, None, Some("the instance has no `address`".to_owned()))
-            },
+            None => status(id, None, Some("the instance has no `address`".to_owned())),
         });
         Ok(asked.collect())
     }
@@ -398,13 +395,14 @@ impl<'a> Members<'a> {
                 Phase::InService,
                 Some("not checked: the pool has no health check".to_owned()),
             ),
+            // It is as ready as it can be: a canary's first batch joins such a pool, and a switch gives it its traffic.
             "UNKNOWN" if is_idle => (
                 Phase::InService,
                 Some("not checked: no listener has the pool".to_owned()),
             ),
-            "INITIAL" => (Phase::Registering, Some(words(&health))),
             "OFFLINE" => (Phase::OutOfService, Some(words(&health))),
-            _ => (Phase::Unknown, Some(words(&health))),
+            // INITIAL, and UNKNOWN with a listener, which is for a server that is none: neither is well yet.
+            _ => (Phase::Registering, Some(words(&health))),
         }
     }
 

@@ -579,7 +579,7 @@ fn members_of_a_pool_that_no_listener_has_are_not_checked() {
     };
 
     assert_eq!(of(json!([])), Phase::InService);
-    assert_eq!(of(json!([{"id": "l-1"}])), Phase::Unknown);
+    assert_eq!(of(json!([{"id": "l-1"}])), Phase::Registering);
 }
 
 #[test]
