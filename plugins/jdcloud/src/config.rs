@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cutover_plugin_sdk::signing::jdcloud::Dialect;
-use cutover_plugin_sdk::{Diagnostic, Failure};
+use cutover_plugin_sdk::{Diagnostic, Failure, s3};
 use serde::{Deserialize, Deserializer};
 
 use crate::names;
@@ -13,12 +13,15 @@ use crate::names;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    pub(crate) region: String,
-    /// The id of the access key; its secret is the granted secret `secret-key`.
-    pub(crate) access_key: String,
-    /// Whether the credentials are temporary ones, with the granted secret `session-token`.
     #[serde(default)]
-    pub(crate) session_token: bool,
+    pub(crate) region: String,
+    /// The id of the access key.
+    #[serde(default)]
+    pub(crate) access_key: String,
+    #[serde(default)]
+    pub(crate) secrets: Secrets,
+    /// How packages are reached: all that the configuration of the plugin as a package source has.
+    pub(crate) storage: Option<s3::Config>,
     pub(crate) endpoint: Option<String>,
     #[serde(default)]
     pub(crate) signature: Dialect,
@@ -51,6 +54,39 @@ pub(crate) struct Config {
     pub(crate) settle: Option<Duration>,
     #[serde(default)]
     pub(crate) foreign_group: Foreign,
+    /// For one answer.
+    #[serde(
+        default = "ten_seconds",
+        deserialize_with = "cutover_plugin_sdk::duration"
+    )]
+    pub(crate) timeout: Duration,
+}
+
+/// The granted secrets, by their names.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Secrets {
+    #[serde(default = "usual_secret_key")]
+    pub(crate) secret_key: String,
+    /// Where the credentials are temporary ones.
+    pub(crate) session_token: Option<String>,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self {
+            secret_key: usual_secret_key(),
+            session_token: None,
+        }
+    }
+}
+
+fn usual_secret_key() -> String {
+    "secret-key".to_owned()
+}
+
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
 }
 
 /// A side of a blue-green group, as its target group is called.
@@ -98,6 +134,15 @@ fn optional_duration<'de, D: Deserializer<'de>>(
 impl Config {
     pub(crate) fn check(&self) -> Vec<Diagnostic> {
         let mut findings = Vec::new();
+        if let Some(storage) = &self.storage {
+            if !self.region.is_empty() || !self.backend.is_empty() {
+                let message =
+                    "keys beside `storage` are a load balancer's, and belong into a group";
+                findings.push(Diagnostic::error("", message));
+            }
+            findings.extend(storage.check("/storage"));
+            return findings;
+        }
         let mut find = |path: &str, message: &str| findings.push(Diagnostic::error(path, message));
         if !is_word(&self.region) {
             find("/region", "write a region's id, such as `cn-north-1`");
@@ -141,6 +186,9 @@ impl Config {
         }
         if self.weight > LARGEST_WEIGHT {
             find("/weight", "a weight is a number from 0 to 100");
+        }
+        if self.timeout.is_zero() {
+            find("/timeout", "an answer takes some time");
         }
         for (id, weight) in &self.weights {
             if *weight > LARGEST_WEIGHT {
@@ -247,6 +295,23 @@ mod tests {
         );
         let config: Config = parse_config(r#"{"region": "", "access_key": "a b"}"#).unwrap();
         assert_eq!(config.check().len(), 3);
+    }
+
+    #[test]
+    fn the_configuration_of_a_package_source_is_all_below_storage() {
+        for (text, expected) in [
+            (
+                r#"{"storage": {"region": "cn-north-1", "access_key": "ak"}}"#,
+                &[][..],
+            ),
+            (r#"{"storage": {"endpoint": "x"}}"#, &["/storage/endpoint"]),
+            (r#"{"storage": {}, "backend": "backend-1"}"#, &[""]),
+        ] {
+            let config: Config = parse_config(text).unwrap();
+            let findings = config.check();
+            let paths: Vec<_> = findings.iter().map(|it| it.path.as_str()).collect();
+            assert_eq!(paths, expected, "{findings:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,21 @@ use cutover_plugin_sdk::{Failure, FailureClass, OpContext, info};
 
 use crate::answer::EXISTS;
 use crate::config::{Config, Foreign, TargetType};
-use crate::lb::{Backend, Lb, NewGroup, TargetGroup};
+use crate::lb::{Backend, Kind, Lb, NewGroup, TargetGroup};
 use crate::names::Names;
+
+/// Reads a backend of a load balancer that the plugin serves.
+pub(crate) fn backend(lb: &Lb<'_>, id: &str) -> Result<Backend, Failure> {
+    let backend = lb.backend(id)?;
+    match backend.load_balancer_type {
+        Kind::Alb | Kind::Nlb => Ok(backend),
+        Kind::Dnlb => {
+            let message = format!("`{}` is a dnlb", backend.load_balancer_id);
+            Err(Failure::unsupported("jd.dnlb", message)
+                .hint("name a backend of an alb or of an nlb"))
+        }
+    }
+}
 
 /// Finds the target group of a configuration, where there is one yet.
 pub(crate) fn find(
@@ -20,15 +33,30 @@ pub(crate) fn find(
     choose(&names(config)?, groups, backend)
 }
 
+/// A target group that is there.
+pub(crate) enum There {
+    Found(String),
+    /// Just made: it has no targets, and the API may take a while to know of it.
+    Made(String),
+}
+
+impl There {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Found(id) | Self::Made(id) => id,
+        }
+    }
+}
+
 /// Finds the target group, or makes it.
 pub(crate) fn find_or_make(
     lb: &Lb<'_>,
     config: &Config,
     backend: &Backend,
     ctx: &OpContext,
-) -> Result<String, Failure> {
+) -> Result<There, Failure> {
     if let Some(id) = find(lb, config, backend)? {
-        return Ok(id);
+        return Ok(There::Found(id));
     }
     let name = names(config)?.made_by(ctx);
     let made = lb.create_group(&NewGroup {
@@ -40,12 +68,12 @@ pub(crate) fn find_or_make(
     match made {
         Ok(id) => {
             info!("target group `{name}` was made: `{id}`");
-            Ok(id)
+            Ok(There::Made(id))
         }
         // It may have been made by this request, whose answer was lost, or by somebody who was faster.
         Err(failure) if failure.class == FailureClass::UnknownOutcome || failure.code == EXISTS => {
             match find(lb, config, backend) {
-                Ok(Some(id)) => Ok(id),
+                Ok(Some(id)) => Ok(There::Found(id)),
                 Ok(None) | Err(_) => Err(failure),
             }
         }

@@ -21,8 +21,9 @@ mod weights;
 use cutover_plugin_sdk::http::{self, Request, Response};
 use cutover_plugin_sdk::signing::{Credentials, jdcloud, nonce};
 use cutover_plugin_sdk::{
-    Diagnostic, Failure, LoadBalancer, Member, MemberResult, MemberStatus, OpContext, Outcome,
-    Plugin, PoolRef, Purpose, Router, Share, Side, Split, Weight, Weights, export, now, secrets,
+    Diagnostic, Failure, FetchPlan, LoadBalancer, Member, MemberResult, MemberStatus, OpContext,
+    Outcome, PackageSource, Plugin, PoolRef, Purpose, Resolved, Router, Share, Side, Split, Weight,
+    Weights, export, now, s3, secrets,
 };
 
 use config::Config;
@@ -121,6 +122,22 @@ impl Router for JdCloud {
     }
 }
 
+impl PackageSource for JdCloud {
+    fn resolve(_ctx: &OpContext, reference: &str) -> Result<Resolved, Failure> {
+        storage()?.resolve(&s3::JDCLOUD, reference)
+    }
+
+    fn plan_fetch(_ctx: &OpContext, pinned: &str) -> Result<FetchPlan, Failure> {
+        storage()?.plan_fetch(&s3::JDCLOUD, pinned)
+    }
+}
+
+/// How packages are reached; public ones without any configuration.
+fn storage() -> Result<s3::Config, Failure> {
+    let config: Config = cutover_plugin_sdk::config()?;
+    Ok(config.storage.unwrap_or_default())
+}
+
 /// Goes on with what an earlier call left pending.
 fn continued(token: &str) -> Result<Outcome, Failure> {
     match Wait::parse(token)? {
@@ -148,10 +165,11 @@ struct Signed<'a> {
 
 impl<'a> Signed<'a> {
     fn new(config: &'a Config) -> Result<Self, Failure> {
-        let token = config.session_token.then_some("session-token");
+        let secrets = &config.secrets;
+        let token = secrets.session_token.as_deref();
         Ok(Self {
             config,
-            credentials: Credentials::granted(&config.access_key, "secret-key", token)?,
+            credentials: Credentials::granted(&config.access_key, &secrets.secret_key, token)?,
         })
     }
 
@@ -161,7 +179,8 @@ impl<'a> Signed<'a> {
 }
 
 impl Wire for Signed<'_> {
-    fn send(&self, mut request: Request) -> Result<Response, Failure> {
+    fn send(&self, request: Request) -> Result<Response, Failure> {
+        let mut request = request.timeout(self.config.timeout);
         jdcloud::sign(
             &mut request,
             &self.credentials,
@@ -179,4 +198,4 @@ impl Wire for Signed<'_> {
     }
 }
 
-export!(JdCloud: LoadBalancer, Weights, Router);
+export!(JdCloud: LoadBalancer, Weights, Router, PackageSource);

@@ -6,7 +6,7 @@
 use cutover_plugin_sdk::{Attribute, Failure, OpContext, Outcome, Share, info, warn};
 
 use crate::config::Config;
-use crate::groups;
+use crate::groups::{self, There};
 use crate::lb::{Backend, HealthCheck, Lb, Target};
 use crate::pool::{Place, checked_weight, found, health_of, words};
 use crate::router::Group;
@@ -103,10 +103,11 @@ impl<'a> Switch<'a> {
             });
         }
         let id = match known {
-            Some(id) => id,
+            Some(id) => There::Found(id),
             None => groups::find_or_make(self.lb, &wanted.config, &self.backend, ctx)?,
         };
         let has_registered = self.complete(&id, wanted)?;
+        let id = id.id().to_owned();
         if is_live {
             return Ok(match has_registered {
                 false => Outcome::Unchanged,
@@ -134,8 +135,12 @@ impl<'a> Switch<'a> {
     }
 
     /// Registers the members of a side that its group lacks. Answers whether there were any.
-    fn complete(&self, id: &str, side: &Group<'_>) -> Result<bool, Failure> {
-        let present = self.lb.targets(id)?;
+    fn complete(&self, group: &There, side: &Group<'_>) -> Result<bool, Failure> {
+        let id = group.id();
+        let present = match group {
+            There::Found(id) => self.lb.targets(id)?,
+            There::Made(_) => Vec::new(),
+        };
         let strangers = side.strangers(&present, &self.backend)?;
         if let Some(stranger) = strangers.first() {
             let message = format!(
