@@ -7,6 +7,7 @@
 pub mod elbv2;
 mod faults;
 pub mod huawei;
+pub mod jdcloud;
 mod message;
 mod python;
 mod server;
