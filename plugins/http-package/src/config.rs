@@ -308,4 +308,34 @@ mod tests {
             ],
         );
     }
+
+    fn known(wrong: &str) -> Vec<String> {
+        let message = parse_config::<Config>(wrong).unwrap_err().message;
+        let (_, known) = message.split_once("expected ").unwrap();
+        let known = known.trim_start_matches("one of ").replace(" or ", ", ");
+        let mut keys: Vec<_> = known.split(", ").map(str::to_owned).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../config.schema.json")).unwrap();
+        let keys = |schema: &serde_json::Value| {
+            let properties = schema["properties"].as_object().unwrap();
+            let mut keys: Vec<_> = properties.keys().map(|key| format!("`{key}`")).collect();
+            keys.sort_unstable();
+            keys
+        };
+
+        assert_eq!(keys(&schema), known(r#"{"?": 1}"#));
+        for list in ["mirrors", "headers", "checksums"] {
+            assert_eq!(
+                keys(&schema["properties"][list]["items"]),
+                known(&format!(r#"{{"{list}": [{{"?": 1}}]}}"#)),
+                "{list}"
+            );
+        }
+    }
 }

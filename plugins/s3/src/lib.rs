@@ -28,3 +28,39 @@ impl PackageSource for S3 {
 }
 
 export!(S3: PackageSource);
+
+#[cfg(test)]
+mod tests {
+    use cutover_plugin_sdk::parse_config;
+
+    use super::*;
+
+    fn keys(schema: &serde_json::Value) -> Vec<String> {
+        let properties = schema["properties"].as_object().unwrap();
+        let mut keys: Vec<_> = properties.keys().map(|key| format!("`{key}`")).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// The keys that the configuration knows, as its error for another one names them.
+    fn known(wrong: &str) -> Vec<String> {
+        let message = parse_config::<s3::Config>(wrong).unwrap_err().message;
+        let (_, known) = message.split_once("expected ").unwrap();
+        let known = known.trim_start_matches("one of ").replace(" or ", ", ");
+        let mut keys: Vec<_> = known.split(", ").map(str::to_owned).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    #[test]
+    fn the_schema_has_the_keys_that_are_read() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../config.schema.json")).unwrap();
+
+        assert_eq!(keys(&schema), known(r#"{"?": 1}"#));
+        assert_eq!(
+            keys(&schema["properties"]["secrets"]),
+            known(r#"{"secrets": {"?": 1}}"#)
+        );
+    }
+}

@@ -256,6 +256,21 @@ fn with_temporary_credentials_the_token_stays_in_a_header_that_the_host_fills() 
 }
 
 #[test]
+fn an_access_key_that_is_a_secret_stays_in_a_header_too() {
+    let config = Config {
+        access_key: Some("{{secret:access-key}}".to_owned()),
+        ..Config::default()
+    };
+
+    let download = Service::new(config, Vec::new()).download("s3://shop/a");
+
+    assert_eq!(download.url, "https://shop.s3.us-east-1.amazonaws.com/a");
+    let mut headers = download.headers.iter();
+    let signed = headers.find(|it| it.name == "Authorization").unwrap();
+    assert!(signed.value.contains("Credential={{secret:access-key}}/"));
+}
+
+#[test]
 fn public_objects_need_no_credentials() {
     let service = Service::new(Config::default(), vec![answer(200, &[], "")]);
 
