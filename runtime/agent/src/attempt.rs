@@ -30,8 +30,8 @@ use crate::protocol::{self, Outcome, Run};
 /// The longest attempt id, in bytes: what a file name can hold, with room for a prefix.
 const MAX_ID: usize = 240;
 
-/// The most of an `outcome.json` that is read.
-const MAX_OUTCOME: u64 = 1 << 20;
+/// The most of an `outcome.json` that is read: what can be told in one line.
+const MAX_OUTCOME: u64 = protocol::MAX_LINE as u64;
 
 /// A request that cannot be carried out because of where or how it is filed.
 #[derive(Debug, thiserror::Error)]

@@ -84,6 +84,7 @@ impl Shelf {
             Work::Fetch(work) => &work.cache,
             Work::Hooks(work) => &work.cache,
             Work::Install(work) => &work.cache,
+            Work::Errand(work) => &work.cache,
         };
         let folder = Folder::at(&run.rootdir, cache).ok()?;
         let dir = folder.root().join(".cutover/fences").join(folder.app());

@@ -203,6 +203,7 @@ impl Bench<'_> {
             environment,
             folder: self.package,
             output: writer.as_fd(),
+            errors: None,
             account: account.filter(|account| !is_own(account)),
             group: group.map(AsFd::as_fd),
             domain: None,

@@ -18,6 +18,7 @@ mod control_group;
 mod descendants;
 mod ending;
 mod environment;
+mod errand;
 mod fences;
 mod fetch;
 mod follow;

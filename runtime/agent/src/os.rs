@@ -93,6 +93,15 @@ pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
     Ok(former)
 }
 
+/// Makes a descriptor the stdin of this process, and so of what it starts.
+pub(crate) fn replace_stdin(with: &OwnedFd) -> io::Result<()> {
+    // SAFETY: Both are open descriptors, and the one that is replaced belongs to nobody who could close it.
+    if unsafe { libc::dup2(with.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// A descriptor that becomes readable when a child of this process ends.
 pub(crate) struct ChildEvents {
     event: OwnedFd,

@@ -113,6 +113,8 @@ pub enum Work {
     Hooks(Hooks),
     /// Lays down the files of a package.
     Install(Install),
+    /// Does one thing that a plugin asks for.
+    Errand(Errand),
 }
 
 /// The operands of [`Work::Fetch`].
@@ -193,6 +195,101 @@ pub struct Install {
     /// What happens to files that this application's group did not install.
     #[serde(default)]
     pub on_existing: OnExisting,
+}
+
+/// The operands of [`Work::Errand`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Errand {
+    /// The package folder, `app-A/group-G/deploy-D` below `rootdir`.
+    pub cache: String,
+    /// What is to be done.
+    #[serde(rename = "do")]
+    pub deed: Deed,
+}
+
+/// The most bytes of a file, of a program's input and of each of its output streams that an errand moves.
+pub const MAX_CONTENT: usize = 1 << 20;
+
+/// What an errand does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Deed {
+    /// Runs a program and waits for it.
+    Exec(Exec),
+    /// Looks what is at a place.
+    Stat {
+        /// The place.
+        at: Spot,
+    },
+    /// Reads a whole file.
+    Read {
+        /// The file.
+        at: Spot,
+        /// The most bytes that it may have.
+        max: u32,
+    },
+    /// Replaces a file atomically. Folders on the way are made.
+    Write {
+        /// The file.
+        at: Spot,
+        /// Its content.
+        #[serde(with = "hex")]
+        data: Vec<u8>,
+        /// Its permission bits, 0 to 0o777.
+        mode: u32,
+    },
+    /// Copies a file or folder of the package.
+    Place {
+        /// The path in the package; `.` is all of it.
+        artifact: String,
+        /// Where to.
+        at: Spot,
+    },
+    /// Points a link at something that is there, atomically.
+    SwapLink {
+        /// The link.
+        link: Spot,
+        /// What it points at.
+        to: Spot,
+    },
+    /// Removes a file, a link, or a folder with all that is in it. Nothing there is fine.
+    Remove {
+        /// What is removed.
+        at: Spot,
+    },
+}
+
+/// A path below a folder, which it does not lead out of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spot {
+    /// The folder, absolute or relative to `rootdir`.
+    pub folder: String,
+    /// The path below it; empty for the folder itself.
+    pub path: String,
+}
+
+/// The operands of [`Deed::Exec`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The program and its arguments. A program without `/` is looked for on the search path, one with a `/` in the
+    /// middle is in the package.
+    pub words: Vec<String>,
+    /// The working directory; the package when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<Spot>,
+    /// Environment over the agent's clean base, in order; a later entry wins.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
+    /// What it reads.
+    #[serde(default, with = "hex")]
+    pub stdin: Vec<u8>,
+    /// The longest it may take.
+    pub timeout_ms: u64,
+    /// The most bytes that are kept of each output stream.
+    pub max_output: u32,
 }
 
 /// One pair of an appspec's `files`.
@@ -449,11 +546,88 @@ pub enum Outcome {
         /// Path of the captured output on the instance.
         log: Option<String>,
     },
+    /// An errand is over, done or not.
+    Answered {
+        /// What it led to.
+        answer: ErrandAnswer,
+        /// Path of the captured output on the instance.
+        log: Option<String>,
+    },
     /// It began and nobody knows how it ended.
     Lost {
         /// How that is known.
         reason: String,
     },
+}
+
+/// What an errand led to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrandAnswer {
+    /// It was done, and there is nothing to tell.
+    Done,
+    /// The program ended.
+    Exited {
+        /// Its exit code; -1 where a signal ended it.
+        exit_code: i32,
+        /// The signal that ended it.
+        signal: Option<i32>,
+        /// The beginning of what it wrote.
+        #[serde(with = "hex")]
+        stdout: Vec<u8>,
+        /// As `stdout`.
+        #[serde(with = "hex")]
+        stderr: Vec<u8>,
+        /// Whether it wrote more.
+        truncated: bool,
+    },
+    /// What is there.
+    Stat {
+        /// None where nothing is.
+        stat: Option<FileStat>,
+    },
+    /// The content of a file.
+    Content {
+        /// All of it.
+        #[serde(with = "hex")]
+        data: Vec<u8>,
+    },
+    /// It was not done.
+    Undone {
+        /// What may be done about it.
+        why: Why,
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What is at a place, links not followed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileStat {
+    /// Bytes.
+    pub size: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+    /// The text of a link; what is not UTF-8 is replaced.
+    pub link: Option<String>,
+}
+
+/// Why an errand was not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// What it is about is not there.
+    NotFound,
+    /// The agent may not, or it leads out of its folder.
+    Denied,
+    /// It makes no sense.
+    Invalid,
+    /// The program took too long, and was ended.
+    TimedOut,
+    /// The instance failed at it.
+    Failed,
 }
 
 /// Why an attempt failed.
@@ -511,6 +685,37 @@ impl Garbage {
             Some(older) => format!("{self}; the {older} is too old for the other side"),
             None => self.to_string(),
         }
+    }
+}
+
+/// Bytes as two digits each, for JSON has no bytes.
+mod hex {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+        let mut text = String::with_capacity(bytes.len() * 2);
+        for byte in bytes {
+            text.push(digit(byte >> 4));
+            text.push(digit(byte & 15));
+        }
+        serializer.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let pairs = text.as_bytes().chunks(2);
+        let byte = |pair: &[u8]| {
+            let [high, low] = pair else { return None };
+            let digit = |digit: u8| char::from(digit).to_digit(16);
+            u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
+        };
+        let bytes: Option<Vec<u8>> = pairs.map(byte).collect();
+        bytes.ok_or_else(|| D::Error::custom("bytes are pairs of hexadecimal digits"))
     }
 }
 

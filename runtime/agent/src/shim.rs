@@ -19,13 +19,14 @@ use crate::attempt::{self, Attempt};
 use crate::cache::Folder;
 use crate::capture::Capture;
 use crate::control_group::Names;
+use crate::errand;
 use crate::fences;
 use crate::fetch;
 use crate::hooks;
 use crate::install;
 use crate::line::{self, Place};
 use crate::os::{self, Forked};
-use crate::protocol::{Cause, Outcome, Run, Work};
+use crate::protocol::{Cause, ErrandAnswer, Outcome, Run, Work};
 
 /// How long a worker waits for an attempt to be asked for that was announced.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +39,8 @@ pub(crate) type Afterwork = Box<dyn FnOnce()>;
 pub(crate) struct Done {
     pub(crate) exit_code: Option<i32>,
     pub(crate) note: Option<String>,
+    /// What an errand led to.
+    pub(crate) answer: Option<ErrandAnswer>,
     pub(crate) afterwork: Option<Afterwork>,
 }
 
@@ -251,6 +254,17 @@ fn perform(run: &Run, groups: &Names, log: &mut Capture) -> Result<Done, Failure
                 .map_err(invalid)?;
             install::install(work, &run.rootdir, &package, log)
         }
+        Work::Errand(work) => Ok(Done {
+            answer: Some(errand::run(
+                work,
+                &run.rootdir,
+                &boot,
+                &run.attempt,
+                groups,
+                log,
+            )),
+            ..Done::default()
+        }),
     }
 }
 
@@ -259,8 +273,14 @@ fn outcome(finished: Result<Done, Failure>, attempt: &Attempt) -> (Outcome, Opti
     let log = path.exists().then(|| path.to_string_lossy().into_owned());
     match finished {
         Ok(Done {
+            answer: Some(answer),
+            afterwork,
+            ..
+        }) => (Outcome::Answered { answer, log }, afterwork),
+        Ok(Done {
             exit_code,
             note,
+            answer: None,
             afterwork,
         }) => (
             Outcome::Succeeded {

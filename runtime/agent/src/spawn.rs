@@ -25,8 +25,9 @@ pub(crate) struct Start<'a> {
     pub(crate) environment: &'a [(OsString, OsString)],
     /// Its working directory.
     pub(crate) folder: &'a Path,
-    /// Its stdout and stderr. Its stdin is the caller's.
+    /// Its stdout, and its stderr as well where that is not said. Its stdin is the caller's.
     pub(crate) output: BorrowedFd<'a>,
+    pub(crate) errors: Option<BorrowedFd<'a>>,
     /// Who it runs as, when not as the caller.
     pub(crate) account: Option<&'a Account>,
     /// The folder of the control group that it starts in.
@@ -145,6 +146,7 @@ struct Image<'a> {
     environment: Texts,
     folder: CString,
     output: BorrowedFd<'a>,
+    errors: BorrowedFd<'a>,
     account: Option<&'a Account>,
     domain: Option<BorrowedFd<'a>>,
 }
@@ -176,6 +178,7 @@ impl<'a> Image<'a> {
             environment: Texts::new(start.environment.iter().map(pair))?,
             folder: text(start.folder.as_os_str().as_bytes())?,
             output: start.output,
+            errors: start.errors.unwrap_or(start.output),
             account: start.account,
             domain: start.domain,
         })
@@ -205,8 +208,8 @@ impl<'a> Image<'a> {
             libc::sigemptyset(&raw mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
 
-            let output = self.output.as_raw_fd();
-            if libc::setpgid(0, 0) < 0 || libc::dup2(output, 1) < 0 || libc::dup2(output, 2) < 0 {
+            let (output, errors) = (self.output.as_raw_fd(), self.errors.as_raw_fd());
+            if libc::setpgid(0, 0) < 0 || libc::dup2(output, 1) < 0 || libc::dup2(errors, 2) < 0 {
                 return (Step::Process, errno());
             }
             if libc::chdir(self.folder.as_ptr()) < 0 {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use agent::protocol::{self, Answer, Cached, Inspect, Ping, Request, Run};
-use model::{Cause, Ending};
+use model::{Cause, Done, Ending, Undone, Why};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
@@ -123,7 +123,7 @@ pub(crate) enum Order {
     Run {
         run: Run,
         log: Arc<dyn LogSink>,
-        reply: oneshot::Sender<Ending>,
+        reply: Waiter,
     },
     Cached {
         rootdir: String,
@@ -140,11 +140,46 @@ pub(crate) enum Order {
     },
 }
 
+/// Who waits for the end of an attempt. Whoever asked may have stopped waiting.
+pub(crate) enum Waiter {
+    Ending(oneshot::Sender<Ending>),
+    Errand(oneshot::Sender<Result<Done, Undone>>),
+}
+
+impl Waiter {
+    fn tell(self, outcome: protocol::Outcome) {
+        match self {
+            Waiter::Ending(reply) => drop(reply.send(wire::ending(outcome))),
+            Waiter::Errand(reply) => drop(reply.send(wire::done(outcome))),
+        }
+    }
+
+    fn refuse(self, reason: String) {
+        match self {
+            Waiter::Ending(reply) => drop(reply.send(Ending::Failed {
+                cause: Cause::Invalid,
+                reason,
+                script: None,
+                exit_code: None,
+                log: None,
+            })),
+            Waiter::Errand(reply) => drop(reply.send(Err(Undone::new(Why::Invalid, reason)))),
+        }
+    }
+
+    fn unreachable(self, reason: String) {
+        match self {
+            Waiter::Ending(reply) => drop(reply.send(Ending::Unreachable { reason })),
+            Waiter::Errand(reply) => drop(reply.send(Err(Undone::new(Why::Unreachable, reason)))),
+        }
+    }
+}
+
 /// An attempt without an ending.
 struct Flight {
     run: Run,
     log: Arc<dyn LogSink>,
-    reply: oneshot::Sender<Ending>,
+    reply: Waiter,
     deaths: u32,
 }
 
@@ -477,10 +512,7 @@ impl<L: Launch> Connection<L> {
             .flights
             .extract_if(.., |_, flight| given_up(&mut flight.deaths))
         {
-            // Whoever asked may have stopped waiting.
-            let _ = flight.reply.send(Ending::Unreachable {
-                reason: reason.to_owned(),
-            });
+            flight.reply.unreachable(reason.to_owned());
         }
         for (_, question) in self
             .questions
@@ -527,7 +559,11 @@ impl<L: Launch> Connection<L> {
                     flight.log.waiting(&what);
                 }
             }
-            Answer::Ended { attempt, outcome } => self.end(&attempt, wire::ending(outcome)),
+            Answer::Ended { attempt, outcome } => {
+                if let Some(flight) = self.flights.remove(&attempt) {
+                    flight.reply.tell(outcome);
+                }
+            }
             Answer::Cached { ask, caches } => match self.answered(ask) {
                 // Whoever asked may have stopped waiting.
                 Some(Reply::Cached(reply)) => drop(reply.send(Ok(caches))),
@@ -545,16 +581,9 @@ impl<L: Launch> Connection<L> {
                 reason,
                 ..
             } => {
-                self.end(
-                    &attempt,
-                    Ending::Failed {
-                        cause: Cause::Invalid,
-                        reason: explained(reason),
-                        script: None,
-                        exit_code: None,
-                        log: None,
-                    },
-                );
+                if let Some(flight) = self.flights.remove(&attempt) {
+                    flight.reply.refuse(explained(reason));
+                }
             }
             Answer::Refused {
                 ask: Some(ask),
@@ -580,13 +609,6 @@ impl<L: Launch> Connection<L> {
     /// Whoever waits for the answer to a question, which is not asked any more.
     fn answered(&mut self, ask: u64) -> Option<Reply> {
         self.questions.remove(&ask).map(|question| question.reply)
-    }
-
-    fn end(&mut self, attempt: &str, ending: Ending) {
-        if let Some(flight) = self.flights.remove(attempt) {
-            // Whoever asked may have stopped waiting.
-            let _ = flight.reply.send(ending);
-        }
     }
 }
 

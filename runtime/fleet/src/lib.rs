@@ -17,8 +17,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use model::{
-    AttemptId, DeploymentId, Digest, Ending, FileMapping, GroupRef, Host, InstanceId, OnExisting,
-    Permission, ReleaseId, Script,
+    AttemptId, DeploymentId, Digest, Done, Ending, Errand, FileMapping, GroupRef, Host, InstanceId,
+    OnExisting, Permission, ReleaseId, Script, Undone, Why,
 };
 
 pub use local::LocalFleet;
@@ -90,6 +90,8 @@ pub enum Work {
     },
     /// Lays down the files of a package.
     Install(Installation),
+    /// Does one thing for a plugin. See [`Fleet::errand`].
+    Errand { cache: String, errand: Errand },
 }
 
 /// The files of a package, and where they go.
@@ -173,6 +175,18 @@ pub trait Fleet: Send + Sync + 'static {
         command: Command,
         log: Arc<dyn LogSink>,
     ) -> BoxFuture<'static, Ending>;
+
+    /// Carries out an attempt that is an errand, as [`Fleet::run`] does any other one.
+    fn errand(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Result<Done, Undone>> {
+        let _ = (host, command, log);
+        let undone = Undone::new(Why::Unreachable, "this fleet runs no errands");
+        Box::pin(std::future::ready(Err(undone)))
+    }
 
     /// Asks what an instance has installed, and whether somebody has changed it since. Nothing changes.
     fn inspect(

@@ -5,10 +5,10 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Ending, Host};
+use model::{Done, Ending, Host, Undone, Why};
 use tokio::process;
 
-use crate::connection::{Handle, Launch, MAX_SILENCE, Order};
+use crate::connection::{Handle, Launch, MAX_SILENCE, Order, Waiter};
 use crate::process::Process;
 use crate::{BoxFuture, Command, Condition, DROPPED, Fleet, LogSink, Place, Unreachable, wire};
 
@@ -89,11 +89,43 @@ impl Fleet for LocalFleet {
             Ok(run) => run,
             Err(error) => return Box::pin(std::future::ready(error.ending())),
         };
-        let ending = self.agent.order(|reply| Order::Run { run, log, reply });
+        let ending = self.agent.order(|reply| Order::Run {
+            run,
+            log,
+            reply: Waiter::Ending(reply),
+        });
         Box::pin(async move {
             ending.await.unwrap_or_else(|| Ending::Unreachable {
                 reason: DROPPED.to_owned(),
             })
+        })
+    }
+
+    fn errand(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Result<Done, Undone>> {
+        if let Host::Ssh(_) = host {
+            let undone = Undone::new(Why::Unreachable, elsewhere(host).reason);
+            return Box::pin(std::future::ready(Err(undone)));
+        }
+        let run = match wire::request(command) {
+            Ok(run) => run,
+            Err(error) => {
+                let undone = Undone::new(Why::Invalid, error.to_string());
+                return Box::pin(std::future::ready(Err(undone)));
+            }
+        };
+        let done = self.agent.order(|reply| Order::Run {
+            run,
+            log,
+            reply: Waiter::Errand(reply),
+        });
+        Box::pin(async move {
+            done.await
+                .unwrap_or_else(|| Err(Undone::new(Why::Unreachable, DROPPED)))
         })
     }
 

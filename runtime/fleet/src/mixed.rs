@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::{Ending, Host};
+use model::{Done, Ending, Host, Undone};
 
 use crate::{
     BoxFuture, Command, Condition, Fleet, LocalFleet, LogSink, Place, SshFleet, Unreachable,
@@ -32,6 +32,18 @@ impl Fleet for MixedFleet {
         match host {
             Host::Local => self.local.run(host, command, log),
             Host::Ssh(ssh) => self.ssh.run(ssh, command, log),
+        }
+    }
+
+    fn errand(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Result<Done, Undone>> {
+        match host {
+            Host::Local => self.local.errand(host, command, log),
+            Host::Ssh(ssh) => self.ssh.errand(ssh, command, log),
         }
     }
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use agent::protocol;
-use model::{Cause, Ending, Kinds, OnExisting, Run, Script};
+use model::{
+    Cause, Done, Ending, Errand, Exec, Exited, FileStat, Kinds, OnExisting, Run, Script, Spot,
+    Undone, Why,
+};
 
 use crate::{ChangedFile, Command, Condition, FileChange, Installation, Next, Place, Work};
 
@@ -95,7 +98,60 @@ fn words(work: Work) -> Result<protocol::Work, Unspeakable> {
             })
         }
         Work::Install(installation) => protocol::Work::Install(install(installation)),
+        Work::Errand { cache, errand } => protocol::Work::Errand(protocol::Errand {
+            cache,
+            deed: deed(errand),
+        }),
     })
+}
+
+fn deed(errand: Errand) -> protocol::Deed {
+    use protocol::Deed;
+    match errand {
+        Errand::Exec(exec) => {
+            let Exec {
+                words,
+                folder,
+                env,
+                stdin,
+                timeout,
+                max_output,
+            } = exec;
+            Deed::Exec(protocol::Exec {
+                words,
+                folder: folder.map(spot),
+                env,
+                stdin,
+                timeout_ms: milliseconds(timeout),
+                max_output,
+            })
+        }
+        Errand::Stat { at } => Deed::Stat { at: spot(at) },
+        Errand::Read { at, max } => Deed::Read { at: spot(at), max },
+        Errand::Write { at, data, mode } => Deed::Write {
+            at: spot(at),
+            data,
+            mode,
+        },
+        Errand::Place { artifact, at } => Deed::Place {
+            artifact,
+            at: spot(at),
+        },
+        Errand::SwapLink { link, to } => Deed::SwapLink {
+            link: spot(link),
+            to: spot(to),
+        },
+        Errand::Remove { at } => Deed::Remove { at: spot(at) },
+    }
+}
+
+fn spot(spot: Spot) -> protocol::Spot {
+    let Spot { folder, path } = spot;
+    protocol::Spot { folder, path }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn install(installation: Installation) -> protocol::Install {
@@ -129,7 +185,6 @@ fn install(installation: Installation) -> protocol::Install {
 }
 
 fn script(script: Script) -> protocol::Script {
-    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     protocol::Script {
         run: match script.run {
             Run::Location(text) => protocol::ScriptRun::Location(text),
@@ -231,7 +286,64 @@ pub(crate) fn ending(outcome: protocol::Outcome) -> Ending {
             log,
         },
         protocol::Outcome::Lost { reason } => Ending::Lost { reason },
+        protocol::Outcome::Answered { log, .. } => Ending::Failed {
+            cause: Cause::Invalid,
+            reason: MISTAKEN.to_owned(),
+            script: None,
+            exit_code: None,
+            log,
+        },
     }
+}
+
+/// Why an attempt has no end that ended as if it were another one.
+const MISTAKEN: &str = "the agent tells the end of another attempt than it was given";
+
+/// The end of an errand.
+pub(crate) fn done(outcome: protocol::Outcome) -> Result<Done, Undone> {
+    match outcome {
+        protocol::Outcome::Answered { answer, .. } => answered(answer),
+        protocol::Outcome::Lost { reason } => Err(Undone::new(Why::Lost, reason)),
+        protocol::Outcome::Failed { reason, .. } => Err(Undone::new(Why::Failed, reason)),
+        protocol::Outcome::Succeeded { .. } => Err(Undone::new(Why::Failed, MISTAKEN)),
+    }
+}
+
+fn answered(answer: protocol::ErrandAnswer) -> Result<Done, Undone> {
+    use protocol::ErrandAnswer;
+    Ok(match answer {
+        ErrandAnswer::Done => Done::Nothing,
+        ErrandAnswer::Exited {
+            exit_code,
+            signal,
+            stdout,
+            stderr,
+            truncated,
+        } => Done::Exited(Exited {
+            exit_code,
+            signal,
+            stdout,
+            stderr,
+            is_truncated: truncated,
+        }),
+        ErrandAnswer::Stat { stat } => Done::Stat(stat.map(|stat| FileStat {
+            size: stat.size,
+            mode: stat.mode,
+            is_folder: stat.is_dir,
+            link: stat.link,
+        })),
+        ErrandAnswer::Content { data } => Done::Content(data),
+        ErrandAnswer::Undone { why, reason } => {
+            let why = match why {
+                protocol::Why::NotFound => Why::NotFound,
+                protocol::Why::Denied => Why::Denied,
+                protocol::Why::Invalid => Why::Invalid,
+                protocol::Why::TimedOut => Why::TimedOut,
+                protocol::Why::Failed => Why::Failed,
+            };
+            return Err(Undone { why, reason });
+        }
+    })
 }
 
 fn cause_of(cause: protocol::Cause) -> Cause {

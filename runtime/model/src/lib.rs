@@ -6,6 +6,7 @@
 
 mod appspec;
 mod batching;
+mod call;
 mod deployment;
 mod event;
 mod gate;
@@ -21,6 +22,7 @@ mod traffic;
 
 pub use appspec::{AppSpec, Context, FileMapping, Kinds, OnExisting, Permission, Run, Script};
 pub use batching::Batching;
+pub use call::{Calls, Done, Errand, Exec, Exited, FileStat, Spot, Undone, Why};
 pub use deployment::{Balancer, Deployment, Direction, Instance, Release, Router, Scope, Target};
 pub use event::{LifecycleEvent, Side};
 pub use gate::{

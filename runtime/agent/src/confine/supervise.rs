@@ -172,6 +172,7 @@ fn start(
         environment: &environment,
         folder: &step.folder,
         output: writer.as_fd(),
+        errors: None,
         account: None,
         group: group.map(AsFd::as_fd),
         domain: rules.map(AsFd::as_fd),

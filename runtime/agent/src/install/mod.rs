@@ -10,7 +10,7 @@ mod acl;
 mod attributes;
 mod compare;
 mod copy;
-mod folder;
+pub(crate) mod folder;
 mod inspect;
 mod journal;
 mod judge;

@@ -6,6 +6,7 @@ mod confine;
 // Registers are told apart by their names on this machine only.
 #[cfg(target_arch = "x86_64")]
 mod crash;
+mod errands;
 mod fences;
 mod fetch;
 mod hooks;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use agent::receive::Sibling;
-use model::{Cause, Ending, Ssh};
+use model::{Cause, Done, Ending, Ssh, Undone, Why};
 use tokio::sync::Semaphore;
 
 use super::agents::Agents;
@@ -14,7 +14,7 @@ use super::client::Client;
 use super::control::ControlFolder;
 use super::dial::Dialer;
 use super::transfer::{self, NotSent, Package};
-use crate::connection::{Handle, Link, Order};
+use crate::connection::{Handle, Link, Order, Waiter};
 use crate::{BoxFuture, Command, Condition, DROPPED, LogSink, Place, Unreachable, Work, wire};
 
 /// How many connections may be made at once: each costs both sides a key exchange.
@@ -87,6 +87,31 @@ impl SshFleet {
     ) -> BoxFuture<'static, Ending> {
         let reached = self.reached(ssh);
         Box::pin(async move { reached.run(command, log).await })
+    }
+
+    /// See [`crate::Fleet::errand`].
+    pub(crate) fn errand(
+        &self,
+        ssh: &Ssh,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Result<Done, Undone>> {
+        let run = match wire::request(command) {
+            Ok(run) => run,
+            Err(error) => {
+                let undone = Undone::new(Why::Invalid, error.to_string());
+                return Box::pin(std::future::ready(Err(undone)));
+            }
+        };
+        let done = self.reached(ssh).agent.order(|reply| Order::Run {
+            run,
+            log,
+            reply: Waiter::Errand(reply),
+        });
+        Box::pin(async move {
+            done.await
+                .unwrap_or_else(|| Err(Undone::new(Why::Unreachable, dropped().reason)))
+        })
     }
 
     /// See [`crate::Fleet::cached`].
@@ -181,13 +206,17 @@ impl Reached {
                 }
                 Some(package)
             }
-            Work::Hooks { .. } | Work::Install { .. } => None,
+            Work::Hooks { .. } | Work::Install { .. } | Work::Errand { .. } => None,
         };
         let run = match wire::request(command) {
             Ok(run) => run,
             Err(error) => return error.ending(),
         };
-        let ending = self.agent.order(|reply| Order::Run { run, log, reply });
+        let ending = self.agent.order(|reply| Order::Run {
+            run,
+            log,
+            reply: Waiter::Ending(reply),
+        });
         let ending = ending.await.unwrap_or_else(|| Ending::Unreachable {
             reason: DROPPED.to_owned(),
         });
