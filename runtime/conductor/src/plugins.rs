@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use model::{Digest, PluginName};
 use plugin_host::{
-    CallError, DirectoryGrant, Grants, Host, Mismatch, Plugin, Provides, Secret, Secrets,
+    CallError, DirectoryGrant, Grants, Host, Mismatch, PathGrant, Plugin, Provides, Secret, Secrets,
 };
 use spec::lock::{Entry, Lock};
 use spec::workspace::{self, SecretSource, Workspace};
@@ -266,12 +266,11 @@ impl Plugins {
             directories,
             secrets,
             programs,
+            commands,
+            paths,
         } = &plugin.grants;
         let directories = directories.iter().map(|directory| {
-            let access = match directory.access {
-                workspace::Access::Read => "read",
-                workspace::Access::ReadWrite => "read-write",
-            };
+            let access = access(directory.access).name();
             format!(
                 "directory {} = {} ({access})",
                 directory.name, directory.path
@@ -283,11 +282,20 @@ impl Plugins {
             .iter()
             .map(|secret| format!("secret {}", secret.name));
         let programs = programs.iter().map(|program| format!("program {program}"));
+        let commands = commands
+            .iter()
+            .map(|command| format!("command {command} on instances"));
+        let paths = paths.iter().map(|path| {
+            let access = access(path.access).name();
+            format!("path {} on instances ({access})", path.path)
+        });
         sockets
             .chain(http)
             .chain(directories)
             .chain(secrets)
             .chain(programs)
+            .chain(commands)
+            .chain(paths)
             .collect()
     }
 
@@ -377,10 +385,7 @@ impl Plugins {
         let directories = grants.directories.iter().map(|directory| DirectoryGrant {
             name: directory.name.clone(),
             path: self.folder.join(&directory.path),
-            access: match directory.access {
-                workspace::Access::Read => plugin_host::Access::Read,
-                workspace::Access::ReadWrite => plugin_host::Access::ReadWrite,
-            },
+            access: access(directory.access),
         });
         Grants {
             sockets: grants.sockets.clone(),
@@ -392,6 +397,15 @@ impl Plugins {
                 .map(|secret| secret.name.clone())
                 .collect(),
             programs: grants.programs.clone(),
+            commands: grants.commands.clone(),
+            paths: grants
+                .paths
+                .iter()
+                .map(|grant| PathGrant {
+                    path: grant.path.clone(),
+                    access: access(grant.access),
+                })
+                .collect(),
         }
     }
 
@@ -441,6 +455,13 @@ impl Plugins {
                     .map_err(|source| PluginError::WriteLock { path: file, source })
             }
         }
+    }
+}
+
+fn access(access: workspace::Access) -> plugin_host::Access {
+    match access {
+        workspace::Access::Read => plugin_host::Access::Read,
+        workspace::Access::ReadWrite => plugin_host::Access::ReadWrite,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::capabilities::cancel::Cancellation;
 use crate::capabilities::http::Http;
 use crate::capabilities::output::{Output, Stream};
 use crate::capabilities::progress::Throttle;
+use crate::deployment_kind::Target;
 use crate::failure::{CallError, Failure, FailureClass, code};
 use crate::pattern::Capability;
 use crate::plugin::{Plugin, Shared};
@@ -75,6 +76,8 @@ pub(crate) struct State {
     wasi: Option<Box<WasiCtx>>,
     /// Likewise.
     http: Option<Box<Http>>,
+    /// The instance that the call is for, where it is for one.
+    pub(crate) target: Option<Arc<dyn Target>>,
     /// Codes of the failures that the host gave to the plugin, which it may give back.
     issued: Vec<&'static str>,
 }
@@ -330,6 +333,7 @@ impl Plugin {
             },
             wasi: None,
             http: None,
+            target: None,
             issued: Vec::new(),
         };
         let mut store = Store::new(self.host.engine.wasm(), state);

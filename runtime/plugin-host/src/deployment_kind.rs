@@ -1,18 +1,22 @@
 //! `cutover:deployment-kind`: from an item of a release plan to the steps that carry it out.
 
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use model::LifecycleEvent;
+use model::{Done, Errand, LifecycleEvent, Undone};
 use wasmtime::Store;
-use wasmtime::component::{Instance, InstancePre};
+use wasmtime::component::{Instance, InstancePre, Resource};
 
 use crate::answer::Answer;
 use crate::bindings::cutover::deployment_kind::lifecycle::Event;
 use crate::bindings::exports::cutover::deployment_kind::kind;
-use crate::call::{Effect, Request, State};
+use crate::call::{Effect, OpContext, Request, State, wit_context};
+use crate::capabilities::target::Handle;
 use crate::failure::{CallError, Failure};
 use crate::inspect::Provides;
 use crate::limits;
+use crate::load_balancer::Outcome;
 use crate::plugin::{Diagnostic, Plugin};
 
 /// One value of `deployment` in a release plan.
@@ -49,8 +53,38 @@ pub enum Action {
     Hooks,
     /// The host's own part of the event.
     BuiltIn,
-    /// The plugin. This host does not call it.
+    /// The plugin.
     Call,
+}
+
+/// The deployment that a call is part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    pub deployment_id: String,
+    /// The version that the instance leaves, where it has one.
+    pub outgoing_version: Option<String>,
+    /// The version that it gets, or has where none is brought.
+    pub incoming_version: Option<String>,
+    /// The item of the release plan, JSON.
+    pub item: String,
+}
+
+/// What an errand comes to.
+pub type Performed<'a> = Pin<Box<dyn Future<Output = Result<Done, Undone>> + Send + 'a>>;
+
+/// The instance of a call, for as long as the call lasts. What it is asked for has been checked against the grants.
+pub trait Target: Send + Sync + 'static {
+    /// The instance's id.
+    fn id(&self) -> String;
+
+    /// What else a plugin may know of it.
+    fn attributes(&self) -> Vec<(String, String)>;
+
+    /// Does one thing on it, and tells it in the log of the step.
+    fn perform(&self, errand: Errand) -> Performed<'_>;
+
+    /// Adds a line to the log of the step.
+    fn note(&self, line: &str);
 }
 
 /// Where the exported functions are.
@@ -142,6 +176,87 @@ impl Plugin {
         .await
     }
 
+    /// Carries out one `call` step on one instance, in at most this time.
+    ///
+    /// # Errors
+    /// As [`Self::kinds`]; where the plugin broke off the outcome is unknown.
+    pub async fn run(
+        &self,
+        ctx: &OpContext,
+        config: &str,
+        on: Arc<dyn Target>,
+        release: &Release,
+        event: LifecycleEvent,
+        limit: Duration,
+    ) -> Result<Outcome, CallError> {
+        let indices = self.provided(
+            self.exports.deployment_kind.kind.as_ref(),
+            "cutover:deployment-kind/kind",
+        )?;
+        let request = Request {
+            function: "deployment-kind.run",
+            effect: Effect::Write,
+            ctx: Some(ctx),
+            config,
+            limit,
+        };
+        let wit_ctx = wit_context(ctx, limit);
+        let release = kind::Release {
+            deployment_id: release.deployment_id.clone(),
+            outgoing_version: release.outgoing_version.clone(),
+            incoming_version: release.incoming_version.clone(),
+            item: release.item.clone(),
+        };
+        self.call(
+            request,
+            async |store, instance| {
+                let guest = indices.load(&mut *store, instance)?;
+                let handle = store.data_mut().lend(on)?;
+                guest
+                    .call_run(&mut *store, &wit_ctx, handle, &release, wit_event(event))
+                    .await
+            },
+            |answer, outcome| answer.outcome(outcome),
+        )
+        .await
+    }
+
+    /// Goes on with a step that answered `pending`, in at most this time.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn poll_run(
+        &self,
+        ctx: &OpContext,
+        config: &str,
+        on: Arc<dyn Target>,
+        token: &str,
+        limit: Duration,
+    ) -> Result<Outcome, CallError> {
+        let indices = self.provided(
+            self.exports.deployment_kind.kind.as_ref(),
+            "cutover:deployment-kind/kind",
+        )?;
+        let request = Request {
+            function: "deployment-kind.poll",
+            effect: Effect::Write,
+            ctx: Some(ctx),
+            config,
+            limit,
+        };
+        let wit_ctx = wit_context(ctx, limit);
+        self.call(
+            request,
+            async |store, instance| {
+                let guest = indices.load(&mut *store, instance)?;
+                let handle = store.data_mut().lend(on)?;
+                guest.call_poll(&mut *store, &wit_ctx, handle, token).await
+            },
+            |answer, outcome| answer.outcome(outcome),
+        )
+        .await
+    }
+
     fn pure(&self, function: &'static str) -> Request<'static> {
         Request {
             function,
@@ -208,6 +323,32 @@ fn step(step: &kind::Step) -> Step {
             kind::Action::Call => Action::Call,
         },
         timeout: step.timeout_ms.map(Duration::from_millis),
+    }
+}
+
+impl State {
+    /// Gives a call the instance that it is for. It is what the log of the call is about, too.
+    fn lend(&mut self, target: Arc<dyn Target>) -> wasmtime::Result<Resource<Handle>> {
+        self.target = Some(Arc::clone(&target));
+        Ok(self.table.push(Handle { target })?)
+    }
+}
+
+fn wit_event(event: LifecycleEvent) -> Event {
+    match event {
+        LifecycleEvent::DownloadBundle => Event::DownloadBundle,
+        LifecycleEvent::BeforeBlockTraffic => Event::BeforeBlockTraffic,
+        LifecycleEvent::BlockTraffic => Event::BlockTraffic,
+        LifecycleEvent::AfterBlockTraffic => Event::AfterBlockTraffic,
+        LifecycleEvent::ApplicationStop => Event::ApplicationStop,
+        LifecycleEvent::BeforeInstall => Event::BeforeInstall,
+        LifecycleEvent::Install => Event::Install,
+        LifecycleEvent::AfterInstall => Event::AfterInstall,
+        LifecycleEvent::ApplicationStart => Event::ApplicationStart,
+        LifecycleEvent::ValidateService => Event::ValidateService,
+        LifecycleEvent::BeforeAllowTraffic => Event::BeforeAllowTraffic,
+        LifecycleEvent::AllowTraffic => Event::AllowTraffic,
+        LifecycleEvent::AfterAllowTraffic => Event::AfterAllowTraffic,
     }
 }
 

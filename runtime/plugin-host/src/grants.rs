@@ -23,6 +23,18 @@ pub struct Grants {
     pub secrets: Vec<String>,
     /// Absolute paths, or names found on the search path.
     pub programs: Vec<String>,
+    /// Programs on instances: names, absolute paths, or paths in the package.
+    pub commands: Vec<String>,
+    /// Files and folders on instances.
+    pub paths: Vec<PathGrant>,
+}
+
+/// A file or folder on instances, with all that is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathGrant {
+    /// Absolute, or below the instance's `rootdir`.
+    pub path: String,
+    pub access: Access,
 }
 
 /// A directory under the name that the plugin knows it by.
@@ -102,11 +114,18 @@ impl Grants {
         });
         let secrets = self.secrets.iter().cloned().map(Capability::Secret);
         let programs = self.programs.iter().cloned().map(Capability::Program);
+        let commands = self.commands.iter().cloned().map(Capability::Command);
+        let paths = self.paths.iter().map(|grant| Capability::Path {
+            path: grant.path.clone(),
+            access: grant.access,
+        });
         sockets
             .chain(http)
             .chain(directories)
             .chain(secrets)
             .chain(programs)
+            .chain(commands)
+            .chain(paths)
             .collect()
     }
 }
@@ -147,11 +166,24 @@ impl Declared {
             .programs
             .iter()
             .map(|p| declared(Capability::Program(p.name.clone()), &p.reason, p.optional));
+        let commands = asked
+            .commands
+            .iter()
+            .map(|c| declared(Capability::Command(c.name.clone()), &c.reason, c.optional));
+        let paths = asked.paths.iter().map(|p| {
+            let capability = Capability::Path {
+                path: p.path.clone(),
+                access: p.access,
+            };
+            declared(capability, &p.reason, p.optional)
+        });
         sockets
             .chain(http)
             .chain(directories)
             .chain(secrets)
             .chain(programs)
+            .chain(commands)
+            .chain(paths)
             .collect()
     }
 }
@@ -207,6 +239,10 @@ impl Permissions {
         let plugin = &self.plugin;
         let wanted = match Pattern::parse(capability) {
             Ok(wanted) if wanted.is_exact() => wanted,
+            Err(error @ (Error::Command { .. } | Error::Path { .. })) => {
+                let message = format!("plugin `{plugin}` asked for {capability}: {error}");
+                return Err(Failure::host(FailureClass::Invalid, code::INVALID, message));
+            }
             _ => {
                 let message = format!(
                     "plugin `{plugin}` asked for {capability}, which is not one exact thing"
@@ -228,6 +264,17 @@ impl Permissions {
             return Err(Failure::host(FailureClass::Denied, code::DENIED, message).with_hint(hint));
         }
         Ok(())
+    }
+
+    /// The granted folder that a path on instances is below, and the rest of the path. Of several the one that is
+    /// nearest to it.
+    pub(crate) fn folder_and_rest(&self, path: &Capability) -> Option<(String, String)> {
+        let wanted = Pattern::parse(path).ok()?;
+        let mut found = self.granted.iter();
+        let found = found
+            .by_ref()
+            .filter_map(|pattern| pattern.folder_and_rest(&wanted));
+        found.min_by_key(|(_, rest)| rest.len())
     }
 
     /// How far a request to a granted host may go: into private networks only where a grant names the host itself.
@@ -286,6 +333,8 @@ mod tests {
             r#""directories":[{"name":"*","access":"read-write""#,
             r#""secrets":[{"name":"*""#,
             r#""programs":[{"name":"git""#,
+            r#""commands":[{"name":"bin/migrate""#,
+            r#""paths":[{"path":"data""#,
         ] {
             let mismatches = |optional: &str| {
                 let manifest = manifest(&format!("{{{asked}{optional}}}]}}"));
@@ -459,6 +508,101 @@ mod tests {
                 "{granted} {url}"
             );
         }
+    }
+
+    #[test]
+    fn a_command_on_instances_needs_both_keys() {
+        for (declared, granted, wanted, is_allowed) in [
+            ("*", "bin/migrate", "bin/migrate", true),
+            ("bin/migrate", "*", "bin/migrate", true),
+            ("*", "bin/migrate", "bin/other", false),
+            ("bin/migrate", "*", "migrate", false),
+            ("*", "psql", "/usr/bin/psql", false),
+            ("*", "*", "../psql", false),
+            ("*", "*", "*", false),
+        ] {
+            let text = format!(r#"{{"commands":[{{"name":"{declared}"}}]}}"#);
+            let grants = Grants {
+                commands: vec![granted.to_owned()],
+                ..Grants::default()
+            };
+            let permissions = Permissions::new(name(), Some(&manifest(&text)), &grants).unwrap();
+
+            let outcome = permissions.check(&Capability::Command(wanted.to_owned()));
+
+            assert_eq!(
+                outcome.is_ok(),
+                is_allowed,
+                "{declared} + {granted} -> {wanted}: {outcome:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_on_instances_needs_both_keys_and_is_below_the_nearest_grant() {
+        let declared = manifest(r#"{"paths":[{"path":"*","access":"read-write"}]}"#);
+        let grant = |path: &str, access| PathGrant {
+            path: path.to_owned(),
+            access,
+        };
+        let grants = Grants {
+            paths: vec![
+                grant("data", Access::ReadWrite),
+                grant("data/in/deep", Access::Read),
+                grant("/etc/app", Access::Read),
+            ],
+            ..Grants::default()
+        };
+        let permissions = Permissions::new(name(), Some(&declared), &grants).unwrap();
+        let wanted = |path: &str, access| Capability::Path {
+            path: path.to_owned(),
+            access,
+        };
+        let write = Access::ReadWrite;
+        for (path, access, is_allowed) in [
+            ("data", Access::Read, true),
+            ("data/a/b", write, true),
+            ("data/in/deep/x", write, true),
+            ("database", Access::Read, false),
+            ("/data", Access::Read, false),
+            (".", Access::Read, false),
+            ("/etc/app/x", Access::Read, true),
+            ("/etc/app/x", write, false),
+            ("etc/app/x", Access::Read, false),
+            ("data/../etc", Access::Read, false),
+            ("*", Access::Read, false),
+        ] {
+            let outcome = permissions.check(&wanted(path, access));
+            assert_eq!(outcome.is_ok(), is_allowed, "{path}: {outcome:?}");
+        }
+        let spot = |path: &str, access| permissions.folder_and_rest(&wanted(path, access));
+        let pair = |folder: &str, rest: &str| Some((folder.to_owned(), rest.to_owned()));
+        assert_eq!(spot("data/a/b", write), pair("data", "a/b"));
+        assert_eq!(spot("data", write), pair("data", ""));
+        assert_eq!(
+            spot("data/in/deep/x", Access::Read),
+            pair("data/in/deep", "x")
+        );
+        assert_eq!(spot("data/in/deep/x", write), pair("data", "in/deep/x"));
+        assert_eq!(spot("/etc/app/x", Access::Read), pair("/etc/app", "x"));
+    }
+
+    #[test]
+    fn a_denied_path_prints_the_line_that_grants_it() {
+        let manifest = manifest(r#"{"paths":[{"path":"*","access":"read-write"}]}"#);
+        let permissions = Permissions::new(name(), Some(&manifest), &Grants::default()).unwrap();
+
+        let denial = permissions
+            .check(&Capability::Path {
+                path: "data/x".to_owned(),
+                access: Access::ReadWrite,
+            })
+            .unwrap_err();
+
+        assert_eq!(
+            denial.hint.unwrap(),
+            r#"plugins.haproxy.grants.paths: [{path: "data/x", access: read-write}]"#
+        );
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub use call::OpContext;
 pub use capabilities::cancel::{Cancellation, Canceller};
 pub use capabilities::progress::Progress;
 pub use failure::{Attribute, CallError, Failure, FailureClass, code};
-pub use grants::{DirectoryGrant, Grants, Mismatch};
+pub use grants::{DirectoryGrant, Grants, Mismatch, PathGrant};
 pub use host::{Error, Host, HostOptions};
 pub use inspect::{Error as InspectError, Inspection, Interface, Provides, Unprovided, inspect};
 pub use limits::Limits;

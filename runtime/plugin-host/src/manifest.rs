@@ -108,6 +108,12 @@ pub struct Capabilities {
     pub secrets: Vec<Named>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<Named>,
+    /// Programs that a deployment kind runs on instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Named>,
+    /// Places that a deployment kind reads or changes on instances.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<InstancePath>,
 }
 
 /// Asks for connections to addresses like `tcp:*`, `tcp:*:443` or `unix:/run/app.sock`.
@@ -173,6 +179,21 @@ impl Access {
 #[serde(deny_unknown_fields)]
 pub struct Named {
     pub name: String,
+    #[serde(default)]
+    pub reason: String,
+    /// As [`Directory::optional`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub optional: bool,
+}
+
+/// Asks for a file or folder of instances, with all that is below it; `*` is any. One that does not begin with `/` is
+/// below the instance's `rootdir`, and `.` is that folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstancePath {
+    pub path: String,
+    #[serde(default)]
+    pub access: Access,
     #[serde(default)]
     pub reason: String,
     /// As [`Directory::optional`].

@@ -13,9 +13,19 @@ use crate::manifest::Access;
 pub enum Capability {
     Socket(String),
     Http(String),
-    Directory { name: String, access: Access },
+    Directory {
+        name: String,
+        access: Access,
+    },
     Secret(String),
     Program(String),
+    /// A program that runs on instances.
+    Command(String),
+    /// A file or folder on instances, with all that is below it.
+    Path {
+        path: String,
+        access: Access,
+    },
 }
 
 impl Capability {
@@ -34,6 +44,11 @@ impl Capability {
             ),
             Self::Secret(name) => ("secrets", format!("{name:?}")),
             Self::Program(name) => ("programs", format!("{name:?}")),
+            Self::Command(name) => ("commands", format!("{name:?}")),
+            Self::Path { path, access } => (
+                "paths",
+                format!("{{path: {path:?}, access: {}}}", access.name()),
+            ),
         };
         format!("plugins.{plugin}.grants.{key}: [{entry}]")
     }
@@ -47,6 +62,10 @@ impl fmt::Display for Capability {
             Self::Directory { name, access } => write!(f, "directory `{name}` ({})", access.name()),
             Self::Secret(name) => write!(f, "secret `{name}`"),
             Self::Program(name) => write!(f, "program `{name}`"),
+            Self::Command(name) => write!(f, "command `{name}` on instances"),
+            Self::Path { path, access } => {
+                write!(f, "path `{path}` on instances ({})", access.name())
+            }
         }
     }
 }
@@ -62,6 +81,14 @@ pub enum Error {
     Host { text: String },
     #[error("`{text}` is not a program: write a name or an absolute path")]
     Program { text: String },
+    #[error(
+        "`{text}` is not a command of instances: write a name, an absolute path, or the path of a file in the package with a `/` in it"
+    )]
+    Command { text: String },
+    #[error(
+        "`{text}` is not a path on instances: write an absolute path, one below the instance's `rootdir`, or `.`, without `..`"
+    )]
+    Path { text: String },
     #[error("`{text}` is not a name")]
     Name { text: String },
 }
@@ -85,6 +112,50 @@ pub(crate) enum Pattern {
     },
     Secret(Option<String>),
     Program(Option<String>),
+    Command(Option<String>),
+    Path {
+        path: Option<InstancePath>,
+        access: Access,
+    },
+}
+
+/// A path on an instance, in parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InstancePath {
+    is_absolute: bool,
+    parts: Vec<String>,
+}
+
+impl InstancePath {
+    /// Reads a path that has one spelling.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (is_absolute, rest) = match text.strip_prefix('/') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        if matches!((is_absolute, rest), (true, "") | (false, ".")) {
+            let parts = Vec::new();
+            return Some(Self { is_absolute, parts });
+        }
+        is_normal(&format!("/{rest}")).then(|| Self {
+            is_absolute,
+            parts: rest.split('/').map(str::to_owned).collect(),
+        })
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.is_absolute == other.is_absolute && other.parts.starts_with(&self.parts)
+    }
+
+    /// The path as a folder, and what is below it of another path.
+    fn folder_and_rest(&self, other: &Self) -> (String, String) {
+        let folder = match (self.is_absolute, self.parts.is_empty()) {
+            (true, _) => format!("/{}", self.parts.join("/")),
+            (false, true) => ".".to_owned(),
+            (false, false) => self.parts.join("/"),
+        };
+        (folder, other.parts[self.parts.len()..].join("/"))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +178,27 @@ impl Pattern {
                 access: *access,
             }),
             Capability::Secret(name) => Ok(Self::Secret(named(name)?)),
+            Capability::Command(name) => {
+                let is_path = is_normal(&format!("/{}", name.trim_start_matches('/')));
+                match name.as_str() {
+                    "*" => Ok(Self::Command(None)),
+                    name if is_path && !name.starts_with("//") => {
+                        Ok(Self::Command(Some(name.to_owned())))
+                    }
+                    _ => Err(Error::Command { text: name.clone() }),
+                }
+            }
+            Capability::Path { path, access } => {
+                let access = *access;
+                match (path.as_str(), InstancePath::parse(path)) {
+                    ("*", _) => Ok(Self::Path { path: None, access }),
+                    (_, Some(path)) => Ok(Self::Path {
+                        path: Some(path),
+                        access,
+                    }),
+                    (_, None) => Err(Error::Path { text: path.clone() }),
+                }
+            }
             Capability::Program(name) if name == "*" => Ok(Self::Program(None)),
             Capability::Program(name) => {
                 let is_path = name.starts_with('/') && is_normal(name);
@@ -131,7 +223,9 @@ impl Pattern {
             Self::Unix(name)
             | Self::Secret(name)
             | Self::Program(name)
+            | Self::Command(name)
             | Self::Directory { name, .. } => name.is_some(),
+            Self::Path { path, .. } => path.is_some(),
         }
     }
 
@@ -147,7 +241,8 @@ impl Pattern {
     pub(crate) fn covers(&self, other: &Self) -> bool {
         self.covers_target_of(other)
             && match (self, other) {
-                (Self::Directory { access, .. }, Self::Directory { access: wanted, .. }) => {
+                (Self::Directory { access, .. }, Self::Directory { access: wanted, .. })
+                | (Self::Path { access, .. }, Self::Path { access: wanted, .. }) => {
                     access >= wanted
                 }
                 _ => true,
@@ -171,9 +266,37 @@ impl Pattern {
             (Self::Unix(a), Self::Unix(b))
             | (Self::Secret(a), Self::Secret(b))
             | (Self::Program(a), Self::Program(b))
+            | (Self::Command(a), Self::Command(b))
             | (Self::Directory { name: a, .. }, Self::Directory { name: b, .. }) => covers(a, b),
+            (Self::Path { path: a, .. }, Self::Path { path: b, .. }) => match (a, b) {
+                (None, _) => true,
+                (Some(a), Some(b)) => a.covers(b),
+                (Some(_), None) => false,
+            },
             _ => false,
         }
+    }
+}
+
+impl Pattern {
+    /// The folder that a grant of paths opens for a use of it, and the path below that; none where it does not cover it.
+    pub(crate) fn folder_and_rest(&self, wanted: &Self) -> Option<(String, String)> {
+        let (
+            Self::Path { path, .. },
+            Self::Path {
+                path: Some(wanted_path),
+                ..
+            },
+        ) = (self, wanted)
+        else {
+            return None;
+        };
+        let any = InstancePath {
+            is_absolute: wanted_path.is_absolute,
+            parts: Vec::new(),
+        };
+        self.covers(wanted)
+            .then(|| path.as_ref().unwrap_or(&any).folder_and_rest(wanted_path))
     }
 }
 
@@ -353,6 +476,19 @@ mod tests {
                 Pattern::parse(&Capability::Http(text.to_owned())).is_err(),
                 "{text}"
             );
+        }
+        for text in ["", "/", "../x", "bin/../x", "//bin/x", "bin/", "a*"] {
+            assert!(
+                Pattern::parse(&Capability::Command(text.to_owned())).is_err(),
+                "{text}"
+            );
+        }
+        for text in ["", "..", "a/../b", "a//b", "a/", "/a/./b", "*/a"] {
+            let path = Capability::Path {
+                path: text.to_owned(),
+                access: Access::Read,
+            };
+            assert!(Pattern::parse(&path).is_err(), "{text}");
         }
         for text in ["", "../x", "bin/git", "/usr/bin/../x", "."] {
             assert!(

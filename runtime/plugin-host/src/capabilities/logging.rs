@@ -29,6 +29,10 @@ impl logging::Host for State {
         }
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         if output.take(&format!("{} {line}\n", name(level))) {
+            if let (Some(target), Level::Info | Level::Warn | Level::Error) = (&self.target, level)
+            {
+                target.note(&format!("{} {line}", name(level)));
+            }
             let (plugin, run, step) = (&self.plugin.name, &self.run_id, &self.step_id);
             match level {
                 Level::Trace => tracing::trace!(target: TARGET, %plugin, %run, %step, "{line}"),

@@ -268,6 +268,8 @@ plugins:
       directories: [/srv/maps, state: var/state, {name: logs, path: /var/log, access: read-write}]
       secrets: [TOKEN, {api: "file:/etc/token"}, key: env:API_KEY]
       programs: [nginx]
+      commands: [bin/migrate, /usr/bin/psql, "*"]
+      paths: [data, {path: /etc/app, access: read-write}]
 applications:
   shop:
     groups:
@@ -386,6 +388,21 @@ applications:
                         programs: [
                             "nginx",
                         ],
+                        commands: [
+                            "bin/migrate",
+                            "/usr/bin/psql",
+                            "*",
+                        ],
+                        paths: [
+                            InstancePath {
+                                path: "data",
+                                access: Read,
+                            },
+                            InstancePath {
+                                path: "/etc/app",
+                                access: ReadWrite,
+                            },
+                        ],
                     },
                     at: Position {
                         line: 5,
@@ -502,15 +519,15 @@ applications:
                     build: None,
                     keep_revisions: 3,
                     at: Position {
-                        line: 17,
+                        line: 19,
                         column: 7,
                     },
                     balancer_at: Position {
-                        line: 27,
+                        line: 29,
                         column: 9,
                     },
                     router_at: Position {
-                        line: 17,
+                        line: 19,
                         column: 7,
                     },
                     gates_at: [],
@@ -550,6 +567,8 @@ applications:
                         directories: [],
                         secrets: [],
                         programs: [],
+                        commands: [],
+                        paths: [],
                     },
                     at: Position {
                         line: 1,
@@ -753,6 +772,23 @@ applications:
         cutover.yaml:5:147: `secrets`: expected `NAME`, `NAME: env:VARIABLE` or `NAME: file:PATH`, found a list
         cutover.yaml:5:163: `programs`: expected a list of programs, found text `x`
           hint: begin each item with `- `, or write `[…]`
+        ");
+    }
+
+    #[test]
+    fn checks_what_plugins_may_do_on_instances() {
+        assert_snapshot!(check("plugins:\n  p:\n    component: x\n    grants:\n      commands: [../x, '', a//b, {name: x}]\n      paths: ['', ../x, a/, {path: /a/./b}, {pth: x}, {path: x, access: write}]\napplications: {a: {groups: {g: {instances: [{id: i, host: 'local:'}]}}}}\n"), @"
+        cutover.yaml:5:18: `commands`: expected a name, an absolute path, or the path of a file in the package, found text `../x`
+        cutover.yaml:5:24: `commands`: expected text, found empty text
+        cutover.yaml:5:28: `commands`: expected a name, an absolute path, or the path of a file in the package, found text `a//b`
+        cutover.yaml:5:34: `commands`: expected text, found a mapping
+        cutover.yaml:6:15: `paths`: expected text, found empty text
+        cutover.yaml:6:19: `paths`: expected an absolute path or one below the instance's `rootdir`, without `..`, found text `../x`
+        cutover.yaml:6:25: `paths`: expected an absolute path or one below the instance's `rootdir`, without `..`, found text `a/`
+        cutover.yaml:6:36: `path`: expected an absolute path or one below the instance's `rootdir`, without `..`, found text `/a/./b`
+        cutover.yaml:6:46: unknown key `pth`; expected one of `path`, `access`
+          hint: did you mean `path`?
+        cutover.yaml:6:73: `access`: expected one of `read`, `read-write`, found text `write`
         ");
     }
 

@@ -19,7 +19,7 @@ pub use build::Build;
 pub use file::{JournalLocation, UnknownGroup, Workspace, parse};
 pub use group::{Group, UnknownInstance};
 pub use packages::{PackageLimits, Packages};
-pub use plugin::{Access, Directory, Grants, Plugin, Secret, SecretSource};
+pub use plugin::{Access, Directory, Grants, InstancePath, Plugin, Secret, SecretSource};
 
 /// Every kind of mapping in a workspace file, for the test that holds the schema against it.
 #[cfg(test)]
@@ -38,6 +38,7 @@ pub(crate) fn shapes() -> Vec<&'static crate::fields::Shape> {
         &plugin::PLUGIN,
         &plugin::GRANTS,
         &plugin::DIRECTORY,
+        &plugin::PATH,
         &sides::SIDE,
         &ssh::SSH,
         &strategy::STRATEGY,

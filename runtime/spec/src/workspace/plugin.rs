@@ -1,6 +1,7 @@
 //! The plugins of a workspace and what each is granted.
 //!
 //! A directory is granted as `PATH`, as `NAME: PATH`, or with its access as `{name, path, access}`; a secret as
+//! A path on instances is granted as `PATH`, or with its access as `{path, access}`; a secret as
 //! `NAME` (the environment variable of that name) or as `NAME: env:VARIABLE` or `NAME: file:PATH`.
 
 use model::PluginName;
@@ -18,7 +19,21 @@ pub(super) static PLUGIN: Shape = Shape {
 
 pub(super) static GRANTS: Shape = Shape {
     name: "grants",
-    keys: &["sockets", "http", "directories", "secrets", "programs"],
+    keys: &[
+        "sockets",
+        "http",
+        "directories",
+        "secrets",
+        "programs",
+        "commands",
+        "paths",
+    ],
+    aliases: &[],
+};
+
+pub(super) static PATH: Shape = Shape {
+    name: "path",
+    keys: &["path", "access"],
     aliases: &[],
 };
 
@@ -51,6 +66,18 @@ pub struct Grants {
     pub directories: Vec<Directory>,
     pub secrets: Vec<Secret>,
     pub programs: Vec<String>,
+    /// Programs on instances: names, absolute paths, or paths of files in the package.
+    pub commands: Vec<String>,
+    /// Files and folders on instances.
+    pub paths: Vec<InstancePath>,
+}
+
+/// A file or folder on instances that a plugin may use, with all that is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstancePath {
+    /// Absolute, or below the instance's `rootdir`; `.` is that folder.
+    pub path: String,
+    pub access: Access,
 }
 
 /// A folder that a plugin may use.
@@ -120,6 +147,8 @@ fn grants(field: Field<'_>, problems: &mut Collector) -> Option<Grants> {
     let directories = items("directories", "folders");
     let secrets = items("secrets", "secrets");
     let programs = items("programs", "programs");
+    let commands = items("commands", "commands");
+    let paths = items("paths", "paths");
     Some(Grants {
         sockets: prefixed(
             &sockets,
@@ -146,6 +175,14 @@ fn grants(field: Field<'_>, problems: &mut Collector) -> Option<Grants> {
             .filter_map(|item| item.text(problems))
             .map(str::to_owned)
             .collect(),
+        commands: commands
+            .into_iter()
+            .filter_map(|item| command(item, problems))
+            .collect(),
+        paths: paths
+            .into_iter()
+            .filter_map(|item| path(item, problems))
+            .collect(),
     })
 }
 
@@ -168,6 +205,58 @@ fn prefixed(
     texts
 }
 
+fn command(item: Field<'_>, problems: &mut Collector) -> Option<String> {
+    let text = item.text(problems)?;
+    let path = text.strip_prefix('/').unwrap_or(text);
+    if text == "*" || is_plain(path) {
+        return Some(text.to_owned());
+    }
+    item.mismatch(
+        "a name, an absolute path, or the path of a file in the package",
+        problems,
+    );
+    None
+}
+
+fn path(item: Field<'_>, problems: &mut Collector) -> Option<InstancePath> {
+    let (field, access) = match &item.node.value {
+        Value::Mapping(_) => {
+            let fields = item.fields(&PATH, problems)?;
+            let field = fields.required("path", problems);
+            let access = match fields.get("access") {
+                Some(field) => access(field, problems),
+                None => Some(Access::default()),
+            };
+            (field?, access?)
+        }
+        _ => (item, Access::default()),
+    };
+    let text = field.text(problems)?;
+    let path = text.strip_prefix('/').unwrap_or(text);
+    if matches!(text, "*" | "." | "/") || is_plain(path) {
+        let path = text.to_owned();
+        return Some(InstancePath { path, access });
+    }
+    field.mismatch(
+        "an absolute path or one below the instance's `rootdir`, without `..`",
+        problems,
+    );
+    None
+}
+
+/// Whether a relative path has one spelling and leads nowhere but down.
+fn is_plain(path: &str) -> bool {
+    !path.contains(['*', '\0'])
+        && path
+            .split('/')
+            .all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+fn access(field: Field<'_>, problems: &mut Collector) -> Option<Access> {
+    let words = [("read", Access::Read), ("read-write", Access::ReadWrite)];
+    field.word(&words, problems)
+}
+
 fn directory(item: Field<'_>, problems: &mut Collector) -> Option<Directory> {
     if let Some(pair) = single_pair(item).filter(|pair| !DIRECTORY.keys.contains(&pair.name)) {
         let path = pair.text(problems)?.to_owned();
@@ -187,10 +276,7 @@ fn directory(item: Field<'_>, problems: &mut Collector) -> Option<Directory> {
             None => path,
         };
         let access = match fields.get("access") {
-            Some(field) => field.word(
-                &[("read", Access::Read), ("read-write", Access::ReadWrite)],
-                problems,
-            ),
+            Some(field) => access(field, problems),
             None => Some(Access::default()),
         };
         return Some(Directory {
