@@ -8,6 +8,7 @@ mod appspec;
 mod authority;
 mod balancer;
 mod build;
+mod call;
 mod changes;
 mod choices;
 mod conductor;

@@ -133,6 +133,12 @@ impl Sink {
         }
     }
 
+    /// Adds a line of the conductor's own.
+    pub(crate) fn say(&self, line: &str) {
+        let line = format!("{line}\n");
+        fleet::LogSink::append(self, fleet::LogSink::position(self), line.as_bytes());
+    }
+
     /// The log's path, where there is anything in it.
     pub(crate) fn written(&self) -> Option<String> {
         let position = self.position.lock().unwrap_or_else(PoisonError::into_inner);

@@ -84,6 +84,7 @@ impl Conductor {
             on_failure: OnFailure::Stop,
             stop_failures: StopFailures::Fail,
             sequence,
+            calls: None,
             balancer: group.balancer.clone(),
             router: None,
             sides: home(group, live),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use engine::split::Past;
 use engine::traffic::Goal;
 use engine::{Action, Doing, HoldAction, SwitchAction, Work};
 use model::{
@@ -15,7 +16,7 @@ use model::{
 use crate::authority::Authority;
 use crate::environment::{SWITCH_TRAFFIC, cache_folder, cache_folder_of, of_hook, of_switch};
 use crate::logs::Sink;
-use crate::{Conductor, Observer, Place, balancer, gate, router};
+use crate::{Conductor, Observer, Place, balancer, call, gate, router};
 
 /// Carries out the actions of one release.
 pub(crate) struct Performer {
@@ -54,6 +55,15 @@ impl Performer {
             Work::Download(package) => self.download(action, package, self.attempt(action)).await,
             Work::Hook(package) => match self.restore(action).await {
                 Ok(()) => self.hook(action, package).await,
+                Err(ending) => ending,
+            },
+            // Whoever made the call is gone, and with it whatever the plugin was going to answer.
+            Work::Call(_, Past::Unknown) => Ending::Lost {
+                reason: "the conductor that called the plugin left before there was an answer"
+                    .to_owned(),
+            },
+            Work::Call(package, Past::Nothing) => match self.restore(action).await {
+                Ok(()) => self.call(action, package).await,
                 Err(ending) => ending,
             },
             Work::Install(package) => match self.restore(action).await {
@@ -263,6 +273,25 @@ impl Performer {
             },
             other => other,
         }
+    }
+
+    async fn call(&self, action: &Action, package: &Package) -> Ending {
+        let instance = &action.target.instance;
+        let event = action.event.name();
+        let deployment = &action.deployment;
+        let logs = &self.conductor.logs;
+        let path = logs.path(&deployment.id, &instance.id, event, action.attempt);
+        let sink = self.sink(deployment, instance, path, event);
+        let env = of_hook(&self.release, action, package);
+        let step = call::Step {
+            conductor: &self.conductor,
+            authority: &self.authority,
+            action,
+            package,
+            env,
+            sink,
+        };
+        step.carry_out(&*self.observer).await
     }
 
     async fn hook(&self, action: &Action, package: &Package) -> Ending {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use engine::{DeploymentState, Traffic};
 use journal::{Holder, Owner};
 use model::{
-    Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, PluginName,
-    Release, ReleaseId, ReleaseStatus, Revision, Scope, StopFailures, Target, Version,
+    Deployment, DeploymentId, Digest, Direction, GroupRef, InstanceId, Package, Release, ReleaseId,
+    ReleaseStatus, Revision, Scope, StopFailures, Target, Version,
 };
 use plugin_host::CallError;
 use spec::Problems;
@@ -131,12 +131,6 @@ pub enum PlanError {
     },
     #[error("nothing is installed on any instance of {group} that is meant")]
     NothingInstalled { group: GroupRef },
-    #[error("ask plugin `{plugin}` about the kind of deployment `{kind}`")]
-    Kind {
-        plugin: PluginName,
-        kind: String,
-        source: Box<CallError>,
-    },
     #[error("{group} has no deployment to roll back")]
     NothingToRollBack { group: GroupRef },
     #[error(
@@ -314,6 +308,7 @@ impl Conductor {
             on_failure: group.on_failure,
             stop_failures: StopFailures::Fail,
             sequence: engine::sequence(group.strategy, traffic, &Direction::Deploy),
+            calls: None,
             router: group.router.clone(),
             sides: None,
             down: BTreeMap::new(),

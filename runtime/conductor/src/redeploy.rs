@@ -125,6 +125,7 @@ impl Conductor {
         };
         self.arrange(group, seen, &mut planned, &mut warnings)
             .await?;
+        self.keep_calls(&old, &mut planned).await?;
         Ok(Planned {
             release,
             deployment: planned,

@@ -3,20 +3,22 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use model::{
-    Amount, Batching, Deployment, DeploymentId, GroupRef, InstanceId, OnFailure, Release, Scope,
-    StopFailures, Strategy,
+    Amount, Batching, Calls, Deployment, DeploymentId, GroupRef, InstanceId, LifecycleEvent,
+    OnFailure, Release, Scope, StopFailures, Strategy,
 };
-use plugin_host::deployment_kind::{Action, Recipe};
-use plugin_host::{CallError, Severity as Gravity};
+use plugin_host::deployment_kind::{Action, Recipe, Step};
+use plugin_host::{CallError, Capability, Mismatch, Plugin, Severity as Gravity};
 use spec::release_plan::{ExecMethod, Item, KINDS, ReleasePlan, Resolved};
 use spec::workspace::Group;
 use spec::{Problem, Problems, Severity};
 
 use crate::Conductor;
 use crate::choices::Choices;
-use crate::plan::{DeployRequest, PlanError};
+use crate::plan::{DeployRequest, PlanError, chain};
 use crate::plugins::Kind;
 
 /// A release of several services that could start.
@@ -53,6 +55,8 @@ struct Service<'p> {
     /// Instances of the group that its labels do not select.
     left_out: Vec<InstanceId>,
     recipe: Recipe,
+    /// What provides its kind.
+    plugin: Arc<Plugin>,
 }
 
 impl Conductor {
@@ -123,7 +127,7 @@ impl Conductor {
         let Some(kind) = kinds.get(&item.kind) else {
             return Ok(None);
         };
-        let Some(recipe) = self.recipe(plan, item, kind, problems).await? else {
+        let Some(recipe) = self.recipe(plan, item, kind, problems).await else {
             return Ok(None);
         };
         let whole = self.workspace.group(&resolved.group)?;
@@ -162,6 +166,7 @@ impl Conductor {
                 ..whole.clone()
             },
             recipe,
+            plugin: kind.plugin.clone(),
         }))
     }
 
@@ -171,20 +176,30 @@ impl Conductor {
         item: &Item,
         kind: &Kind,
         problems: &mut Vec<Problem>,
-    ) -> Result<Option<Recipe>, PlanError> {
+    ) -> Option<Recipe> {
         // The format's own kinds have been checked with the file.
         let is_own = !KINDS.contains(&item.kind.as_str());
         let before = problems.len();
         if is_own {
             problems.extend(plan.validate_schema(item, &kind.item_schema));
         }
-        let asked = |source: CallError| PlanError::Kind {
-            plugin: kind.plugin.name().clone(),
-            kind: item.kind.clone(),
-            source: Box::new(source),
+        let asked = |error: &CallError| {
+            let (kind, name) = (&item.kind, kind.plugin.name());
+            let message = format!(
+                "ask plugin `{name}` about the kind `{kind}`: {}",
+                chain(error)
+            );
+            let hint = error.failure().and_then(|failure| failure.hint.clone());
+            plan.problem(item, "/deployment", Severity::Error, &message, hint)
         };
-        let found = kind.plugin.validate(&item.kind, &item.json).await;
-        for diagnostic in found.map_err(asked)? {
+        let found = match kind.plugin.validate(&item.kind, &item.json).await {
+            Ok(found) => found,
+            Err(error) => {
+                problems.push(asked(&error));
+                return None;
+            }
+        };
+        for diagnostic in found {
             let severity = match diagnostic.severity {
                 Gravity::Error => Severity::Error,
                 Gravity::Warning | Gravity::Hint if is_own => Severity::Warning,
@@ -197,11 +212,16 @@ impl Conductor {
             .iter()
             .any(|problem| problem.severity == Severity::Error);
         if has_errors {
-            return Ok(None);
+            return None;
         }
-        let recipe = kind.plugin.plan(&item.kind, &item.json).await;
-        let recipe = recipe.map_err(asked)?;
-        let refused = unsupported(&recipe);
+        let recipe = match kind.plugin.plan(&item.kind, &item.json).await {
+            Ok(recipe) => recipe,
+            Err(error) => {
+                problems.push(asked(&error));
+                return None;
+            }
+        };
+        let refused = unsupported(&recipe).or_else(|| self.ungranted(&recipe, &kind.plugin));
         problems.extend(refused.map(|why| {
             let message = format!(
                 "the kind `{}` of plugin `{}` cannot be carried out: {why}",
@@ -210,7 +230,7 @@ impl Conductor {
             );
             plan.problem(item, "/deployment", Severity::Error, &message, None)
         }));
-        Ok((problems.len() == before).then_some(recipe))
+        (problems.len() == before).then_some(recipe)
     }
 
     async fn deployment_for(
@@ -248,14 +268,96 @@ impl Conductor {
             }
             None => self.operate(group, &events, id, &choices, warnings).await?,
         };
+        let calls = self.calls(service, &deployment, warnings);
+        let mut plugins = deployment.plugins.clone();
+        if calls.is_some() {
+            let plugin = &service.plugin;
+            plugins.insert(plugin.name().clone(), plugin.digest().clone());
+        }
         Ok(Deployment {
             kind: service.item.kind.clone(),
             priority: service.item.priority,
             on_failure: OnFailure::Stop,
+            calls,
+            plugins,
             ..deployment
         })
     }
+
+    /// What the plugin of a service's kind does itself, as far as the group has these events.
+    fn calls(
+        &self,
+        service: &Service<'_>,
+        deployment: &Deployment,
+        warnings: &mut Vec<String>,
+    ) -> Option<Calls> {
+        let is_call = |step: &&Step| step.action == Action::Call;
+        let mut events = BTreeMap::new();
+        for step in service.recipe.steps.iter().filter(is_call) {
+            let event = step.event;
+            if deployment.sequence.contains(&event) {
+                events.insert(event, step.timeout.unwrap_or(USUAL_TIMEOUT));
+            } else {
+                let kind = &service.item.kind;
+                warnings.push(format!(
+                    "`{kind}` calls its plugin at {event}, which this group does not go through: it is left out"
+                ));
+            }
+        }
+        let plugin = service.plugin.name().clone();
+        (!events.is_empty()).then(|| Calls {
+            config: self.plugins.config(&plugin),
+            plugin,
+            item: service.item.json.clone(),
+            events,
+        })
+    }
+
+    /// Has a deployment call the plugin that the one before called which it is made after.
+    pub(crate) async fn keep_calls(
+        &self,
+        before: &Deployment,
+        deployment: &mut Deployment,
+    ) -> Result<(), PlanError> {
+        let Some(calls) = &before.calls else {
+            return Ok(());
+        };
+        let plugin = self.plugins.get(&calls.plugin).await?;
+        let (name, digest) = (plugin.name().clone(), plugin.digest().clone());
+        deployment.plugins.insert(name, digest);
+        deployment.calls = Some(Calls {
+            config: self.plugins.config(&calls.plugin),
+            ..calls.clone()
+        });
+        Ok(())
+    }
+
+    /// What a kind asks for on instances and does not get.
+    fn ungranted(&self, recipe: &Recipe, plugin: &Plugin) -> Option<String> {
+        let calls = recipe.steps.iter().any(|step| step.action == Action::Call);
+        let mismatches = if calls {
+            self.plugins.mismatches(plugin)
+        } else {
+            Vec::new()
+        };
+        mismatches.into_iter().find_map(|mismatch| match &mismatch {
+            Mismatch::NotGranted {
+                capability: capability @ (Capability::Command(_) | Capability::Path { .. }),
+                ..
+            } => Some(format!(
+                "{mismatch}; grant it: {}",
+                capability.grant_line(plugin.name())
+            )),
+            _ => None,
+        })
+    }
 }
+
+/// How long a call may take where the recipe does not say.
+const USUAL_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// The longest that a recipe may ask for.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(24);
 
 fn unknown_kinds(plan: &ReleasePlan, kinds: &BTreeMap<String, Kind>) -> Vec<Problem> {
     let provided: Vec<_> = kinds.keys().map(String::as_str).collect();
@@ -277,7 +379,7 @@ fn in_order(mut problems: Vec<Problem>) -> Problems {
 /// Why a recipe cannot be carried out.
 fn unsupported(recipe: &Recipe) -> Option<String> {
     let has = |event| recipe.steps.iter().any(|step| step.event == event);
-    let installs = has(model::LifecycleEvent::Install);
+    let installs = has(LifecycleEvent::Install);
     if recipe.reference.is_some() != installs {
         return Some(match installs {
             true => "it installs a package and names none".to_owned(),
@@ -287,9 +389,26 @@ fn unsupported(recipe: &Recipe) -> Option<String> {
     recipe.steps.iter().find_map(|step| {
         let event = step.event;
         match step.action {
-            Action::Call => Some(format!(
-                "its step {event} calls the plugin, which this version of cutover does not do"
+            Action::Call if !event.takes_hooks() => Some(format!(
+                "it calls the plugin at {event}, which is the host's own to do"
             )),
+            Action::Call
+                if !installs
+                    && matches!(
+                        event,
+                        LifecycleEvent::BeforeInstall | LifecycleEvent::AfterInstall
+                    ) =>
+            {
+                Some(format!(
+                    "it calls the plugin at {event} and installs nothing"
+                ))
+            }
+            Action::Call => match step.timeout {
+                Some(timeout) if timeout.is_zero() || timeout > LONGEST_TIMEOUT => Some(format!(
+                    "it gives {event} {timeout:?}, and a call takes at most {LONGEST_TIMEOUT:?}"
+                )),
+                _ => None,
+            },
             Action::BuiltIn if event.takes_hooks() => {
                 Some(format!("the host has no part of its own in {event}"))
             }

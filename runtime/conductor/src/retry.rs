@@ -230,6 +230,7 @@ impl Conductor {
                 }
             }
         }
+        self.keep_calls(&of.plan, &mut planned).await?;
         Ok(Planned {
             release,
             deployment: planned,

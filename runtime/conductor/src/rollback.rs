@@ -265,6 +265,7 @@ impl Conductor {
             gates: Vec::new(),
             wait_between: Duration::ZERO,
             down: BTreeMap::new(),
+            calls: None,
             ..Deployment::clone(&original)
         };
         self.stay_on_live_side(&mut deployment)?;

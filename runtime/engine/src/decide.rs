@@ -128,6 +128,9 @@ pub enum Work {
     Hook(Arc<Package>),
     /// Lay the package's files down.
     Install(Arc<Package>),
+    /// Have the plugin of the deployment's kind carry the event out, for this package. Nothing keeps what it answers to
+    /// a conductor that dies: where the past is unknown so is the outcome, and the attempt is not made again.
+    Call(Arc<Package>, Past),
     /// Take the instance out of the load balancer and wait until it is drained.
     Block,
     /// Put the instance into the load balancer and wait until it is healthy.
@@ -390,11 +393,10 @@ fn in_flight(state: &State) -> Output {
     let mut output = Output::default();
     for deployment in &state.deployments {
         for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
-            output.actions.extend(
-                instance
-                    .current()
-                    .and_then(|step| action(&deployment.plan, target, step.event, step.attempt)),
-            );
+            output.actions.extend(instance.current().and_then(|step| {
+                let (event, attempt) = (step.event, step.attempt);
+                action(&deployment.plan, target, event, attempt, Past::Unknown)
+            }));
         }
         let switch = deployment.current_switch();
         output.switches.extend(switch.map(|switch| SwitchAction {

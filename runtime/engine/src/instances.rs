@@ -9,6 +9,7 @@ use model::{
 
 use crate::decide::{Action, MAX_ATTEMPTS, Turn, Work};
 use crate::sequence::{Doing, planned_step};
+use crate::split::Past;
 use crate::state::{Misfit, Progress};
 
 impl Turn<'_> {
@@ -109,7 +110,9 @@ impl Turn<'_> {
             .filter(|event| done.is_none_or(|done| *event > done))
         {
             match planned_step(plan, &plan.targets[index], event).doing {
-                Doing::Hook | Doing::BuiltIn => return self.start_step(plan, index, event, 1),
+                Doing::Hook | Doing::Call | Doing::BuiltIn => {
+                    return self.start_step(plan, index, event, 1);
+                }
                 Doing::Skip(reason) => {
                     let instance = plan.targets[index].instance.id.clone();
                     self.record(Fact::StepSkipped {
@@ -154,9 +157,13 @@ impl Turn<'_> {
             event,
             attempt,
         })?;
-        self.output
-            .actions
-            .extend(action(plan, &plan.targets[index], event, attempt));
+        self.output.actions.extend(action(
+            plan,
+            &plan.targets[index],
+            event,
+            attempt,
+            Past::Nothing,
+        ));
         Ok(())
     }
 
@@ -176,19 +183,22 @@ impl Turn<'_> {
     }
 }
 
-/// What the attempt at an event is.
+/// What the attempt at an event is. `past` says what may have been done of it before.
 pub(crate) fn action(
     plan: &Arc<Deployment>,
     target: &Arc<Target>,
     event: LifecycleEvent,
     attempt: u32,
+    past: Past,
 ) -> Option<Action> {
-    let package = planned_step(plan, target, event).package;
+    let planned = planned_step(plan, target, event);
+    let package = planned.package;
     let work = match event {
         LifecycleEvent::BlockTraffic => Work::Block,
         LifecycleEvent::AllowTraffic => Work::Allow,
         LifecycleEvent::DownloadBundle => Work::Download(package?),
         LifecycleEvent::Install => Work::Install(package?),
+        _ if planned.doing == Doing::Call => Work::Call(package?, past),
         _ => Work::Hook(package?),
     };
     Some(Action {

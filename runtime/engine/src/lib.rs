@@ -4,6 +4,7 @@
 //! they authorise. [`State`] is the fold of the records, live and after a crash by the same function.
 //! Deliberately absent: async, clocks, randomness and I/O of any kind; the manifest cannot even link a runtime.
 
+pub mod call;
 mod capacity;
 mod decide;
 mod deployment;

@@ -197,12 +197,14 @@ fn colour(sides: &Sides, name: &model::SideName) -> Vec<Arc<Target>> {
         .collect()
 }
 
-/// The deployment without what only holds a new version up.
+/// The deployment without what only holds a new version up, and without what its kind's plugin does: that knows no way
+/// back, so the hooks of the event run.
 fn unhindered(original: &Deployment) -> Deployment {
     Deployment {
         on_failure: OnFailure::Stop,
         gates: Vec::new(),
         wait_between: Duration::ZERO,
+        calls: None,
         ..original.clone()
     }
 }

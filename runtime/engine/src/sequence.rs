@@ -78,6 +78,8 @@ pub struct PlannedStep {
 pub enum Doing {
     /// The package's scripts run.
     Hook,
+    /// The plugin of the deployment's kind is called.
+    Call,
     /// The runtime does its own part: fetch, block, install or allow.
     BuiltIn,
     /// Nothing, for this reason.
@@ -116,6 +118,7 @@ pub(crate) fn planned_step(
         }
         (_, false) => Doing::BuiltIn,
         (None, true) => Doing::Skip("no revision is installed on the instance".to_owned()),
+        (Some(_), true) if is_call(deployment, event) => Doing::Call,
         (Some(package), true) => match package.appspec.hooks.get(&event) {
             Some(scripts) if !scripts.is_empty() => Doing::Hook,
             _ => Doing::Skip(format!(
@@ -130,4 +133,9 @@ pub(crate) fn planned_step(
         package,
         doing,
     }
+}
+
+fn is_call(deployment: &Deployment, event: LifecycleEvent) -> bool {
+    let calls = deployment.calls.as_ref();
+    calls.is_some_and(|calls| calls.events.contains_key(&event))
 }

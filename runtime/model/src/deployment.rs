@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{
-    Amount, Batching, DeploymentId, Digest, Gate, GroupRef, Host, InstanceId, LifecycleEvent,
-    OnFailure, Package, PluginName, ReleaseId, Revision, Sides, StopFailures, Strategy,
+    Amount, Batching, Calls, DeploymentId, Digest, Gate, GroupRef, Host, InstanceId,
+    LifecycleEvent, OnFailure, Package, PluginName, ReleaseId, Revision, Sides, StopFailures,
+    Strategy,
 };
 
 /// One execution, of one service or of a plan.
@@ -94,6 +95,8 @@ pub struct Deployment {
     pub down: BTreeMap<InstanceId, String>,
     /// The lifecycle events of each instance, in the canonical order.
     pub sequence: Vec<LifecycleEvent>,
+    /// What the plugin of the deployment's kind carries out itself.
+    pub calls: Option<Calls>,
     /// Every package that a hook or an installation of this deployment may need, by the deployment that fetched it.
     pub packages: BTreeMap<DeploymentId, Arc<Package>>,
     /// The instances, in the order in which they start.

@@ -141,6 +141,18 @@ impl AttemptId {
         Self(format!("{deployment}.{instance}.{event}.{number}").into())
     }
 
+    /// The id of an errand that an attempt has done, counted from 1. Each is an attempt of its own.
+    #[must_use]
+    pub fn of_errand(
+        deployment: &DeploymentId,
+        instance: &InstanceId,
+        event: crate::LifecycleEvent,
+        attempt: u32,
+        number: u32,
+    ) -> Self {
+        Self(format!("{deployment}.{instance}.{event}-{attempt}.{number}").into())
+    }
+
     /// The id of an attempt to switch a deployment's traffic, with the rule of [`AttemptId::of`].
     #[must_use]
     pub fn of_switch(deployment: &DeploymentId, number: u32) -> Self {

@@ -170,12 +170,13 @@ pub enum Cause {
     FetchFailed,
     InstallFailed,
     BalancerFailed,
+    CallFailed,
     Interrupted,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Cause; 10] = [
+    pub const ALL: [Cause; 11] = [
         Cause::ScriptMissing,
         Cause::NotExecutable,
         Cause::TimedOut,
@@ -185,6 +186,7 @@ impl Cause {
         Cause::FetchFailed,
         Cause::InstallFailed,
         Cause::BalancerFailed,
+        Cause::CallFailed,
         Cause::Interrupted,
     ];
 
@@ -201,6 +203,7 @@ impl Cause {
             Self::FetchFailed => "fetch-failed",
             Self::InstallFailed => "install-failed",
             Self::BalancerFailed => "balancer-failed",
+            Self::CallFailed => "call-failed",
             Self::Interrupted => "interrupted",
         }
     }

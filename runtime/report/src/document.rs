@@ -687,6 +687,7 @@ fn planned_step(plan: &model::Deployment, target: &Target, step: &engine::Planne
     let (revision, version) = side(plan, target, step.event);
     let (status, reason) = match &step.doing {
         Doing::Skip(reason) => ("SKIPPED", Some(reason.clone())),
+        Doing::Call => ("PLANNED", called_by(plan)),
         Doing::Hook | Doing::BuiltIn => ("PLANNED", None),
     };
     Step {
@@ -701,6 +702,12 @@ fn planned_step(plan: &model::Deployment, target: &Target, step: &engine::Planne
         exit_code: None,
         log: None,
     }
+}
+
+/// Who does what is planned for a step, where it is neither the host nor the package.
+fn called_by(plan: &model::Deployment) -> Option<String> {
+    let calls = plan.calls.as_ref()?;
+    Some(format!("calls plugin `{}`", calls.plugin))
 }
 
 fn waiting_for(state: &State, seen_as: ReleaseStatus, now: Timestamp) -> Option<String> {

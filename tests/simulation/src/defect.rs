@@ -20,6 +20,8 @@ pub enum Defect {
     BeginsBeside,
     /// Whoever resumes tries everything in flight once more, under another number.
     RepeatsAttempts,
+    /// Whoever resumes calls plugins again for attempts whose answers were lost.
+    RepeatsCalls,
     /// What ApplicationStart comes to is never told.
     SwallowsAnswers,
     /// The balancer gets instances back that failed.
@@ -66,6 +68,7 @@ impl Defect {
         Defect::ForgetsAttempts,
         Defect::BeginsBeside,
         Defect::RepeatsAttempts,
+        Defect::RepeatsCalls,
         Defect::SwallowsAnswers,
         Defect::PutsFailedBack,
         Defect::ConfusesRevisions,
@@ -126,6 +129,7 @@ impl Defect {
             | Defect::ForgetsAttempts
             | Defect::BeginsBeside
             | Defect::RepeatsAttempts
+            | Defect::RepeatsCalls
             | Defect::PutsFailedBack
             | Defect::ConfusesRevisions
             | Defect::SwallowsAnswers

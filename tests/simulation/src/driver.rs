@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use engine::call;
 use engine::split::{self, Means, Switch};
 use engine::traffic::{self, Goal};
 use engine::{Action, Engine, HoldAction, Input, Output, SwitchAction};
@@ -46,6 +47,7 @@ pub(crate) enum Mode {
 pub(crate) enum Exchange {
     Member(Box<MemberExchange>),
     Split(Box<SplitExchange>),
+    Plugin(Box<PluginExchange>),
     Gate(Box<HoldAction>),
 }
 
@@ -64,6 +66,29 @@ pub(crate) struct SplitExchange {
     pub(crate) action: SwitchAction,
     pub(crate) operation: split::Operation,
     pub(crate) call: split::Call,
+}
+
+/// Having a plugin carry a step out.
+pub(crate) struct PluginExchange {
+    pub(crate) action: Action,
+    pub(crate) operation: call::Operation,
+    pub(crate) call: call::Call,
+    /// How often the plugin was called.
+    pub(crate) calls: u32,
+}
+
+impl PluginExchange {
+    pub(crate) fn new(action: Action, now: Timestamp) -> Self {
+        let calls = action.deployment.calls.as_ref();
+        let timeout = calls.and_then(|calls| calls.events.get(&action.event));
+        let timeout = timeout.copied().unwrap_or_default();
+        Self {
+            operation: call::Operation::new(now, timeout),
+            action,
+            call: call::Call::Run,
+            calls: 0,
+        }
+    }
 }
 
 impl Driver {

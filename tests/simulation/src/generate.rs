@@ -117,6 +117,7 @@ fn service(rng: &mut Rng, number: usize) -> Service {
             Past::OneVersion
         },
         hooks: hooks(rng),
+        calls: calls(rng),
         strategy,
         layout,
         // Where there are sides, a plugin moves the traffic between them.
@@ -175,6 +176,16 @@ fn hooks(rng: &mut Rng) -> Vec<LifecycleEvent> {
         .into_iter()
         .filter(|event| event.takes_hooks() && !one_in(rng, 4))
         .collect()
+}
+
+/// Few kinds call their plugin, and those do so at an event or two.
+fn calls(rng: &mut Rng) -> Vec<LifecycleEvent> {
+    if !one_in(rng, 5) {
+        return Vec::new();
+    }
+    let mut events = LifecycleEvent::ALL.to_vec();
+    events.retain(|event| event.takes_hooks() && one_in(rng, 4));
+    events
 }
 
 fn gate(rng: &mut Rng) -> PlannedGate {

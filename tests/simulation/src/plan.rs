@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use engine::Traffic;
 use model::{
-    Amount, AppSpec, Balancer, Batching, Deployment, DeploymentId, Digest, Direction, Fact, Gate,
-    GateCheck, GroupRef, Host, Instance, InstanceId, Package, Record, Release, ReleaseId, Revision,
-    Router, Run, Scope, Script, Shares, SideGroup, SideName, Sides, Target, Timestamp, Version,
+    Amount, AppSpec, Balancer, Batching, Calls, Deployment, DeploymentId, Digest, Direction, Fact,
+    Gate, GateCheck, GroupRef, Host, Instance, InstanceId, Package, Record, Release, ReleaseId,
+    Revision, Router, Run, Scope, Script, Shares, SideGroup, SideName, Sides, Target, Timestamp,
+    Version,
 };
 
 use crate::scenario::{Check, Layout, Past, Place, Scenario, Service, TrafficMeans, Work};
@@ -99,6 +100,7 @@ pub(crate) fn earlier(service: &Service) -> Deployment {
         revision: package(&id, service, "1.0.0").revision.clone(),
         targets: targets.collect(),
         sides: None,
+        calls: None,
         id,
         ..plan
     }
@@ -196,6 +198,7 @@ fn deployment(service: &Service, id: DeploymentId) -> Deployment {
         kind: kind.to_owned(),
         priority: service.priority,
         sequence: engine::sequence(service.strategy, traffic, &direction),
+        calls: calls(service),
         direction,
         revision: incoming.revision.clone(),
         strategy: service.strategy,
@@ -218,6 +221,18 @@ fn deployment(service: &Service, id: DeploymentId) -> Deployment {
         keep_revisions: 5,
         id,
     }
+}
+
+/// The events at which the plugin of the service's kind is called.
+fn calls(service: &Service) -> Option<Calls> {
+    let timeout = Duration::from_secs(30);
+    let events = service.calls.iter().map(|event| (*event, timeout));
+    (!service.calls.is_empty()).then(|| Calls {
+        plugin: named("kind"),
+        config: "{}".to_owned(),
+        item: "{}".to_owned(),
+        events: events.collect(),
+    })
 }
 
 /// Batches that a file could ask for: none of a canary's is empty.

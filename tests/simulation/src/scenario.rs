@@ -43,6 +43,8 @@ pub struct Service {
     pub past: Past,
     /// The events that the packages bind scripts to.
     pub hooks: Vec<LifecycleEvent>,
+    /// The events at which the plugin of the service's kind is called in place of hooks.
+    pub calls: Vec<LifecycleEvent>,
     pub strategy: Strategy,
     pub layout: Layout,
     pub traffic: TrafficMeans,
@@ -275,6 +277,9 @@ impl fmt::Display for Scenario {
                 service.stop_failures,
                 service.past,
             )?;
+            if !service.calls.is_empty() {
+                writeln!(f, "  calls {:?}", service.calls)?;
+            }
             for gate in &service.gates {
                 writeln!(f, "  gate {gate:?}")?;
             }

@@ -56,6 +56,11 @@ fn smaller(scenario: &Scenario) -> Vec<Scenario> {
         if service.batch_failure_threshold.is_some() {
             add(&|it| it.services[index].batch_failure_threshold = None);
         }
+        for call in 0..service.calls.len() {
+            add(&|it| {
+                it.services[index].calls.remove(call);
+            });
+        }
         for hook in 0..service.hooks.len() {
             add(&|it| {
                 it.services[index].hooks.remove(hook);

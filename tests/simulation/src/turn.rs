@@ -1,11 +1,12 @@
 //! The conductor's turns: the engine answers, the records become durable, the actions start.
 
+use engine::split::Past;
 use engine::traffic::Goal;
 use engine::{Action, Input, Output, Refusal, SwitchAction, Work};
 use model::{Balancer, Cause, Ending, Fact, InstanceOutcome, Order, Record, Router};
 
 use crate::defect::Defect;
-use crate::driver::{Exchange, MemberExchange, Mode, SplitExchange, add};
+use crate::driver::{Exchange, MemberExchange, Mode, PluginExchange, SplitExchange, add};
 use crate::hosts::Job;
 use crate::scenario::{CrashPoint, What, When};
 use crate::site::{Event, Site};
@@ -313,11 +314,25 @@ impl Site<'_> {
         if self.defect == Some(Defect::RepeatsAttempts) && self.disk.fence() > 1 {
             action.attempt += 1;
         }
+        if self.defect == Some(Defect::RepeatsCalls)
+            && let Work::Call(_, past) = &mut action.work
+        {
+            *past = Past::Nothing;
+        }
         self.rules.action(&action)?;
         let goal = match action.work {
             Work::Block => Some(Goal::Blocked),
             Work::Allow => Some(Goal::Allowed),
             Work::Download(_) | Work::Hook(_) | Work::Install(_) => None,
+            Work::Call(_, Past::Unknown) => {
+                let reason = "the conductor that called the plugin is gone".to_owned();
+                self.hear(Job::Step(action).ended(Ending::Lost { reason }));
+                return Ok(());
+            }
+            Work::Call(_, Past::Nothing) => {
+                let exchange = PluginExchange::new(action, self.time());
+                return self.exchange(Exchange::Plugin(Box::new(exchange)), is_cut);
+            }
         };
         match (goal, &action.deployment.balancer) {
             (Some(goal), Some(Balancer::Plugin { timeout, .. })) => {

@@ -1,7 +1,8 @@
 //! What actions come to: attempts on the instances, and calls of the balancer, the router and the gates.
 
+use engine::call::{self, End};
 use engine::split;
-use engine::traffic::{self, Goal};
+use engine::traffic::{self, Class, Goal};
 use engine::{HoldAction, Input, Work};
 use model::{
     AttemptId, Cause, Decision, DeploymentId, Ending, GateCheck, InstanceId, LifecycleEvent,
@@ -10,7 +11,7 @@ use model::{
 
 use crate::balancer::{Effect, groups_for};
 use crate::defect::Defect;
-use crate::driver::{Exchange, MemberExchange, Mode, SplitExchange};
+use crate::driver::{Exchange, MemberExchange, Mode, PluginExchange, SplitExchange};
 use crate::hosts::{Asked, Job};
 use crate::scenario::{Check, What};
 use crate::site::{Event, Site, is_at, service_of};
@@ -59,12 +60,7 @@ impl Site<'_> {
                     Job::Step(action) => action.deployment.clone(),
                     Job::Switch(switch) => switch.deployment.clone(),
                 };
-                let gives_traffic = job.instance().is_some_and(|instance| {
-                    let balancer = service_of(&plan).and_then(|it| self.balancers.get(&it));
-                    balancer.is_some_and(|it| {
-                        !it.is_meddled_with && it.gives_traffic(&plan, instance, self.now)
-                    })
-                });
+                let gives_traffic = self.gives_traffic(&plan, job.instance());
                 self.trace
                     .say(self.now, || format!("agent: {attempt} begins"));
                 let beside = job.instance().and_then(|it| self.hosts.running(it));
@@ -128,6 +124,15 @@ impl Site<'_> {
             log: None,
             note: None,
         }
+    }
+
+    /// Whether an instance gets requests, and nobody else has seen to that.
+    fn gives_traffic(&self, plan: &model::Deployment, instance: Option<&InstanceId>) -> bool {
+        instance.is_some_and(|instance| {
+            let balancer = service_of(plan).and_then(|it| self.balancers.get(&it));
+            balancer
+                .is_some_and(|it| !it.is_meddled_with && it.gives_traffic(plan, instance, self.now))
+        })
     }
 
     /// An attempt ends on its instance, whoever is there to hear of it.
@@ -216,11 +221,19 @@ impl Site<'_> {
             .get(&action.target.incoming)
             .is_some_and(|package| {
                 let hooks = &package.appspec.hooks;
+                let calls = action.deployment.calls.as_ref();
                 hooks.contains_key(&LifecycleEvent::ApplicationStart)
+                    || calls.is_some_and(|calls| {
+                        calls.events.contains_key(&LifecycleEvent::ApplicationStart)
+                    })
             });
         match (&action.work, action.event) {
-            (Work::Hook(_), LifecycleEvent::ApplicationStop) => self.hosts.set_up(instance, false),
-            (Work::Hook(_), LifecycleEvent::ApplicationStart) => self.hosts.set_up(instance, true),
+            (Work::Hook(_) | Work::Call(..), LifecycleEvent::ApplicationStop) => {
+                self.hosts.set_up(instance, false)
+            }
+            (Work::Hook(_) | Work::Call(..), LifecycleEvent::ApplicationStart) => {
+                self.hosts.set_up(instance, true)
+            }
             (Work::Install(_), _) if !starts_by_hook => self.hosts.set_up(instance, true),
             (Work::Block, _) => self.move_by_command(action, Goal::Blocked),
             (Work::Allow, _) => self.move_by_command(action, Goal::Allowed),
@@ -255,6 +268,7 @@ impl Site<'_> {
             }
             Some(Exchange::Member(exchange)) => self.call_balancer(number, exchange),
             Some(Exchange::Split(exchange)) => self.call_router(number, exchange),
+            Some(Exchange::Plugin(exchange)) => self.call_plugin(number, exchange),
         }
     }
 
@@ -357,6 +371,64 @@ impl Site<'_> {
             split::Next::Failed { reason } => {
                 self.hear(job.ended(failed(Cause::BalancerFailed, &reason)));
             }
+        }
+        Ok(())
+    }
+
+    /// Calls the plugin of a kind, which does its work, fails at it, or takes its time. What it has done when nobody hears
+    /// its answer is done nevertheless.
+    fn call_plugin(
+        &mut self,
+        number: u64,
+        mut exchange: Box<PluginExchange>,
+    ) -> Result<(), Violation> {
+        let job = Job::Step(exchange.action.clone());
+        if exchange.calls == 0 {
+            let attempt = job.attempt();
+            self.trace
+                .say(self.now, || format!("plugin: {attempt} runs"));
+            let instance = job.instance().cloned();
+            let plan = exchange.action.deployment.clone();
+            let beside = instance.as_ref().and_then(|it| self.hosts.running(it));
+            let gives_traffic = self.gives_traffic(&plan, instance.as_ref());
+            self.rules.begins(&job, beside.as_ref(), gives_traffic)?;
+        }
+        exchange.calls += 1;
+        let name = format!("{} {}", job.name(), exchange.calls);
+        let failure = |class, message: &str| call::Answer::Failure {
+            class,
+            message: message.to_owned(),
+            retry_after: None,
+        };
+        let answer = match self.chance.between("plugin", &name, 0..20) {
+            _ if !matches!(self.ending(&job), Ending::Succeeded { .. }) => {
+                failure(Class::Permanent, "the plugin cannot do it")
+            }
+            0..=1 => failure(Class::Transient, "the plugin could not do it"),
+            2 => failure(Class::UnknownOutcome, "the plugin broke off"),
+            3..=6 => call::Answer::Pending {
+                token: name,
+                after: std::time::Duration::from_millis(500),
+                message: "half of it".to_owned(),
+            },
+            _ => {
+                self.take_effect(&job);
+                call::Answer::Changed { what: None }
+            }
+        };
+        match exchange
+            .operation
+            .answer(self.time(), &exchange.call, answer)
+        {
+            call::Next::Call { after, call } => {
+                exchange.call = call;
+                self.go_on(number, Exchange::Plugin(exchange), after);
+            }
+            call::Next::End(End::Done { note }) => self.hear(job.ended(succeeded(note))),
+            call::Next::End(End::Failed { cause, reason }) => {
+                self.hear(job.ended(failed(cause, &reason)));
+            }
+            call::Next::End(End::Lost { reason }) => self.hear(job.ended(Ending::Lost { reason })),
         }
         Ok(())
     }

@@ -60,6 +60,11 @@ fn an_attempt_that_was_not_lost_and_is_made_again_is_noticed() {
 }
 
 #[test]
+fn a_plugin_that_is_called_again_for_one_attempt_is_noticed() {
+    check(Defect::RepeatsCalls, "no attempt is started twice");
+}
+
+#[test]
 fn an_answer_that_never_comes_is_noticed() {
     check(Defect::SwallowsAnswers, "every release ends");
 }

@@ -148,6 +148,7 @@ impl Shop {
             sides: None,
             down: BTreeMap::new(),
             sequence: vec![LifecycleEvent::Install],
+            calls: None,
             packages,
             targets: (1..=3).map(target).collect(),
             plugins: BTreeMap::new(),

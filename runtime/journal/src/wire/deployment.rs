@@ -53,6 +53,8 @@ pub(super) struct Deployment {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     down: BTreeMap<InstanceId, String>,
     sequence: Vec<LifecycleEvent>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    calls: Option<Calls>,
     packages: BTreeMap<DeploymentId, Package>,
     targets: Vec<Target>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +62,49 @@ pub(super) struct Deployment {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     plugins: BTreeMap<PluginName, String>,
     keep_revisions: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Calls {
+    plugin: PluginName,
+    config: String,
+    item: String,
+    events: BTreeMap<LifecycleEvent, Duration>,
+}
+
+impl From<&model::Calls> for Calls {
+    fn from(calls: &model::Calls) -> Self {
+        let model::Calls {
+            plugin,
+            config,
+            item,
+            events,
+        } = calls.clone();
+        Self {
+            plugin,
+            config,
+            item,
+            events,
+        }
+    }
+}
+
+impl From<Calls> for model::Calls {
+    fn from(calls: Calls) -> Self {
+        let Calls {
+            plugin,
+            config,
+            item,
+            events,
+        } = calls;
+        Self {
+            plugin,
+            config,
+            item,
+            events,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -199,6 +244,7 @@ impl From<&model::Deployment> for Deployment {
             sides,
             down,
             sequence,
+            calls,
             packages,
             targets,
             excluded,
@@ -229,6 +275,7 @@ impl From<&model::Deployment> for Deployment {
             sides: sides.as_ref().map(Sides::from),
             down: down.clone(),
             sequence: sequence.clone(),
+            calls: calls.as_ref().map(Calls::from),
             packages: packages
                 .iter()
                 .map(|(id, package)| (id.clone(), Package::from(&**package)))
@@ -274,6 +321,7 @@ impl TryFrom<Deployment> for model::Deployment {
             sides,
             down,
             sequence,
+            calls,
             packages,
             targets,
             excluded,
@@ -315,6 +363,7 @@ impl TryFrom<Deployment> for model::Deployment {
             sides: sides.map(model::Sides::try_from).transpose()?,
             down,
             sequence,
+            calls: calls.map(model::Calls::from),
             packages,
             targets,
             excluded,

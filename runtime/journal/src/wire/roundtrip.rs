@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{
-    Amount, AppSpec, Balancer, Batching, Boundary, Capacity, Cause, Context, Decision, Deployment,
-    DeploymentId, Digest, Direction, Ending, Evidence, Fact, FileMapping, Gate, GateCheck,
-    GatePolicy, GatePosition, GroupRef, Hold, Host, Instance, InstanceId, InstanceOutcome, Kinds,
-    LifecycleEvent, OnExisting, OnFailure, Order, Package, Permission, PluginName, Promote,
-    Release, ReleaseId, ReleaseStatus, Retire, Revision, Router, Run, Scope, Script, Shares,
-    SideGroup, SideName, Sides, Ssh, SshAddress, SshSettings, Stage, StopFailures,
+    Amount, AppSpec, Balancer, Batching, Boundary, Calls, Capacity, Cause, Context, Decision,
+    Deployment, DeploymentId, Digest, Direction, Ending, Evidence, Fact, FileMapping, Gate,
+    GateCheck, GatePolicy, GatePosition, GroupRef, Hold, Host, Instance, InstanceId,
+    InstanceOutcome, Kinds, LifecycleEvent, OnExisting, OnFailure, Order, Package, Permission,
+    PluginName, Promote, Release, ReleaseId, ReleaseStatus, Retire, Revision, Router, Run, Scope,
+    Script, Shares, SideGroup, SideName, Sides, Ssh, SshAddress, SshSettings, Stage, StopFailures,
     Strategy as Rollout, Target, Timestamp, Verdict, Version,
 };
 use proptest::collection::{btree_map, vec};
@@ -230,6 +230,18 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         }),
         command().prop_map(|(command, timeout)| Router::Command { command, timeout }),
     ];
+    let calls = (
+        plugin(),
+        words(),
+        words(),
+        btree_map(event(), any::<Duration>(), 0..3),
+    );
+    let calls = calls.prop_map(|(plugin, config, item, events)| Calls {
+        plugin,
+        config,
+        item,
+        events,
+    });
     let pace = (
         batching(),
         any::<Duration>(),
@@ -252,7 +264,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
         amount(),
         on_failure,
         (stop_failures, option::of(balancer), option::of(router)),
-        vec(event(), 0..13),
+        (vec(event(), 0..13), option::of(calls)),
     );
     let content = (
         btree_map(deployment_id(), package().prop_map(Arc::new), 0..3),
@@ -264,7 +276,8 @@ fn deployment() -> impl Strategy<Value = Deployment> {
     (identity, rules, content).prop_map(|(identity, rules, content)| {
         let (id, group, service_id, kind, priority, direction): (_, GroupRef, _, _, _, _) =
             identity;
-        let (revision, (strategy, pace), failure_threshold, on_failure, traffic, sequence) = rules;
+        let (revision, (strategy, pace), failure_threshold, on_failure, traffic, steps) = rules;
+        let (sequence, calls) = steps;
         let (batching, wait_between, batch_failure_threshold, minimum_healthy, gates, around) =
             pace;
         let (sides, down) = around;
@@ -292,6 +305,7 @@ fn deployment() -> impl Strategy<Value = Deployment> {
             sides,
             down,
             sequence,
+            calls,
             packages,
             targets,
             excluded,

@@ -37,6 +37,7 @@ pub(super) enum CauseCode {
     FetchFailed,
     InstallFailed,
     BalancerFailed,
+    CallFailed,
     Interrupted,
 }
 

@@ -269,6 +269,7 @@ pub(crate) fn deployment(
         sides: None,
         down: BTreeMap::new(),
         sequence: vec![LifecycleEvent::Install],
+        calls: None,
         packages: BTreeMap::from([(deployment_id(incoming), Arc::new(package))]),
         targets: instances.iter().map(target).collect(),
         excluded: Vec::new(),

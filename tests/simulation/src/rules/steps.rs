@@ -195,6 +195,10 @@ fn has_work(plan: &Deployment, target: &Target, event: LifecycleEvent) -> bool {
         LifecycleEvent::DownloadBundle | LifecycleEvent::Install => true,
         LifecycleEvent::BlockTraffic | LifecycleEvent::AllowTraffic => plan.balancer.is_some(),
         _ => package(plan, target, event).is_some_and(|package| {
+            let calls = plan.calls.as_ref();
+            if calls.is_some_and(|calls| calls.events.contains_key(&event)) {
+                return true;
+            }
             let scripts = package.appspec.hooks.get(&event);
             scripts.is_some_and(|scripts| !scripts.is_empty())
         }),
@@ -256,7 +260,9 @@ fn ends_as_its_steps(seen: &Seen<'_>) -> Kept {
 /// Outgoing for BeforeBlockTraffic, AfterBlockTraffic and ApplicationStop, incoming for the rest. What is outgoing is what
 /// the last finished installation brought.
 pub(super) fn is_of_its_revision(state: &State, action: &Action) -> Kept {
-    let (Work::Hook(given) | Work::Install(given) | Work::Download(given)) = &action.work else {
+    let (Work::Hook(given) | Work::Install(given) | Work::Download(given) | Work::Call(given, _)) =
+        &action.work
+    else {
         return Ok(());
     };
     let Some(deployment) = state.find(&action.deployment.id) else {

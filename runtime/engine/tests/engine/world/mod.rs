@@ -133,6 +133,7 @@ pub(crate) fn deployment(setting: &Setting) -> Deployment {
         on_failure: setting.on_failure,
         stop_failures: setting.stop_failures,
         sequence: engine::sequence(strategy, traffic, &Direction::Deploy),
+        calls: None,
         balancer,
         router,
         sides: None,
@@ -294,9 +295,10 @@ impl World {
             return outcome.clone();
         }
         let version = match &action.work {
-            engine::Work::Download(p) | engine::Work::Hook(p) | engine::Work::Install(p) => {
-                p.revision.version.to_string()
-            }
+            engine::Work::Download(p)
+            | engine::Work::Hook(p)
+            | engine::Work::Install(p)
+            | engine::Work::Call(p, _) => p.revision.version.to_string(),
             engine::Work::Block | engine::Work::Allow => "-".into(),
         };
         self.trace
