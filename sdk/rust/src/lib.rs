@@ -87,7 +87,8 @@ pub use bindings::host::cutover::plugin::{
 };
 pub use config::{config, parse_config};
 pub use deployment_kind::{
-    Action, DeploymentKind, Event, ItemRelease, KindDescription, Recipe, Step, Target,
+    Action, DeploymentKind, Event, ExecOptions, ExecResult, FileStat, ItemRelease, KindDescription,
+    Recipe, Step, Target,
 };
 pub use duration::duration;
 pub use gate::{Evidence, Gate, GateInput, GateTarget, Verdict};
