@@ -75,8 +75,7 @@ impl std::error::Error for Answer {}
 /// What S3 and what is compatible with it say: `<Error><Code>…</Code><Message>…</Message>…</Error>`.
 fn said(text: &str) -> Option<String> {
     let error = text.split_once("<Error>")?.1;
-    let code = element(error, "Code")?;
-    let mut said = code.clone();
+    let mut said = element(error, "Code")?;
     if let Some(message) = element(error, "Message") {
         said.push_str(&format!(": {message}"));
     }

@@ -343,8 +343,10 @@ struct Shelf {
     asked: Mutex<Vec<Asked>>,
     rung: Condvar,
     /// What to do with a request beside giving what it asks for.
-    does: Box<dyn Fn(&Shelf, &Asked) -> Does + Send + Sync>,
+    does: Box<Doing>,
 }
+
+type Doing = dyn Fn(&Shelf, &Asked) -> Does + Send + Sync;
 
 #[derive(Debug, Clone)]
 struct Asked {

@@ -111,9 +111,7 @@ pub(crate) fn download(job: &Job<'_>, partial: &Partial) -> Result<Outcome, Fetc
             Ok(Round::Changed) => {
                 again += 1;
                 if again >= TRIES {
-                    return Err(FetchError::Restless {
-                        url: transfer.url.clone(),
-                    });
+                    return Err(FetchError::Restless { url: transfer.url });
                 }
                 transfer.start_again()?;
             }
