@@ -250,6 +250,11 @@ fn an_item_that_does_not_fit_is_refused_on_its_line() {
     plan.yaml:7:4: service 111: unknown key `pakage`: `MIGRATE` has none of this name
       hint: did you mean `package`?
     ");
+    let checked = site.cutover(&["check", "plan.yaml"]);
+    let refused = site.normalised(&refused.stderr);
+    let (_, problems) = refused.split_once('\n').unwrap();
+    assert_eq!(checked.code, 3);
+    assert_eq!(site.normalised(&checked.stdout).trim(), problems.trim());
     site.assert_untouched();
 }
 

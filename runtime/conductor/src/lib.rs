@@ -60,7 +60,7 @@ pub use plugins::{Kind, PluginError, Plugins, implements};
 pub use preflight::PreflightError;
 pub use progress::{OnProgress, Progress};
 pub use redeploy::{RedeployRequest, TemplateError};
-pub use release_plan::{PlannedRun, RunError};
+pub use release_plan::{PlannedRun, RunError, check_run};
 pub use retry::{RetryError, RetryRequest};
 pub use rollback::ReturnError;
 pub use standing::{Standing, standing};

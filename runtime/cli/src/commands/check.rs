@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use conductor::{PlanError, PreflightError, chain, preflight};
+use conductor::{PlanError, PreflightError, chain, check_run, preflight};
 use serde_json::json;
 use spec::appspec::{self, FindError};
 use spec::{Position, Problem, Severity, release_plan};
@@ -29,7 +29,7 @@ pub(crate) async fn run(ui: Ui, config: Option<&Path>, arguments: &Check) -> Res
         };
         match content {
             Content::Workspace => check_workspace(file, &mut found).await?,
-            Content::Plan => check_plan(config, file, &mut found)?,
+            Content::Plan => check_plan(config, file, &mut found).await?,
             Content::Folder => check_package(file, file, named, &mut found)?,
             Content::AppSpec => {
                 let shown = file.parent().unwrap_or(Path::new(""));
@@ -143,8 +143,12 @@ fn is_binary(head: &[u8]) -> bool {
     head.contains(&0) || head.starts_with(b"PK") || std::str::from_utf8(head).is_err_and(is_broken)
 }
 
-/// A release plan, held against the workspace where there is one.
-fn check_plan(config: Option<&Path>, file: &Path, found: &mut Vec<Problem>) -> Result<(), Failure> {
+/// A release plan, held against the workspace and the kinds of its plugins where there is one.
+async fn check_plan(
+    config: Option<&Path>,
+    file: &Path,
+    found: &mut Vec<Problem>,
+) -> Result<(), Failure> {
     let bytes = std::fs::read(file).map_err(|error| {
         Failure::io(format!("read the release plan `{}`", file.display()), error)
     })?;
@@ -158,10 +162,13 @@ fn check_plan(config: Option<&Path>, file: &Path, found: &mut Vec<Problem>) -> R
     let mut problems = parsed.warnings.0;
     match workspace::file(config) {
         Ok(workspace_file) => match workspace::read(&workspace_file)? {
-            Ok((opened, _)) => problems.extend(match parsed.value.resolve(&opened.workspace) {
-                Ok(resolved) => resolved.warnings,
-                Err(problems) => problems,
-            }),
+            Ok((opened, _)) => {
+                let plugins = workspace::plugins(&opened)?;
+                match check_run(&opened.workspace, &plugins, &parsed.value).await {
+                    Ok(more) => problems.extend(more),
+                    Err(error) => problems.push(whole(file, chain(&error), None)),
+                }
+            }
             Err(faults) => {
                 // Another plan, or the workspace itself, may have been checked before.
                 let untold: Vec<_> = faults
