@@ -62,7 +62,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 23] = [
+    pub const ALL: [Defect; 24] = [
         Defect::ActsBeforeAppending,
         Defect::LosesRecords,
         Defect::ForgetsAttempts,

@@ -229,10 +229,10 @@ impl Site<'_> {
             });
         match (&action.work, action.event) {
             (Work::Hook(_) | Work::Call(..), LifecycleEvent::ApplicationStop) => {
-                self.hosts.set_up(instance, false)
+                self.hosts.set_up(instance, false);
             }
             (Work::Hook(_) | Work::Call(..), LifecycleEvent::ApplicationStart) => {
-                self.hosts.set_up(instance, true)
+                self.hosts.set_up(instance, true);
             }
             (Work::Install(_), _) if !starts_by_hook => self.hosts.set_up(instance, true),
             (Work::Block, _) => self.move_by_command(action, Goal::Blocked),
