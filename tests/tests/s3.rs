@@ -95,6 +95,31 @@ fn assert_nowhere(folder: &Path, texts: &[&str]) {
 }
 
 #[test]
+fn the_adapter_of_aws_brings_packages_as_well() {
+    let seaweed = SeaweedFs::shared();
+    let site = on_seaweed(&seaweed);
+    let of_s3 = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
+    let access_key = SeaweedFs::ACCESS_KEY;
+    let of_aws = of_s3
+        .replace("  s3:\n    component: s3\n", "  aws:\n    component: aws\n")
+        .replace("config: {endpoint", "config: {storage: {endpoint")
+        .replace(
+            &format!("access_key: {access_key}}}"),
+            &format!("access_key: {access_key}}}}}"),
+        );
+    site.write("cutover.yaml", &of_aws);
+    seaweed.run("s3.create_bucket(Bucket='adapter')").unwrap();
+    upload(&seaweed, &site, "v1.tar.gz", "adapter", "shop-1.4.0.tar.gz");
+
+    site.cutover(&["check"]).ok();
+    let package = "s3://adapter/shop-1.4.0.tar.gz";
+    site.cutover(&["deploy", "shop/web", "--package", package])
+        .ok();
+
+    assert_eq!(installed(&site).trim(), "1.4.0");
+}
+
+#[test]
 fn an_object_is_deployed_by_its_version_and_its_signed_address_is_kept_nowhere() {
     let seaweed = SeaweedFs::shared();
     let site = on_seaweed(&seaweed);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_plugin_sdk::{Diagnostic, Failure, Side, parse_config};
+use cutover_plugin_sdk::{Diagnostic, Failure, Side, parse_config, s3};
 use serde::Deserialize;
 
 use crate::arn::Kind;
@@ -11,13 +11,17 @@ use crate::arn::Kind;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
+    #[serde(default)]
     pub(crate) region: String,
     /// Where Elastic Load Balancing answers, unless it is AWS's own place for the region.
     endpoint: Option<String>,
     /// The id of the access key.
+    #[serde(default)]
     pub(crate) access_key: String,
     #[serde(default)]
     pub(crate) secrets: Secrets,
+    /// How packages are reached: all that the configuration of the plugin as a package source has.
+    pub(crate) storage: Option<s3::Config>,
     /// The ARN of the target group.
     target_group: Option<String>,
     /// The port of targets, in place of that of the instances' addresses.
@@ -143,6 +147,15 @@ impl Config {
 
     pub(crate) fn check(&self) -> Vec<Diagnostic> {
         let mut findings = Vec::new();
+        if let Some(storage) = &self.storage {
+            if !self.region.is_empty() || !self.access_key.is_empty() {
+                let message =
+                    "keys beside `storage` are a load balancer's, and belong into a group";
+                findings.push(Diagnostic::error("", message));
+            }
+            findings.extend(storage.check("/storage"));
+            return findings;
+        }
         let mut find = |path: &str, message: &str| findings.push(Diagnostic::error(path, message));
         let is_region = !self.region.is_empty()
             && self
@@ -238,6 +251,22 @@ mod tests {
         let empty: Config = parse_config(r#"{"region": "EU", "access_key": " "}"#).unwrap();
         let paths: Vec<_> = empty.check().into_iter().map(|it| it.path).collect();
         assert_eq!(paths, ["/region", "/access_key"]);
+    }
+
+    #[test]
+    fn the_configuration_of_a_package_source_is_all_below_storage() {
+        for (text, found) in [
+            (
+                r#"{"storage": {"region": "eu-central-1", "access_key": "A"}}"#,
+                &[][..],
+            ),
+            (r#"{"storage": {"endpoint": "x"}}"#, &["/storage/endpoint"]),
+            (r#"{"storage": {}, "region": "eu-central-1"}"#, &[""]),
+        ] {
+            let findings = parse_config::<Config>(text).unwrap().check();
+            let paths: Vec<_> = findings.iter().map(|it| it.path.as_str()).collect();
+            assert_eq!(paths, found, "{text}");
+        }
     }
 
     #[test]

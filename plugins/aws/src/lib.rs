@@ -1,4 +1,4 @@
-//! Elastic Load Balancing of AWS as a load balancer and a traffic router.
+//! AWS as a load balancer and a traffic router, by Elastic Load Balancing, and as a source of packages, by S3.
 //!
 //! A pool is a target group, whose targets are ids with ports; a split is the weights of target groups in the actions of a
 //! listener or a rule. Requests are signed in the host. Deliberately absent: making load balancers, listeners and target
@@ -19,8 +19,9 @@ mod target;
 mod xml;
 
 use cutover_plugin_sdk::{
-    Diagnostic, Failure, Limits, LoadBalancer, Member, MemberResult, MemberStatus, OpContext,
-    Outcome, Plugin, PoolLimits, PoolRef, Purpose, Router, Share, Side, Split, export,
+    Diagnostic, Failure, FetchPlan, Limits, LoadBalancer, Member, MemberResult, MemberStatus,
+    OpContext, Outcome, PackageSource, Plugin, PoolLimits, PoolRef, Purpose, Resolved, Router,
+    Share, Side, Split, export, s3,
 };
 
 use api::Granted;
@@ -137,4 +138,20 @@ impl Router for Aws {
     }
 }
 
-export!(Aws: LoadBalancer, Limits, Router);
+impl PackageSource for Aws {
+    fn resolve(_ctx: &OpContext, reference: &str) -> Result<Resolved, Failure> {
+        storage()?.resolve(&s3::AWS, reference)
+    }
+
+    fn plan_fetch(_ctx: &OpContext, pinned: &str) -> Result<FetchPlan, Failure> {
+        storage()?.plan_fetch(&s3::AWS, pinned)
+    }
+}
+
+/// How packages are reached; public ones without any configuration.
+fn storage() -> Result<s3::Config, Failure> {
+    let config: Config = cutover_plugin_sdk::config()?;
+    Ok(config.storage.unwrap_or_default())
+}
+
+export!(Aws: LoadBalancer, Limits, Router, PackageSource);
