@@ -330,22 +330,23 @@ fn a_log_goes_on_where_the_sink_is() {
 
 fn many_attempts_share_one_agent() {
     let bench = Bench::new();
-    bench.script("bin/start.sh", "echo x >> ../../../count; echo out");
     let fleet = bench.fleet();
+    let instances: Vec<_> = (0..50).map(|_| Bench::new()).collect();
 
     wait(async {
-        let runs: Vec<_> = (0..50)
-            .map(|number| {
-                let command = bench.hook(&format!("attempt-{number}"), "bin/start.sh");
-                tokio::spawn(fleet.run(&Host::Local, command, Arc::new(Kept::default())))
-            })
-            .collect();
+        let mut runs = Vec::new();
+        for instance in &instances {
+            instance.script("bin/start.sh", "echo x >> ../../../count; echo out");
+            let command = instance.hook("attempt", "bin/start.sh");
+            let log = Arc::new(Kept::default());
+            runs.push(tokio::spawn(fleet.run(&Host::Local, command, log)));
+        }
         for run in runs {
             assert_succeeded(&run.await.unwrap());
         }
     });
 
-    assert_eq!(bench.read("count").lines().count(), 50);
+    assert!(instances.iter().all(|it| it.read("count") == "x\n"));
     assert_eq!(bench.agents().len(), 1);
 }
 
