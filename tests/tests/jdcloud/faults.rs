@@ -247,3 +247,21 @@ fn a_registration_that_was_done_in_part_is_completed() {
         "what was registered is not registered again"
     );
 }
+
+#[test]
+fn an_answer_that_never_comes_is_looked_after_and_the_request_is_not_sent_again() {
+    let shop = Shop::idle(&["web-1"]);
+    shop.rolling("group: web, drain: 0, timeout: 1s");
+    shop.deploy("1.0.0", "1.0.0").ok();
+    let _ = shop.cloud.take_visits();
+    for verb in [":registerTargets", ":deregisterTargets"] {
+        shop.cloud.inject(When::call("POST", verb), Fault::Held);
+    }
+
+    shop.deploy("1.1.0", "1.1.0").ok();
+
+    assert_eq!(shop.live(), shop.targets("web"));
+    let visits = shop.cloud.visits();
+    let writes: Vec<_> = visits.iter().filter(|it| is_write(it)).map(call).collect();
+    assert_eq!(writes, ["POST deregisterTargets", "POST registerTargets"]);
+}

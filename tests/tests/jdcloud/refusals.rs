@@ -134,10 +134,8 @@ fn throttling_is_waited_for_and_then_told() {
     let throttled = Fault::Throttled {
         retry_after: Some(1),
     };
-    shop.cloud.inject(
-        When::call("POST", ":registerTargets").times(2),
-        throttled.clone(),
-    );
+    shop.cloud
+        .inject(When::call("POST", ":registerTargets").times(2), throttled);
     shop.deploy("1.1.0", "1.1.0").ok();
     assert_eq!(shop.live(), shop.targets("web"));
 

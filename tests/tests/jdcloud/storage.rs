@@ -4,7 +4,9 @@ use cutover_tests::SeaweedFs;
 
 use super::*;
 
-/// A workspace whose `jd-oss://` is at the storage's endpoint, with an archive in the bucket `jd-releases`.
+const PACKAGE: &str = "jd-oss://shop/jdcloud/shop-1.4.0.tar.gz";
+
+/// A workspace whose `jd-oss://` is at the storage's endpoint.
 fn shop(storage: &SeaweedFs, access_key: &str) -> Site {
     let site = Site::with_instances(1, "");
     let groups = std::fs::read_to_string(site.path("cutover.yaml")).unwrap();
@@ -23,16 +25,6 @@ fn shop(storage: &SeaweedFs, access_key: &str) -> Site {
         ),
     );
     site.write("secret.key", SeaweedFs::SECRET_KEY);
-    site.traced_package("v1", "1.4.0", "");
-    site.pack("v1", "v1.tar.gz");
-    let archive = site.path("v1.tar.gz");
-    storage
-        .run(&format!(
-            "try: s3.create_bucket(Bucket='jd-releases')\nexcept s3.exceptions.BucketAlreadyExists: pass\n\
-             s3.put_object(Bucket='jd-releases', Key='shop-1.4.0.tar.gz', Body=open('{}', 'rb').read())",
-            archive.display()
-        ))
-        .unwrap();
     site
 }
 
@@ -40,17 +32,25 @@ fn shop(storage: &SeaweedFs, access_key: &str) -> Site {
 fn a_package_of_the_object_storage_is_deployed() {
     let storage = SeaweedFs::shared();
     let site = shop(&storage, SeaweedFs::ACCESS_KEY);
-    let reference = "jd-oss://jd-releases/shop-1.4.0.tar.gz";
+    site.traced_package("v1", "1.4.0", "");
+    site.pack("v1", "v1.tar.gz");
+    let archive = site.path("v1.tar.gz");
+    storage
+        .run(&format!(
+            "s3.put_object(Bucket='shop', Key='jdcloud/shop-1.4.0.tar.gz', Body=open('{}', 'rb').read())",
+            archive.display()
+        ))
+        .unwrap();
 
     site.cutover(&["check"]).ok();
-    site.cutover(&["deploy", "shop/web", "--package", reference])
+    site.cutover(&["deploy", "shop/web", "--package", PACKAGE])
         .ok();
 
     let revision = site.report()["deployments"][0]["revision"].clone();
     assert_eq!(revision["version"], "1.4.0");
     let source = revision["source"].as_str().unwrap();
     assert!(
-        source.starts_with(reference) && !source.contains("Signature"),
+        source.starts_with(PACKAGE) && !source.contains("Signature"),
         "{source}"
     );
 }
@@ -60,12 +60,7 @@ fn a_wrong_key_of_the_object_storage_is_told_with_its_words() {
     let storage = SeaweedFs::shared();
     let site = shop(&storage, "another");
 
-    let answer = site.cutover(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "jd-oss://jd-releases/shop-1.4.0.tar.gz",
-    ]);
+    let answer = site.cutover(&["deploy", "shop/web", "--package", PACKAGE]);
 
     assert_eq!(answer.code, 3, "{}", answer.stderr);
     assert!(
