@@ -79,7 +79,8 @@ impl SeaweedFs {
             ("-master.volumeSizeLimitMB", "64".to_owned()),
             ("-volume.port", ports[2].to_string()),
             ("-volume.port.grpc", ports[3].to_string()),
-            ("-volume.max", "8".to_owned()),
+            // Each bucket takes several; they are only as large as what is in them.
+            ("-volume.max", "100".to_owned()),
             ("-filer", "true".to_owned()),
             ("-filer.port", ports[4].to_string()),
             ("-filer.port.grpc", ports[5].to_string()),
@@ -233,7 +234,7 @@ import sys, boto3
 from botocore.config import Config
 endpoint, id, secret = sys.argv[1:4]
 s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1', aws_access_key_id=id, aws_secret_access_key=secret,
-                  config=Config(s3={'addressing_style': 'path'}, retries={'max_attempts': 1}))
+                  config=Config(s3={'addressing_style': 'path'}, retries={'max_attempts': 8, 'mode': 'standard'}))
 ";
     let answer = python(&format!("{before}{script}"), &[endpoint, id, secret]);
     match answer.code {
