@@ -335,9 +335,9 @@ fn many_attempts_share_one_agent() {
 
     wait(async {
         let mut runs = Vec::new();
-        for instance in &instances {
+        for (number, instance) in instances.iter().enumerate() {
             instance.script("bin/start.sh", "echo x >> ../../../count; echo out");
-            let command = instance.hook("attempt", "bin/start.sh");
+            let command = instance.hook(&format!("attempt-{number}"), "bin/start.sh");
             let log = Arc::new(Kept::default());
             runs.push(tokio::spawn(fleet.run(&Host::Local, command, log)));
         }

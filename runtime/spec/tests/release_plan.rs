@@ -110,7 +110,7 @@ fn the_documentation_shows_plans_and_workspaces_that_are_some() {
         .skip(1)
         .map(|rest| rest.split("```").next().unwrap())
         .collect();
-    let [plan, workspace] = blocks.as_slice() else {
+    let [plan, workspace, grants, own_kind] = blocks.as_slice() else {
         panic!("{blocks:?}");
     };
 
@@ -119,6 +119,10 @@ fn the_documentation_shows_plans_and_workspaces_that_are_some() {
     let workspace = spec::workspace::parse(workspace, Path::new("cutover.yaml")).unwrap();
     assert!(workspace.value.groups[0].build.is_some());
     assert!(release_plan::is_likely(plan));
+    let group = "applications: {a: {groups: {g: {instances: [{id: i, host: 'local:'}]}}}}\n";
+    let granted = format!("{grants}{group}");
+    spec::workspace::parse(&granted, Path::new("cutover.yaml")).unwrap();
+    assert_eq!(parse(own_kind).unwrap().value.items[0].kind, "MIGRATE");
 }
 
 #[test]
