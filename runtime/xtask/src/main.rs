@@ -13,6 +13,7 @@ mod agent;
 mod apt;
 mod bench;
 mod demo;
+mod faults;
 mod load;
 mod plugins;
 mod python;
@@ -43,6 +44,8 @@ enum Task {
     Bench(bench::Bench),
     /// Carry out releases at random over a simulated fleet, and check every rule
     Simulate(simulate::Simulate),
+    /// Release behind each cloud's fake with every fault at every request
+    Faults,
     /// Build the first-party plugins into `target/plugins`
     Plugins,
     /// Write the table of what each adapter can do, as the built plugins say it, into `plugins/README.md`
@@ -62,6 +65,7 @@ fn main() -> Result<()> {
         Task::Test => test::run(&root),
         Task::Bench(bench) => bench::run(&root, &bench),
         Task::Simulate(simulate) => simulate::run(&root, &simulate),
+        Task::Faults => faults::run(&root),
         Task::Plugins => plugins::build(&root, plugins::Set::FirstParty),
         Task::Abilities => abilities::write(&root),
         Task::Agent => agent::build(&root),

@@ -6,6 +6,12 @@ use std::time::Duration;
 
 use super::message::Request;
 
+/// Whether every fault is to meet every request, as `cargo xtask faults` asks for, and not each kind of request once.
+#[must_use]
+pub fn every_fault() -> bool {
+    std::env::var_os("CUTOVER_EVERY_FAULT").is_some()
+}
+
 /// Something that goes wrong with one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {

@@ -13,7 +13,7 @@ mod python;
 mod server;
 mod sigv4;
 
-pub use faults::{Fault, When};
+pub use faults::{Fault, When, every_fault};
 pub use message::{Request, Response};
 pub use python::python;
 pub use server::{Cloud, CloudServer, Taken, Visit};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cutover_tests::cloud::Fault;
+use cutover_tests::cloud::{Fault, every_fault};
 use cutover_tests::{Answer, until};
 
 use crate::shop::{HOOKS, Kind, Shop, assert_read_before_retry, changes};
@@ -47,6 +47,19 @@ fn troubles(
     troubles
 }
 
+/// Troubles, each with whether it befalls a rollback: one in a few, or where all are asked for each both ways.
+fn ways<T: Clone>(troubles: &[T], one_in: usize) -> Vec<(T, bool)> {
+    let mut ways = Vec::new();
+    for (place, trouble) in troubles.iter().enumerate() {
+        if every_fault() {
+            ways.extend([false, true].map(|is_rollback| (trouble.clone(), is_rollback)));
+        } else {
+            ways.push((trouble.clone(), place % one_in == one_in - 1));
+        }
+    }
+    ways
+}
+
 /// What the hooks of instances have said, each line once and none left out.
 #[track_caller]
 fn assert_hooks(trace: &[String], instances: &[&str], hooks: &[&str], about: &str) {
@@ -73,11 +86,10 @@ fn a_rolling_release_and_its_rollback_come_through_every_fault() {
     let shop = Shop::new(Kind::Rolling);
     succeeded(&shop.deploy(), "first");
     let troubles = troubles(&["DeregisterTargets", "RegisterTargets"], &[(HEALTH, 9)]);
-    for (place, (call, nth, fault)) in troubles.iter().enumerate() {
-        let about = format!("{fault:?} at {call} {nth}");
-        let is_rollback = place % 4 == 3;
+    for ((call, nth, fault), is_rollback) in ways(&troubles, 4) {
+        let about = format!("{fault:?} at {call} {nth}, rollback: {is_rollback}");
         let _ = (shop.site.take_trace(), shop.server.take_visits());
-        shop.inject(call, *nth, fault);
+        shop.inject(call, nth, &fault);
 
         let answer = match is_rollback {
             true => shop.rollback(),
@@ -115,12 +127,11 @@ fn a_switch_and_the_way_back_come_through_every_fault() {
     succeeded(&shop.deploy(), "second");
     let mut live = shop.side();
     let troubles = troubles(&["ModifyListener"], &[(LISTENERS, 6), (HEALTH, 2)]);
-    for (place, (call, nth, fault)) in troubles.iter().enumerate() {
-        let about = format!("{fault:?} at {call} {nth}");
-        let is_rollback = place % 4 == 3;
+    for ((call, nth, fault), is_rollback) in ways(&troubles, 4) {
+        let about = format!("{fault:?} at {call} {nth}, rollback: {is_rollback}");
         let _ = (shop.site.take_trace(), shop.server.take_visits());
         let before = shop.weights();
-        shop.inject(call, *nth, fault);
+        shop.inject(call, nth, &fault);
 
         let mut answer = match is_rollback {
             true => shop.rollback(),
@@ -158,25 +169,52 @@ fn a_switch_and_the_way_back_come_through_every_fault() {
     }
 }
 
+/// Troubles that befall a canary together: each fault at all of its changes, or where all are asked for each at each request.
+fn of_a_canary() -> Vec<Vec<(&'static str, usize, Fault)>> {
+    let changes = ["DeregisterTargets", "RegisterTargets", "ModifyListener"];
+    if every_fault() {
+        let reads = [(HEALTH, 12), (LISTENERS, 8)];
+        let first = troubles(&changes, &reads).into_iter();
+        let later = faults().into_iter().flat_map(|fault| {
+            let nth = |nth| changes.map(|change| (change, nth, fault.clone()));
+            [nth(2), nth(3)].concat()
+        });
+        return first.chain(later).map(|trouble| vec![trouble]).collect();
+    }
+    let mut faults = faults();
+    faults.retain(|fault| !matches!(fault, Fault::Late(_)));
+    let together = faults.iter().enumerate();
+    together
+        .map(|(place, fault)| {
+            changes
+                .map(|change| (change, 1 + place % 2, fault.clone()))
+                .to_vec()
+        })
+        .collect()
+}
+
 #[test]
 fn a_canary_and_its_rollback_come_through_every_fault() {
     let shop = Shop::new(Kind::Canary);
     succeeded(&shop.deploy(), "first");
     let mut side = shop.side();
-    let mut faults = faults();
-    faults.retain(|fault| !matches!(fault, Fault::Late(_)));
-    let calls = ["DeregisterTargets", "RegisterTargets", "ModifyListener"];
-    for (place, fault) in faults.iter().enumerate() {
-        let about = format!("{fault:?}");
+    for (troubles, is_rollback) in ways(&of_a_canary(), 3) {
+        let about = format!("{troubles:?}, rollback: {is_rollback}");
         let _ = (shop.site.take_trace(), shop.server.take_visits());
-        for call in calls {
-            shop.inject(call, 1 + place % 2, fault);
+        for (call, nth, fault) in &troubles {
+            shop.inject(call, *nth, fault);
         }
 
-        let answer = match place % 3 {
-            2 => shop.rollback(),
-            _ => shop.deploy(),
+        let give = || match is_rollback {
+            true => shop.rollback(),
+            false => shop.deploy(),
         };
+        let mut answer = give();
+        if answer.code == 3 {
+            // Who cannot read how the traffic is split plans nothing.
+            assert!(changes(&shop.server.visits()).is_empty(), "{about}");
+            answer = give();
+        }
 
         shop.server.heal();
         succeeded(&answer, &about);

@@ -1,6 +1,8 @@
 //! Everything that can go wrong with a request, at each request of a release. The plugin's own tests do the same call by call.
 
-use cutover_tests::cloud::{Fault, Visit, When};
+use std::time::Duration;
+
+use cutover_tests::cloud::{Fault, Visit, When, every_fault};
 
 use super::*;
 
@@ -40,12 +42,17 @@ fn at_each_request(
         visits
     };
     let calm = release("nothing goes wrong", &|| {});
+    let late = [Fault::Late(Duration::from_millis(50))];
+    let faults = match every_fault() {
+        true => [&PASSING, &late[..]].concat(),
+        false => faults.to_vec(),
+    };
     for (index, visit) in calm.iter().enumerate() {
         let stale = Fault::Stale { reads: 2 };
         let at_writes = faults[1..]
             .iter()
             .chain([&stale])
-            .filter(|_| is_write(visit));
+            .filter(|_| every_fault() || is_write(visit));
         for fault in faults[..1].iter().chain(at_writes) {
             let place = format!("{fault:?} at request {}, {}", index + 1, call(visit));
             let visits = release(&place, &|| {
