@@ -106,6 +106,10 @@ fn a_colour_that_the_health_check_finds_dead_gives_the_traffic_back() {
         "{}",
         failed.stderr
     );
+    // The balancer has to find it well first, as it did before.
+    until("the first colour gets requests again", || {
+        visits(shop.front(), Connections::Fresh, 1).failed == 0
+    });
     assert_all_at(&shop, "1.0.0", "blue");
 }
 
