@@ -37,6 +37,8 @@ fn what_a_server_says_is_unchanged_is_not_fetched_again_and_what_changed_is() {
     assert!(second.starts_with("GET /shop.tar.gz 304 "), "{second}");
     assert_eq!(installed, "1.4.0");
 
+    // The server's entity tag is made of a file's second and size: these two have to differ in size.
+    grow(&site, "v2", 1_000);
     site.pack("v2", "web/files/shop.tar.gz");
     let (third, installed) = deploy("1.5.0");
     assert!(third.starts_with("GET /shop.tar.gz 200 "), "{third}");
@@ -104,7 +106,13 @@ fn a_large_package_comes_in_ranges_with_a_password_that_nobody_sees() {
 /// Takes the next request, and answers what may lie beside a package until it is another one. With its head.
 fn asked(listener: &TcpListener) -> (TcpStream, String) {
     loop {
-        let (mut connection, _) = listener.accept().unwrap();
+        let mut accepted = None;
+        until("the package is asked for", || {
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        });
+        let (mut connection, _) = accepted.unwrap();
+        connection.set_nonblocking(false).unwrap();
         let lines = BufReader::new(connection.try_clone().unwrap()).lines();
         let lines = lines
             .map(Result::unwrap)
@@ -127,6 +135,7 @@ fn a_download_goes_on_after_its_conductor_was_killed() {
     site.pack("v1", "v1.tar.gz");
     let archive = std::fs::read(site.path("v1.tar.gz")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
     let url = format!(
         "http://{}/shop-1.4.0.tar.gz",
         listener.local_addr().unwrap()
