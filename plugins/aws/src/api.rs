@@ -31,12 +31,7 @@ pub(crate) struct Granted<'a>(pub(crate) &'a Config);
 impl Api for Granted<'_> {
     fn send(&self, body: String) -> Result<Answer, Failure> {
         let config = self.0;
-        let secrets = &config.secrets;
-        let credentials = Credentials::granted(
-            config.access_key.as_str(),
-            &secrets.secret_key,
-            secrets.session_token.as_deref(),
-        )?;
+        let credentials = config.secrets.credentials(&config.access_key)?;
         let request = request(config, &credentials, body, cutover_plugin_sdk::now())?;
         Ok(Answer {
             response: send(&request)?,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cutover_plugin_sdk::signing::Secrets;
 use cutover_plugin_sdk::{Diagnostic, Failure, PoolRef, Side, parse_config};
 use serde::{Deserialize, Deserializer};
 
@@ -53,25 +54,6 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
 }
 
-/// The granted secrets, by their names.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Secrets {
-    #[serde(default = "usual_secret_key")]
-    pub(crate) secret_key: String,
-    /// Where the credentials are temporary ones.
-    pub(crate) session_token: Option<String>,
-}
-
-impl Default for Secrets {
-    fn default() -> Self {
-        Self {
-            secret_key: usual_secret_key(),
-            session_token: None,
-        }
-    }
-}
-
 /// What becomes of a member that has drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -108,10 +90,6 @@ struct Group {
 
 fn one() -> u32 {
     1
-}
-
-fn usual_secret_key() -> String {
-    "secret-key".to_owned()
 }
 
 fn ten_seconds() -> Duration {

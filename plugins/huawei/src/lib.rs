@@ -10,7 +10,7 @@ mod members;
 mod router;
 
 use cutover_plugin_sdk::http::{self, Request, Response};
-use cutover_plugin_sdk::signing::{Credentials, huawei};
+use cutover_plugin_sdk::signing::huawei;
 use cutover_plugin_sdk::{
     Diagnostic, Failure, LoadBalancer, Member, MemberResult, MemberStatus, OpContext, Outcome,
     Plugin, PoolRef, Purpose, Router, Share, Side, Split, Time, Weight, Weights, export,
@@ -30,12 +30,7 @@ struct Host<'a> {
 
 impl Carrier for Host<'_> {
     fn send(&self, mut request: Request) -> Result<Response, Failure> {
-        let secrets = &self.config.secrets;
-        let credentials = Credentials::granted(
-            &self.config.access_key,
-            &secrets.secret_key,
-            secrets.session_token.as_deref(),
-        )?;
+        let credentials = self.config.secrets.credentials(&self.config.access_key)?;
         huawei::sign(
             &mut request,
             &credentials,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cutover_plugin_sdk::signing::Secrets;
 use cutover_plugin_sdk::signing::jdcloud::Dialect;
 use cutover_plugin_sdk::{Diagnostic, Failure, s3};
 use serde::{Deserialize, Deserializer};
@@ -60,29 +61,6 @@ pub(crate) struct Config {
         deserialize_with = "cutover_plugin_sdk::duration"
     )]
     pub(crate) timeout: Duration,
-}
-
-/// The granted secrets, by their names.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Secrets {
-    #[serde(default = "usual_secret_key")]
-    pub(crate) secret_key: String,
-    /// Where the credentials are temporary ones.
-    pub(crate) session_token: Option<String>,
-}
-
-impl Default for Secrets {
-    fn default() -> Self {
-        Self {
-            secret_key: usual_secret_key(),
-            session_token: None,
-        }
-    }
-}
-
-fn usual_secret_key() -> String {
-    "secret-key".to_owned()
 }
 
 fn ten_seconds() -> Duration {

@@ -165,11 +165,9 @@ struct Signed<'a> {
 
 impl<'a> Signed<'a> {
     fn new(config: &'a Config) -> Result<Self, Failure> {
-        let secrets = &config.secrets;
-        let token = secrets.session_token.as_deref();
         Ok(Self {
             config,
-            credentials: Credentials::granted(&config.access_key, &secrets.secret_key, token)?,
+            credentials: config.secrets.credentials(&config.access_key)?,
         })
     }
 

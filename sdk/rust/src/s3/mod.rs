@@ -48,7 +48,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::http::{self, Request, Response};
-use crate::signing::Credentials;
+use crate::signing::Secrets;
 use crate::{Diagnostic, Failure, FetchPlan, Resolved};
 use client::Client;
 
@@ -128,25 +128,6 @@ pub struct Config {
     pub timeout: Duration,
 }
 
-/// The granted secrets, by their names.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Secrets {
-    #[serde(default = "usual_secret_key")]
-    pub secret_key: String,
-    /// Where the credentials are temporary ones.
-    pub session_token: Option<String>,
-}
-
-impl Default for Secrets {
-    fn default() -> Self {
-        Self {
-            secret_key: usual_secret_key(),
-            session_token: None,
-        }
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -159,10 +140,6 @@ impl Default for Config {
             timeout: ten_seconds(),
         }
     }
-}
-
-fn usual_secret_key() -> String {
-    "secret-key".to_owned()
 }
 
 fn an_hour() -> Duration {
@@ -253,11 +230,7 @@ impl Config {
     ) -> Result<T, Failure> {
         let credentials = match &self.access_key {
             None => None,
-            Some(access_key) => Some(Credentials::granted(
-                access_key,
-                &self.secrets.secret_key,
-                self.secrets.session_token.as_deref(),
-            )?),
+            Some(access_key) => Some(self.secrets.credentials(access_key)?),
         };
         act(&Client {
             vendor,

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::*;
-use crate::signing::Plain;
+use crate::signing::{Credentials, Plain};
 use crate::{FailureClass, Time};
 
 /// A service that gives one answer after another.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
@@ -103,6 +104,61 @@ impl Key for Plain {
 impl std::fmt::Debug for Plain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Plain([redacted])")
+    }
+}
+
+/// The granted secrets that sign, by their names: a part of the configuration of a plugin.
+///
+/// ```
+/// use cutover_plugin_sdk::signing::Secrets;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Config {
+///     #[serde(default)]
+///     secrets: Secrets,
+/// }
+///
+/// let config: Config = cutover_plugin_sdk::parse_config("{}")?;
+/// assert_eq!(config.secrets.secret_key, "secret-key");
+/// assert_eq!(config.secrets.session_token, None);
+///
+/// let config: Config = cutover_plugin_sdk::parse_config(r#"{"secrets": {"session_token": "token"}}"#)?;
+/// assert_eq!(config.secrets.secret_key, "secret-key");
+/// assert_eq!(config.secrets.session_token.as_deref(), Some("token"));
+/// # Ok::<(), cutover_plugin_sdk::Failure>(())
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    #[serde(default = "usual_secret_key")]
+    pub secret_key: String,
+    /// Where the credentials are temporary ones.
+    pub session_token: Option<String>,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self {
+            secret_key: usual_secret_key(),
+            session_token: None,
+        }
+    }
+}
+
+fn usual_secret_key() -> String {
+    "secret-key".to_owned()
+}
+
+impl Secrets {
+    /// The credentials that these secrets are, together with the id of their access key.
+    ///
+    /// # Errors
+    /// As [`Credentials::granted`].
+    pub fn credentials(
+        &self,
+        access_key: impl Into<String>,
+    ) -> Result<Credentials<Secret>, Failure> {
+        Credentials::granted(access_key, &self.secret_key, self.session_token.as_deref())
     }
 }
 

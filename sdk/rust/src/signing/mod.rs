@@ -31,5 +31,5 @@ pub mod jdcloud;
 mod key;
 mod nonce;
 
-pub use key::{Credentials, Key, Plain};
+pub use key::{Credentials, Key, Plain, Secrets};
 pub use nonce::nonce;
