@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cutover_plugin_sdk::signing::Secrets;
 use cutover_plugin_sdk::{Diagnostic, Failure, PoolRef, Side, parse_config};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 /// The largest weight of a member, and of a pool in a policy.
 pub(crate) const LARGEST_WEIGHT: u32 = 100;
@@ -33,7 +33,7 @@ pub(crate) struct Config {
     /// The subnet of members; without it they are IP members, in another network for all that the balancer knows.
     pub(crate) subnet: Option<String>,
     /// How long a member with weight 0 is left to finish what it has, unless the pool says so.
-    #[serde(default, deserialize_with = "optional_duration")]
+    #[serde(default, deserialize_with = "cutover_plugin_sdk::duration")]
     drain: Option<Duration>,
     #[serde(default)]
     pub(crate) remove: Remove,
@@ -94,10 +94,6 @@ fn one() -> u32 {
 
 fn ten_seconds() -> Duration {
     Duration::from_secs(10)
-}
-
-fn optional_duration<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<Duration>, D::Error> {
-    cutover_plugin_sdk::duration(reader).map(Some)
 }
 
 impl Config {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cutover_plugin_sdk::signing::Secrets;
 use cutover_plugin_sdk::signing::jdcloud::Dialect;
 use cutover_plugin_sdk::{Diagnostic, Failure, s3};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::names;
 
@@ -48,10 +48,10 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) several_per_host: bool,
     /// How long what is open may go on after an instance was taken out.
-    #[serde(default, deserialize_with = "optional_duration")]
+    #[serde(default, deserialize_with = "cutover_plugin_sdk::duration")]
     pub(crate) drain: Option<Duration>,
     /// How long the health check may take to find the first instances of a side well that got the traffic.
-    #[serde(default, deserialize_with = "optional_duration")]
+    #[serde(default, deserialize_with = "cutover_plugin_sdk::duration")]
     pub(crate) settle: Option<Duration>,
     #[serde(default)]
     pub(crate) foreign_group: Foreign,
@@ -102,12 +102,6 @@ fn usual_weight() -> u32 {
 
 /// The largest weight of a target.
 pub(crate) const LARGEST_WEIGHT: u32 = 100;
-
-fn optional_duration<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    cutover_plugin_sdk::duration(deserializer).map(Some)
-}
 
 impl Config {
     pub(crate) fn check(&self) -> Vec<Diagnostic> {

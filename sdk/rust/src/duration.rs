@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
-/// Reads a duration: `500ms`, `30s`, `5m`, `1h`, or a number of seconds.
+/// Reads a duration: `500ms`, `30s`, `5m`, `1h`, or a number of seconds. The key may be an `Option`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,17 +15,22 @@ use serde::de::{Error, Visitor};
 /// struct Config {
 ///     #[serde(deserialize_with = "cutover_plugin_sdk::duration")]
 ///     interval: Duration,
+///     #[serde(default, deserialize_with = "cutover_plugin_sdk::duration")]
+///     longest: Option<Duration>,
 /// }
 ///
 /// let config: Config = cutover_plugin_sdk::parse_config(r#"{"interval": "5m"}"#)?;
 /// assert_eq!(config.interval, Duration::from_secs(300));
+/// assert_eq!(config.longest, None);
 /// # Ok::<(), cutover_plugin_sdk::Failure>(())
 /// ```
 ///
 /// # Errors
 /// Those of the deserializer, with what was expected.
-pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    deserializer.deserialize_any(Reader)
+pub fn duration<'de, D: Deserializer<'de>, T: From<Duration>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    deserializer.deserialize_any(Reader).map(T::from)
 }
 
 struct Reader;
