@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cutover_plugin_sdk::http::is_origin;
 use cutover_plugin_sdk::signing::Secrets;
 use cutover_plugin_sdk::{Diagnostic, Failure, Side, parse_config, s3};
 use serde::Deserialize;
@@ -143,14 +144,10 @@ impl Config {
         if !is_region {
             find("/region", "write a region such as `eu-central-1`");
         }
-        if let Some(endpoint) = &self.endpoint {
-            let host = ["https://", "http://"]
-                .iter()
-                .find_map(|scheme| endpoint.strip_prefix(scheme))
-                .map(|host| host.trim_end_matches('/'));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@'])) {
-                find("/endpoint", "write `https://HOST` or `https://HOST:PORT`");
-            }
+        if let Some(endpoint) = &self.endpoint
+            && !is_origin(endpoint)
+        {
+            find("/endpoint", "write `https://HOST` or `https://HOST:PORT`");
         }
         if self.access_key.is_empty() || self.access_key.contains(char::is_whitespace) {
             find(

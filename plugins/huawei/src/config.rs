@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cutover_plugin_sdk::http::is_origin;
 use cutover_plugin_sdk::signing::Secrets;
 use cutover_plugin_sdk::{Diagnostic, Failure, PoolRef, Side, parse_config};
 use serde::Deserialize;
@@ -159,14 +160,10 @@ impl Config {
         if !is_region(&self.region) {
             find("/region", "write a region such as `cn-north-4`");
         }
-        if let Some(endpoint) = &self.endpoint {
-            let host = ["https://", "http://"]
-                .iter()
-                .find_map(|scheme| endpoint.strip_prefix(scheme))
-                .map(|host| host.trim_end_matches('/'));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@'])) {
-                find("/endpoint", "write `https://HOST` or `https://HOST:PORT`");
-            }
+        if let Some(endpoint) = &self.endpoint
+            && !is_origin(endpoint)
+        {
+            find("/endpoint", "write `https://HOST` or `https://HOST:PORT`");
         }
         let ids = [
             ("/project_id", Some(&self.project_id)),

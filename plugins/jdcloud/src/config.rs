@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cutover_plugin_sdk::http::is_origin;
 use cutover_plugin_sdk::signing::Secrets;
 use cutover_plugin_sdk::signing::jdcloud::Dialect;
 use cutover_plugin_sdk::{Diagnostic, Failure, s3};
@@ -131,17 +132,13 @@ impl Config {
                 "write the id of a backend service, such as `backend-0a1b2c3d4e`",
             );
         }
-        if let Some(endpoint) = &self.endpoint {
-            let host = endpoint
-                .strip_prefix("https://")
-                .or_else(|| endpoint.strip_prefix("http://"))
-                .map(|host| host.trim_end_matches('/'));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@'])) {
-                find(
-                    "/endpoint",
-                    "write `https://HOST` alone; the path is the plugin's",
-                );
-            }
+        if let Some(endpoint) = &self.endpoint
+            && !is_origin(endpoint)
+        {
+            find(
+                "/endpoint",
+                "write `https://HOST` alone; the path is the plugin's",
+            );
         }
         if let Some(id) = &self.target_group
             && !is_word(id)

@@ -279,6 +279,23 @@ pub(crate) fn parts(url: &str) -> Result<(Scheme, &str, Cow<'_, str>), Failure> 
     Ok((scheme, authority, path))
 }
 
+/// Whether a text is a scheme and a host, as operators name where an API is: without a path, a query or a user.
+///
+/// ```
+/// use cutover_plugin_sdk::http::is_origin;
+///
+/// assert!(is_origin("https://api.example.com") && is_origin("http://127.0.0.1:8080/"));
+/// assert!(!is_origin("api.example.com") && !is_origin("https://api.example.com/v1"));
+/// ```
+#[must_use]
+pub fn is_origin(text: &str) -> bool {
+    let host = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .map(|host| host.trim_end_matches('/'));
+    host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']))
+}
+
 /// Writes a text so that it stands for itself in the path or the query of a URL.
 ///
 /// ```

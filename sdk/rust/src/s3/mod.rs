@@ -167,21 +167,14 @@ impl Config {
         {
             find("region", "write a region such as `eu-central-1`");
         }
-        if let Some(endpoint) = &self.endpoint {
-            let host = ["https://", "http://"]
-                .iter()
-                .find_map(|scheme| endpoint.strip_prefix(scheme))
-                .map(|host| host.trim_end_matches('/'));
-            let is_host = |host: &str| {
-                let has_bad = |c: char| "/?#@\\".contains(c) || c.is_whitespace();
-                !host.is_empty() && !host.contains(has_bad)
-            };
-            if !host.is_some_and(is_host) {
-                find(
-                    "endpoint",
-                    "write `https://HOST` or `https://HOST:PORT`, without a bucket",
-                );
-            }
+        let is_misplaced = |c: char| c == '\\' || c.is_whitespace();
+        if let Some(endpoint) = &self.endpoint
+            && (!http::is_origin(endpoint) || endpoint.contains(is_misplaced))
+        {
+            find(
+                "endpoint",
+                "write `https://HOST` or `https://HOST:PORT`, without a bucket",
+            );
         }
         match self.access_key.as_deref() {
             Some(key) if key.is_empty() || key.contains(|c: char| !c.is_ascii_graphic()) => {
