@@ -50,7 +50,7 @@ pub(crate) fn read(query: &Query, answer: &Answer) -> Result<Element, Failure> {
     };
     Err(match failure.class {
         FailureClass::Throttled => {
-            let wait = retry_after(&answer.response).unwrap_or(THROTTLED);
+            let wait = answer.response.retry_after().unwrap_or(THROTTLED);
             failure.retry_after(wait)
         }
         _ => failure,
@@ -106,11 +106,6 @@ fn interrupted(query: &Query, code: String, message: String) -> Failure {
         Effect::Reads => Failure::transient(code, message),
         Effect::Changes => Failure::unknown_outcome(code, message),
     }
-}
-
-fn retry_after(response: &Response) -> Option<Duration> {
-    let seconds = response.header("retry-after")?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
 }
 
 /// `ErrorResponse`.

@@ -195,12 +195,11 @@ fn unauthenticated(asker: Asker<'_>, response: &Response, words: &Words) -> Stri
 
 /// The vendor's wait, which is in seconds or a date.
 fn retry_after(response: &Response, now: Time) -> Option<Duration> {
-    let value = response.header("Retry-After")?;
-    if let Ok(seconds) = value.trim().parse() {
-        return Some(Duration::from_secs(seconds));
+    if let Some(wait) = response.retry_after() {
+        return Some(wait);
     }
     let since = time(response).unwrap_or(now).unix_ms();
-    let until = Time::parse(value)?.unix_ms();
+    let until = Time::parse(response.header("Retry-After")?)?.unix_ms();
     Some(Duration::from_millis(until.saturating_sub(since)))
 }
 

@@ -1,7 +1,5 @@
 //! What JD Cloud answers: the envelope with its request id, and errors as the host's failures.
 
-use std::time::Duration;
-
 use cutover_plugin_sdk::http::Response;
 use cutover_plugin_sdk::{Failure, FailureClass};
 use serde::Deserialize;
@@ -217,9 +215,8 @@ fn skew(response: &Response, now_ms: u64) -> Option<String> {
 }
 
 fn with_wait(failure: Failure, response: &Response) -> Failure {
-    let seconds = response.header("retry-after");
-    match seconds.and_then(|seconds| seconds.trim().parse().ok()) {
-        Some(seconds) => failure.retry_after(Duration::from_secs(seconds)),
+    match response.retry_after() {
+        Some(wait) => failure.retry_after(wait),
         None => failure,
     }
 }

@@ -110,6 +110,26 @@ impl Response {
         std::str::from_utf8(value).ok()
     }
 
+    /// How long a `Retry-After` header asks to wait, where it is a number of seconds and no date.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use cutover_plugin_sdk::http::Response;
+    ///
+    /// let response = Response {
+    ///     headers: vec![("retry-after".to_owned(), b"5".to_vec())],
+    ///     ..Response::default()
+    /// };
+    ///
+    /// assert_eq!(response.retry_after(), Some(Duration::from_secs(5)));
+    /// ```
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let seconds = self.header("retry-after")?.trim().parse().ok()?;
+        Some(Duration::from_secs(seconds))
+    }
+
     /// The body as text; what is no text is replaced.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {

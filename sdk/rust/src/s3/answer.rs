@@ -1,7 +1,5 @@
 //! What the service says of a request that it refuses, and what can be done about it.
 
-use std::time::Duration;
-
 use super::Vendor;
 use super::reference::{Pin, Reference};
 use crate::http::Response;
@@ -96,11 +94,8 @@ impl About<'_> {
         if let Some(id) = id {
             failure = failure.attribute(format!("{}.request-id", self.vendor.code), id);
         }
-        let seconds = told
-            .header("retry-after")
-            .and_then(|it| it.trim().parse().ok());
-        match seconds {
-            Some(seconds) => failure.retry_after(Duration::from_secs(seconds)),
+        match told.retry_after() {
+            Some(wait) => failure.retry_after(wait),
             None => failure,
         }
     }
