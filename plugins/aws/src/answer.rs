@@ -64,11 +64,9 @@ pub(crate) fn unanswered(query: &Query, failure: Failure) -> Failure {
         (FailureClass::UnknownOutcome, Effect::Reads) => FailureClass::Transient,
         (class, _) => class,
     };
-    let message = format!("no answer to `{}`: {}", query.action, failure.message);
     Failure {
         class,
-        message,
-        ..failure
+        ..failure.about(format!("no answer to `{}`", query.action))
     }
 }
 

@@ -100,10 +100,7 @@ impl Config {
 
     /// The target group of a side: that of its group, else that of the configuration.
     pub(crate) fn target_group_of(&self, side: &Side) -> Result<String, Failure> {
-        let of_side = |mut failure: Failure| {
-            failure.message = format!("side `{}`: {}", side.name, failure.message);
-            failure
-        };
+        let of_side = |failure: Failure| failure.about(format!("side `{}`", side.name));
         let group: Group = parse_config(&side.group).map_err(of_side)?;
         let named = group.target_group.unwrap_or_default();
         self.target_group(&named)

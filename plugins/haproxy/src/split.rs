@@ -462,13 +462,10 @@ fn way<'a>(config: &Config, sides: &'a [Side]) -> Result<Way<'a>, Failure> {
 
 /// The backend of a side: that of its group, else that of the configuration.
 fn backend_of(config: &Config, side: &Side) -> Result<String, Failure> {
-    let group: Group = parse_config(&side.group).map_err(|mut failure| {
-        failure.message = format!("group of side `{}`: {}", side.name, failure.message);
-        failure
-    })?;
-    let backend = config.backend(&group.backend).map_err(|mut failure| {
-        failure.message = format!("side `{}`: {}", side.name, failure.message);
-        failure.hint(
+    let group: Group = parse_config(&side.group)
+        .map_err(|failure| failure.about(format!("group of side `{}`", side.name)))?;
+    let backend = config.backend(&group.backend).map_err(|failure| {
+        failure.about(format!("side `{}`", side.name)).hint(
             "add `backend: NAME` to the side's `group`, or to the config where all sides share one",
         )
     })?;

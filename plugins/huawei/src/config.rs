@@ -117,10 +117,8 @@ impl Config {
 
     /// The pool of a side: that of its group, else that of the configuration.
     pub(crate) fn pool_of(&self, side: &Side) -> Result<String, Failure> {
-        let group: Group = parse_config(&side.group).map_err(|mut failure| {
-            failure.message = format!("side `{}`: {}", side.name, failure.message);
-            failure
-        })?;
+        let group: Group = parse_config(&side.group)
+            .map_err(|failure| failure.about(format!("side `{}`", side.name)))?;
         let pool = group.pool.or_else(|| self.pool.clone());
         pool.ok_or_else(|| no_pool(&format!("side `{}` names no pool", side.name)))
     }

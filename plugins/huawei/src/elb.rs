@@ -327,8 +327,7 @@ impl Elb<'_> {
             if effect == Effect::Reads && failure.class == FailureClass::UnknownOutcome {
                 failure.class = FailureClass::Transient;
             }
-            failure.message = format!("{what}: {}", failure.message);
-            failure
+            failure.about(what)
         })?;
         if (200..300).contains(&response.status) {
             return Ok(response);

@@ -183,10 +183,8 @@ impl Config {
 
     /// The configuration with the keys of a side's `group` over it.
     pub(crate) fn with_side(&self, side: &str, group: &str) -> Result<Self, Failure> {
-        let over: Over = cutover_plugin_sdk::parse_config(group).map_err(|mut failure| {
-            failure.message = format!("group of side `{side}`: {}", failure.message);
-            failure
-        })?;
+        let over: Over = cutover_plugin_sdk::parse_config(group)
+            .map_err(|failure| failure.about(format!("group of side `{side}`")))?;
         let mut config = self.clone();
         let Over {
             backend,

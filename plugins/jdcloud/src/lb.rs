@@ -391,10 +391,10 @@ impl<'a> Lb<'a> {
         let request = request
             .header("content-type", "application/json")
             .header("accept", "application/json");
-        let response = self.wire.send(request).map_err(|mut failure| {
-            failure.message = format!("{what}: {}", failure.message);
-            failure
-        })?;
+        let response = self
+            .wire
+            .send(request)
+            .map_err(|failure| failure.about(what))?;
         answer::read(what, effect, &response, self.wire.now_ms())
     }
 

@@ -85,14 +85,11 @@ impl Config {
 
     /// The upstream of a side: that of its group, else that of the configuration.
     pub(crate) fn upstream_of(&self, side: &cutover_plugin_sdk::Side) -> Result<String, Failure> {
-        let group: Group = parse_config(&side.group).map_err(|mut failure| {
-            failure.message = format!("group of side `{}`: {}", side.name, failure.message);
-            failure
-        })?;
-        let upstream = self.upstream(&group.upstream).map_err(|mut failure| {
-            failure.message = format!("side `{}`: {}", side.name, failure.message);
-            failure
-        })?;
+        let group: Group = parse_config(&side.group)
+            .map_err(|failure| failure.about(format!("group of side `{}`", side.name)))?;
+        let upstream = self
+            .upstream(&group.upstream)
+            .map_err(|failure| failure.about(format!("side `{}`", side.name)))?;
         Ok(upstream.to_owned())
     }
 

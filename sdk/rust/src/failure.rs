@@ -1,5 +1,6 @@
 //! Builders for failures: the class says what the host does, the code is for machines, the message for people.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::{Attribute, Failure, FailureClass};
@@ -62,6 +63,21 @@ impl Failure {
             retry_after: None,
             attributes: Vec::new(),
         }
+    }
+
+    /// Says before the message what it is about: what was attempted, or where it was found.
+    ///
+    /// ```
+    /// use cutover_plugin_sdk::Failure;
+    ///
+    /// let failure = Failure::invalid("haproxy.backend", "no backend is named").about("side `blue`");
+    ///
+    /// assert_eq!(failure.message, "side `blue`: no backend is named");
+    /// ```
+    #[must_use]
+    pub fn about(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
     }
 
     /// Adds what the operator can do about it.
