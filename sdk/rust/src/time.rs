@@ -11,6 +11,7 @@ use std::fmt;
 ///
 /// assert_eq!(time.basic(), "20240102T030405Z");
 /// assert_eq!(time.to_string(), "2024-01-02T03:04:05Z");
+/// assert_eq!(time.http_date(), "Tue, 02 Jan 2024 03:04:05 GMT");
 /// assert_eq!(Time::parse("Tue, 02 Jan 2024 03:04:05 GMT"), Some(time));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +55,9 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
+/// From the day on that 1970 began with.
+const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+
 impl Time {
     /// A moment by its distance from the beginning of 1970.
     #[must_use]
@@ -87,6 +91,22 @@ impl Time {
         self.basic()[..8].to_owned()
     }
 
+    /// As a `Date` header writes it: `Tue, 02 Jan 2024 03:04:05 GMT`.
+    #[must_use]
+    pub fn http_date(self) -> String {
+        let Parts {
+            year,
+            month,
+            day,
+            hour,
+            minute,
+            second,
+        } = self.parts();
+        let weekday = nth(&WEEKDAYS, self.seconds() / DAY % 7);
+        let month = nth(&MONTHS, month - 1);
+        format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT")
+    }
+
     /// Reads what vendors write: `20240102T030405Z`, `2024-01-02T03:04:05Z` with or without a fraction, and a `Date`
     /// header's `Tue, 02 Jan 2024 03:04:05 GMT`. Other zones than UTC are not understood.
     ///
@@ -105,8 +125,12 @@ impl Time {
         }
     }
 
+    fn seconds(self) -> u64 {
+        (self.0 / 1000).min(LAST)
+    }
+
     fn parts(self) -> Parts {
-        let seconds = (self.0 / 1000).min(LAST);
+        let seconds = self.seconds();
         let (year, month, day) = date_of(seconds / DAY);
         let second = seconds % DAY;
         Parts {
@@ -237,6 +261,11 @@ fn from_iso(text: &str) -> Option<Time> {
     parts.time()
 }
 
+/// The name with this number.
+fn nth(names: &[&'static str], number: u64) -> &'static str {
+    usize::try_from(number).map_or("", |number| names[number])
+}
+
 /// A number without the sign that `parse` would take.
 fn number(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
@@ -270,6 +299,18 @@ mod tests {
     }
 
     #[test]
+    fn headers_have_the_day_of_the_week() {
+        for text in [
+            "Thu, 01 Jan 1970 00:00:00 GMT",
+            "Thu, 29 Feb 2024 23:59:59 GMT",
+            "Fri, 31 Dec 2100 12:00:00 GMT",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ] {
+            assert_eq!(Time::parse(text).unwrap().http_date(), text);
+        }
+    }
+
+    #[test]
     fn a_clock_that_is_far_off_is_no_panic() {
         assert_eq!(Time::from_unix_ms(u64::MAX).basic(), "99991231T235959Z");
     }
@@ -288,6 +329,8 @@ mod tests {
             "ééé40102T03040Z",
             "Tue, 02 Jan 2024 03:04:05 CST",
             "Tue, 02 Foo 2024 03:04:05 GMT",
+            "Tue, 99 Jan 2024 03:04:05 GMT",
+            "Tue, 02 Jan 2024 18446744073709551615:04:05 GMT",
             "Tue, 02 Jan 2024 03:04 GMT",
         ] {
             assert_eq!(Time::parse(text), None, "{text}");
