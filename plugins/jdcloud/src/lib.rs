@@ -41,15 +41,27 @@ impl Plugin for JdCloud {
     }
 }
 
+/// Does something with the API, as the configuration says.
+fn with_lb<T>(
+    operation: impl FnOnce(&Lb<'_>, &Config) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let config: Config = cutover_plugin_sdk::config()?;
+    let wire = Signed::new(&config)?;
+    operation(&wire.lb(), &config)
+}
+
+/// Does something with the target group of the configuration.
+fn with_pool<T>(operation: impl FnOnce(Pool<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    with_lb(|lb, config| operation(Pool::read(lb, config)?))
+}
+
 impl LoadBalancer for JdCloud {
     fn register(
         ctx: &OpContext,
         _pool: &PoolRef,
         members: &[Member],
     ) -> Result<Vec<MemberResult>, Failure> {
-        let config: Config = cutover_plugin_sdk::config()?;
-        let wire = Signed::new(&config)?;
-        Pool::read(&wire.lb(), &config)?.register(ctx, members)
+        with_pool(|group| group.register(ctx, members))
     }
 
     fn deregister(
@@ -57,9 +69,7 @@ impl LoadBalancer for JdCloud {
         _pool: &PoolRef,
         members: &[Member],
     ) -> Result<Vec<MemberResult>, Failure> {
-        let config: Config = cutover_plugin_sdk::config()?;
-        let wire = Signed::new(&config)?;
-        Pool::read(&wire.lb(), &config)?.deregister(ctx, members)
+        with_pool(|group| group.deregister(ctx, members))
     }
 
     fn status(
@@ -67,9 +77,7 @@ impl LoadBalancer for JdCloud {
         pool: &PoolRef,
         target_ids: &[String],
     ) -> Result<Vec<MemberStatus>, Failure> {
-        let config: Config = cutover_plugin_sdk::config()?;
-        let wire = Signed::new(&config)?;
-        Pool::read(&wire.lb(), &config)?.statuses(pool, target_ids)
+        with_pool(|group| group.statuses(pool, target_ids))
     }
 
     fn poll(_ctx: &OpContext, token: &str) -> Result<Outcome, Failure> {
@@ -83,10 +91,16 @@ impl Weights for JdCloud {
         pool: &PoolRef,
         weights: &[Weight],
     ) -> Result<Vec<MemberResult>, Failure> {
-        let config: Config = cutover_plugin_sdk::config()?;
-        let wire = Signed::new(&config)?;
-        Pool::read(&wire.lb(), &config)?.weigh(ctx, pool, weights)
+        with_pool(|group| group.weigh(ctx, pool, weights))
     }
+}
+
+/// Does something with the sides of a call.
+fn with_router<T>(
+    sides: &[Side],
+    operation: impl FnOnce(&router::Router<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    with_lb(|lb, config| operation(&router::Router::new(lb, config, sides)?))
 }
 
 impl Router for JdCloud {
@@ -95,15 +109,11 @@ impl Router for JdCloud {
         sides: &[Side],
         purpose: Purpose,
     ) -> Result<Vec<Diagnostic>, Failure> {
-        let config: Config = cutover_plugin_sdk::config()?;
-        let wire = Signed::new(&config)?;
-        router::Router::new(&wire.lb(), &config, sides)?.check(purpose)
+        with_router(sides, |router| router.check(purpose))
     }
 
     fn get(_ctx: &OpContext, sides: &[Side]) -> Result<Split, Failure> {
-        let config: Config = cutover_plugin_sdk::config()?;
-        let wire = Signed::new(&config)?;
-        router::Router::new(&wire.lb(), &config, sides)?.get()
+        with_router(sides, |router| router.get())
     }
 
     fn set(
@@ -112,9 +122,7 @@ impl Router for JdCloud {
         expected_revision: Option<&str>,
         shares: &[Share],
     ) -> Result<Outcome, Failure> {
-        let config: Config = cutover_plugin_sdk::config()?;
-        let wire = Signed::new(&config)?;
-        router::Router::new(&wire.lb(), &config, sides)?.set(ctx, expected_revision, shares)
+        with_router(sides, |router| router.set(ctx, expected_revision, shares))
     }
 
     fn poll(_ctx: &OpContext, token: &str) -> Result<Outcome, Failure> {
@@ -149,11 +157,7 @@ fn continued(token: &str) -> Result<Outcome, Failure> {
                 Outcome::changed()
             })
         }
-        Wait::Probe(probe) => {
-            let config: Config = cutover_plugin_sdk::config()?;
-            let wire = Signed::new(&config)?;
-            switch::probe(&wire.lb(), &probe)
-        }
+        Wait::Probe(probe) => with_lb(|lb, _| switch::probe(lb, &probe)),
     }
 }
 
