@@ -198,11 +198,8 @@ impl<'a> Lb<'a> {
         struct Found {
             backend: Backend,
         }
-        let found: Found = self.get(
-            &format!("read backend `{id}`"),
-            &format!("backends/{id}"),
-            &[],
-        )?;
+        let what = format!("read backend `{id}`");
+        let found: Found = self.get(&what, &format!("backends/{id}"), &[])?;
         Ok(found.backend)
     }
 
@@ -216,12 +213,8 @@ impl<'a> Lb<'a> {
 
     pub(crate) fn health(&self, backend: &str) -> Result<Vec<TargetHealth>, Failure> {
         let what = format!("read the health of backend `{backend}`");
-        self.pages(
-            &what,
-            &format!("backends/{backend}/health"),
-            &[],
-            "targetHealths",
-        )
+        let path = format!("backends/{backend}/health");
+        self.pages(&what, &path, &[], "targetHealths")
     }
 
     pub(crate) fn group(&self, id: &str) -> Result<TargetGroup, Failure> {
@@ -264,39 +257,23 @@ impl<'a> Lb<'a> {
 
     pub(crate) fn targets(&self, group: &str) -> Result<Vec<Target>, Failure> {
         let what = format!("list the targets of `{group}`");
-        self.pages(
-            &what,
-            &format!("targetGroups/{group}:describeTargets"),
-            &[],
-            "targets",
-        )
+        let path = format!("targetGroups/{group}:describeTargets");
+        self.pages(&what, &path, &[], "targets")
     }
 
     pub(crate) fn register(&self, group: &str, targets: &[TargetSpec]) -> Result<(), Failure> {
         let body = serde_json::json!({ "targetSpecs": targets });
-        let what = format!(
-            "register {} in `{group}`",
-            listed(targets.iter().map(place))
-        );
-        let Nothing {} = self.change(
-            &what,
-            "POST",
-            &format!("targetGroups/{group}:registerTargets"),
-            &body,
-        )?;
-        Ok(())
+        let targets = listed(targets.iter().map(place));
+        let what = format!("register {targets} in `{group}`");
+        self.act_on_group(&what, group, "registerTargets", &body)
     }
 
     /// Takes targets out of a group: all of them or none.
     pub(crate) fn deregister(&self, group: &str, target_ids: &[String]) -> Result<(), Failure> {
         let body = serde_json::json!({ "targetIds": target_ids });
-        let what = format!(
-            "deregister {} from `{group}`",
-            listed(target_ids.iter().cloned())
-        );
-        let path = format!("targetGroups/{group}:deregisterTargets");
-        let Nothing {} = self.change(&what, "POST", &path, &body)?;
-        Ok(())
+        let targets = listed(target_ids.iter().cloned());
+        let what = format!("deregister {targets} from `{group}`");
+        self.act_on_group(&what, group, "deregisterTargets", &body)
     }
 
     pub(crate) fn update(&self, group: &str, updates: &[TargetUpdate]) -> Result<(), Failure> {
@@ -305,12 +282,18 @@ impl<'a> Lb<'a> {
             .iter()
             .map(|update| format!("{}={}", update.target_id, update.weight));
         let what = format!("change weights in `{group}`: {}", listed(weights));
-        let Nothing {} = self.change(
-            &what,
-            "POST",
-            &format!("targetGroups/{group}:updateTargets"),
-            &body,
-        )?;
+        self.act_on_group(&what, group, "updateTargets", &body)
+    }
+
+    fn act_on_group(
+        &self,
+        what: &str,
+        group: &str,
+        action: &str,
+        body: &impl Serialize,
+    ) -> Result<(), Failure> {
+        let path = format!("targetGroups/{group}:{action}");
+        let Nothing {} = self.change(what, "POST", &path, body)?;
         Ok(())
     }
 
