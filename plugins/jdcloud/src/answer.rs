@@ -13,7 +13,12 @@ pub(crate) enum Effect {
 }
 
 /// The code of a failure that says a target, or a group, is there already.
-pub(crate) const EXISTS: &str = "jd.ALREADY_EXISTS";
+const EXISTS: &str = "jd.ALREADY_EXISTS";
+
+/// Whether an answer leaves open what became of the request.
+pub(crate) fn is_doubtful(failure: &Failure) -> bool {
+    failure.class == FailureClass::UnknownOutcome || failure.code == EXISTS
+}
 
 /// Clocks that differ by more make signatures invalid.
 const LARGEST_SKEW_MS: u64 = 5 * 60 * 1000;

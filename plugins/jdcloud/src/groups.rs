@@ -2,7 +2,7 @@
 
 use cutover_plugin_sdk::{Failure, FailureClass, OpContext, info};
 
-use crate::answer::EXISTS;
+use crate::answer::is_doubtful;
 use crate::config::{Config, Foreign, TargetType};
 use crate::lb::{Backend, Kind, Lb, NewGroup, TargetGroup};
 use crate::names::Names;
@@ -71,12 +71,10 @@ pub(crate) fn find_or_make(
             Ok(There::Made(id))
         }
         // It may have been made by this request, whose answer was lost, or by somebody who was faster.
-        Err(failure) if failure.class == FailureClass::UnknownOutcome || failure.code == EXISTS => {
-            match find(lb, config, backend) {
-                Ok(Some(id)) => Ok(There::Found(id)),
-                Ok(None) | Err(_) => Err(failure),
-            }
-        }
+        Err(failure) if is_doubtful(&failure) => match find(lb, config, backend) {
+            Ok(Some(id)) => Ok(There::Found(id)),
+            Ok(None) | Err(_) => Err(failure),
+        },
         Err(failure) => Err(failure),
     }
 }

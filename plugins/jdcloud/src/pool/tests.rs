@@ -1,8 +1,12 @@
 //! Targets as they come and go, whatever goes wrong with the requests.
 
-use cutover_plugin_sdk::Attribute;
+use cutover_plugin_sdk::{
+    Attribute, Failure, FailureClass, Member, MemberStatus, Outcome, Phase, PoolRef, Weight,
+};
 
-use super::*;
+use super::Pool;
+use super::joining::JOINS_ASIDE;
+use crate::config::Config;
 use crate::memory::{Fault, Memory, PASSING, config, context};
 use crate::waits::Wait;
 
