@@ -5,9 +5,9 @@ use cutover_tests::cloud::{Fault, When};
 
 use super::*;
 
-/// Asserts what a command that failed says, and that nothing was changed.
+/// Asserts what a command that failed says.
 #[track_caller]
-fn assert_says(shop: &Shop, answer: &Answer, code: i32, words: &[&str]) {
+fn assert_told(answer: &Answer, code: i32, words: &[&str]) {
     assert_eq!(answer.code, code, "{}", answer.stderr);
     for words in words {
         assert!(
@@ -16,6 +16,12 @@ fn assert_says(shop: &Shop, answer: &Answer, code: i32, words: &[&str]) {
             answer.stderr
         );
     }
+}
+
+/// Asserts what a command that failed says, and that nothing was changed.
+#[track_caller]
+fn assert_says(shop: &Shop, answer: &Answer, code: i32, words: &[&str]) {
+    assert_told(answer, code, words);
     assert_eq!(changes(&shop.cloud.visits()), [""; 0]);
 }
 
@@ -26,6 +32,35 @@ fn asked(shop: &Shop, method: &str) -> usize {
         .iter()
         .filter(|visit| visit.request.method == method)
         .count()
+}
+
+/// Has the workspace say something else.
+fn reword(shop: &Shop, words: &str, others: &str) {
+    let text = std::fs::read_to_string(shop.site.path("cutover.yaml")).unwrap();
+    shop.site
+        .write("cutover.yaml", &text.replace(words, others));
+}
+
+/// Deploys, and has something happen while the answer to the first change is held: by then the weight of its member is 0.
+fn deploy_while(shop: &Shop, happens: impl FnOnce(&mut HuaweiElb)) -> Answer {
+    let Shop { site, cloud, .. } = shop;
+    cloud.inject(When::call("PUT", "/members/"), Fault::Held);
+    std::thread::scope(|scope| {
+        let releasing = scope.spawn(|| {
+            site.cutover(&[
+                "deploy",
+                "shop/web",
+                "--package",
+                "package",
+                "--version",
+                "1.0.0",
+            ])
+        });
+        cutover_tests::until("the answer is held", || cloud.holding() == 1);
+        cloud.with(happens);
+        cloud.release();
+        releasing.join().unwrap()
+    })
 }
 
 /// A pool without members.
@@ -63,9 +98,7 @@ fn wrong_credentials_are_told_and_not_tried_again() {
 #[test]
 fn an_unknown_access_key_is_told() {
     let shop = rolling(&[1], "");
-    let text = std::fs::read_to_string(shop.site.path("cutover.yaml")).unwrap();
-    shop.site
-        .write("cutover.yaml", &text.replace("AKEXAMPLE", "AKNOBODY"));
+    reword(&shop, "AKEXAMPLE", "AKNOBODY");
 
     let answer = shop.deploy();
 
@@ -81,9 +114,7 @@ fn temporary_credentials_are_signed_with_their_token_and_told_when_they_expire()
     let shop = rolling(&[1], ", secrets: {session_token: session-token}");
     shop.cloud
         .with(|elb| elb.add_temporary_key("AKTEMPORARY", "SKTEMPORARY", "the token"));
-    let text = std::fs::read_to_string(shop.site.path("cutover.yaml")).unwrap();
-    shop.site
-        .write("cutover.yaml", &text.replace("AKEXAMPLE", "AKTEMPORARY"));
+    reword(&shop, "AKEXAMPLE", "AKTEMPORARY");
     shop.site.write("secret", "SKTEMPORARY");
     shop.site.write("token", "the token");
     shop.deploy().ok();
@@ -121,9 +152,7 @@ fn a_clock_that_is_off_is_told_with_both_times() {
 #[test]
 fn an_unknown_pool_is_told_before_anything_changes() {
     let shop = rolling(&[1], "");
-    let text = std::fs::read_to_string(shop.site.path("cutover.yaml")).unwrap();
-    shop.site
-        .write("cutover.yaml", &text.replace("pool: blue", "pool: bleu"));
+    reword(&shop, "pool: blue", "pool: bleu");
 
     let answer = shop.deploy();
 
@@ -254,72 +283,28 @@ fn a_weight_that_somebody_set_before_a_release_is_told_and_kept() {
 #[test]
 fn a_member_that_somebody_gives_traffic_while_it_drains_is_told_and_kept() {
     let shop = rolling(&[1], "");
-    let conductor = std::thread::scope(|scope| {
-        // The answer to the first change is held: by then the weight is 0.
-        shop.cloud
-            .inject(When::call("PUT", "/members/"), Fault::Held);
-        let releasing = scope.spawn(|| {
-            let command = shop
-                .site
-                .command(&[
-                    "deploy",
-                    "shop/web",
-                    "--package",
-                    "package",
-                    "--version",
-                    "1.0.0",
-                ])
-                .output();
-            Answer::from(command.unwrap())
-        });
-        cutover_tests::until("the answer is held", || shop.cloud.holding() == 1);
-        shop.cloud
-            .with(|elb| elb.member("blue", address(1)).unwrap().weight = 5);
-        shop.cloud.release();
-        releasing.join().unwrap()
+
+    let answer = deploy_while(&shop, |elb| {
+        elb.member("blue", address(1)).unwrap().weight = 5;
     });
 
-    assert_eq!(conductor.code, 4, "{}", conductor.stderr);
-    for words in [
+    let words = [
         "member 10.0.0.1:8080 of pool `blue` has weight 5, and the config says 1: somebody else set it (request ",
         "(tried 7 times)",
         "or set the member back to 1",
-    ] {
-        assert!(
-            conductor.stderr.contains(words),
-            "`{words}` is not in {}",
-            conductor.stderr
-        );
-    }
+    ];
+    assert_told(&answer, 4, &words);
     assert_eq!(shop.members("blue"), ["10.0.0.1:8080=5"]);
 }
 
 #[test]
 fn a_member_that_somebody_removes_while_it_drains_is_no_trouble() {
     let shop = rolling(&[1], "");
-    std::thread::scope(|scope| {
-        shop.cloud
-            .inject(When::call("PUT", "/members/"), Fault::Held);
-        let releasing = scope.spawn(|| {
-            let command = shop
-                .site
-                .command(&[
-                    "deploy",
-                    "shop/web",
-                    "--package",
-                    "package",
-                    "--version",
-                    "1.0.0",
-                ])
-                .output();
-            Answer::from(command.unwrap())
-        });
-        cutover_tests::until("the answer is held", || shop.cloud.holding() == 1);
-        shop.cloud
-            .with(|elb| elb.pools.get_mut("blue").unwrap().members.clear());
-        shop.cloud.release();
-        releasing.join().unwrap().ok();
-    });
+
+    deploy_while(&shop, |elb| {
+        elb.pools.get_mut("blue").unwrap().members.clear();
+    })
+    .ok();
 
     assert_eq!(shop.members("blue"), ["10.0.0.1:8080=1"]);
 }
@@ -356,42 +341,17 @@ fn members_of_a_protected_pool_may_stay_with_weight_0() {
 #[test]
 fn a_pool_that_is_protected_while_a_member_drains_is_told_in_the_vendors_words() {
     let shop = rolling(&[1], "");
-    let answer = std::thread::scope(|scope| {
-        shop.cloud
-            .inject(When::call("PUT", "/members/"), Fault::Held);
-        let releasing = scope.spawn(|| {
-            let command = shop
-                .site
-                .command(&[
-                    "deploy",
-                    "shop/web",
-                    "--package",
-                    "package",
-                    "--version",
-                    "1.0.0",
-                ])
-                .output();
-            Answer::from(command.unwrap())
-        });
-        cutover_tests::until("the answer is held", || shop.cloud.holding() == 1);
-        shop.cloud
-            .with(|elb| elb.pools.get_mut("blue").unwrap().is_protected = true);
-        shop.cloud.release();
-        releasing.join().unwrap()
+
+    let answer = deploy_while(&shop, |elb| {
+        elb.pools.get_mut("blue").unwrap().is_protected = true;
     });
 
-    assert_eq!(answer.code, 4, "{}", answer.stderr);
-    for words in [
+    let words = [
         "remove `10.0.0.1:8080` from pool `blue`: Huawei Cloud answered 409 ELB.8907: Member member-1 cannot be deleted",
         "(not retried)",
         "turn the removal protection of the pool's members off",
-    ] {
-        assert!(
-            answer.stderr.contains(words),
-            "`{words}` is not in {}",
-            answer.stderr
-        );
-    }
+    ];
+    assert_told(&answer, 4, &words);
     assert_eq!(
         shop.members("blue"),
         ["10.0.0.1:8080=0"],
