@@ -3,7 +3,7 @@
 //! [`Site`] is a workspace in a temporary folder with the `cutover` program; [`HaProxy`] and [`Nginx`] are real ones on loopback, and
 //! so is [`Prometheus`]; [`Hosts`] machines with an sshd each; [`Service`] answers and counts; [`Clients`] send requests and count every
 //! outcome, [`Wrk`] sends as many as it can, [`Visitors`] tell who answered them; [`LateAnswers`] hold back what a server said; [`cloud`] has fake clouds,
-//! [`FileServer`] has files, [`GitServer`] repositories, [`SeaweedFs`] and [`Moto`] hold objects and check signatures. What a test starts is stopped when it is dropped.
+//! [`FileServer`] has files, [`GitServer`] repositories, [`SeaweedFs`] holds objects and [`Moto`] plays AWS, and both check signatures. What a test starts is stopped when it is dropped.
 
 pub mod cloud;
 
@@ -16,6 +16,7 @@ mod hosts;
 mod http;
 mod late;
 mod load;
+mod moto;
 mod nginx;
 mod object_stores;
 mod prometheus;
@@ -33,8 +34,9 @@ pub use hosts::{Hosts, skip};
 pub use http::WebServer;
 pub use late::LateAnswers;
 pub use load::{Connections, Pace, Visitors, Visits, visits};
+pub use moto::Moto;
 pub use nginx::Nginx;
-pub use object_stores::{Moto, SeaweedFs};
+pub use object_stores::SeaweedFs;
 pub use prometheus::Prometheus;
 pub use service::Service;
 pub use site::{Answer, Site, copy_folder, free_ports, target_folder, until};

@@ -1,16 +1,15 @@
-//! Object storages on loopback that check signatures: SeaweedFS, and moto in the place of AWS.
+//! Object storages on loopback that check signatures: SeaweedFS, and moto with a bucket.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tempfile::TempDir;
 
-use crate::cloud::python;
-use crate::{free_ports, target_folder, until};
+use crate::cloud::{program, python};
+use crate::{Moto, free_ports, until};
 
 /// A real SeaweedFS with its gateway for S3. It ends when the last who uses it drops it.
 pub struct SeaweedFs {
@@ -45,12 +44,6 @@ impl SeaweedFs {
     }
 
     fn start() -> Self {
-        let program = python_folder().join("bin/weed");
-        assert!(
-            program.exists(),
-            "`{}` is not there: install it with `cargo xtask test`, or alone with `cargo xtask python`",
-            program.display()
-        );
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = |name: &str| folder.path().join(name).display().to_string();
         fs::create_dir(path("data")).expect("make a folder");
@@ -94,7 +87,7 @@ impl SeaweedFs {
             ("-s3.config", path("s3.json")),
         ];
         let log = File::create(path("log")).expect("make a log");
-        let child = Command::new(program)
+        let child = Command::new(program("weed"))
             .arg("server")
             .args(options.map(|(name, value)| format!("{name}={value}")))
             .current_dir(folder.path())
@@ -134,77 +127,31 @@ impl Drop for SeaweedFs {
     }
 }
 
-/// moto, which checks signatures and policies from the time on that it has accounts. It ends when it is dropped.
-pub struct Moto {
-    child: Child,
-    _folder: TempDir,
-    /// `http://HOST:PORT`
-    pub endpoint: String,
-    /// The id and the secret of a key that never expires.
-    pub key: (String, String),
-    /// The id and the secret of temporary credentials, and their token.
-    pub temporary: (String, String, String),
-}
+/// As an object storage: with a bucket `shop`, a key that never expires (`id`, `secret`), and temporary credentials (`short_id`,
+/// `short_secret`, `token`).
+const BUCKET: &str = r#"
+client("s3").create_bucket(Bucket="shop")
+policy = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+iam = client("iam")
+iam.create_user(UserName="tests")
+iam.put_user_policy(UserName="tests", PolicyName="all", PolicyDocument=policy)
+key = iam.create_access_key(UserName="tests")["AccessKey"]
+trust = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}]})
+role = iam.create_role(RoleName="reader", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+iam.put_role_policy(RoleName="reader", PolicyName="all", PolicyDocument=policy)
+short = client("sts").assume_role(RoleArn=role, RoleSessionName="tests")["Credentials"]
+made = {"id": key["AccessKeyId"], "secret": key["SecretAccessKey"],
+  "short_id": short["AccessKeyId"], "short_secret": short["SecretAccessKey"], "token": short["SessionToken"]}
+"#;
 
 impl Moto {
-    /// Starts it with a bucket `shop`.
+    /// Starts it as an object storage.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
-    pub fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let program = python_folder().join("bin/moto_server");
-        assert!(
-            program.exists(),
-            "`{}` is not there: install it with `cargo xtask test`, or alone with `cargo xtask python`",
-            program.display()
-        );
-        let port = free_ports(1)[0];
-        let log = File::create(folder.path().join("log")).expect("make a log");
-        let child = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("start moto");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut moto = Self {
-            child,
-            _folder: folder,
-            endpoint: format!("http://{address}"),
-            key: Default::default(),
-            temporary: Default::default(),
-        };
-        until("moto answers", || {
-            status(address, "/moto-api/data.json") == Some(200)
-        });
-        let script = "
-import json, urllib.request
-def client(name): return boto3.client(name, endpoint_url=endpoint, region_name='us-east-1', aws_access_key_id='AK', aws_secret_access_key='SK')
-s3.create_bucket(Bucket='shop')
-policy = json.dumps({'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Action': 's3:*', 'Resource': '*'}]})
-iam = client('iam')
-iam.create_user(UserName='tests')
-iam.put_user_policy(UserName='tests', PolicyName='all', PolicyDocument=policy)
-key = iam.create_access_key(UserName='tests')['AccessKey']
-trust = json.dumps({'Version': '2012-10-17', 'Statement': [{'Effect': 'Allow', 'Action': 'sts:AssumeRole', 'Principal': {'AWS': '*'}}]})
-role = iam.create_role(RoleName='reader', AssumeRolePolicyDocument=trust)['Role']['Arn']
-iam.put_role_policy(RoleName='reader', PolicyName='all', PolicyDocument=policy)
-short = client('sts').assume_role(RoleArn=role, RoleSessionName='tests')['Credentials']
-request = urllib.request.Request(endpoint + '/moto-api/reset-auth', data=b'0', headers={'Content-Type': 'text/plain'})
-urllib.request.urlopen(request).read()
-print(key['AccessKeyId'], key['SecretAccessKey'], short['AccessKeyId'], short['SecretAccessKey'], short['SessionToken'])
-";
-        let printed = boto3(&moto.endpoint, ("AK", "SK"), script).expect("make accounts");
-        let words: Vec<_> = printed.split_whitespace().map(str::to_owned).collect();
-        let [id, secret, short_id, short_secret, token] = words.as_slice() else {
-            panic!("{printed}");
-        };
-        moto.key = (id.clone(), secret.clone());
-        moto.temporary = (short_id.clone(), short_secret.clone(), token.clone());
-        moto
+    pub fn with_bucket() -> Self {
+        Self::start(BUCKET, &[])
     }
 
     /// As [`SeaweedFs::run`].
@@ -212,20 +159,12 @@ print(key['AccessKeyId'], key['SecretAccessKey'], short['AccessKeyId'], short['S
     /// # Errors
     /// What the script says when it fails.
     pub fn run(&self, script: &str) -> Result<String, String> {
-        boto3(&self.endpoint, (&self.key.0, &self.key.1), script)
+        boto3(
+            &self.endpoint,
+            (self.made("id"), self.made("secret")),
+            script,
+        )
     }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        end(&mut self.child);
-    }
-}
-
-fn python_folder() -> PathBuf {
-    let target = target_folder();
-    let target = target.parent().unwrap_or(Path::new("."));
-    target.join("python")
 }
 
 fn boto3(endpoint: &str, (id, secret): (&str, &str), script: &str) -> Result<String, String> {
@@ -244,7 +183,7 @@ s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1', aws_acce
 }
 
 /// The status that a path is answered with.
-fn status(address: SocketAddr, path: &str) -> Option<u16> {
+pub(crate) fn status(address: SocketAddr, path: &str) -> Option<u16> {
     let mut connection = TcpStream::connect(address).ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     connection.write_all(request.as_bytes()).ok()?;
@@ -253,7 +192,7 @@ fn status(address: SocketAddr, path: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     // It may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();

@@ -15,5 +15,6 @@ mod sigv4;
 
 pub use faults::{Fault, When, every_fault};
 pub use message::{Request, Response};
+pub(crate) use python::program;
 pub use python::python;
 pub use server::{Cloud, CloudServer, Taken, Visit};

@@ -1,5 +1,6 @@
 //! Running the vendors' own clients, which are Python.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::{Answer, target_folder};
@@ -10,15 +11,7 @@ use crate::{Answer, target_folder};
 /// When the clients are not installed.
 #[must_use]
 pub fn python(script: &str, arguments: &[&str]) -> Answer {
-    let target = target_folder();
-    let folder = target.parent().expect("the target folder").join("python");
-    let program = folder.join("bin/python");
-    assert!(
-        folder.join("installed").exists(),
-        "the vendors' clients are not in `{}`: install them with `cargo xtask test`, or alone with `cargo xtask python`",
-        folder.display()
-    );
-    let output = Command::new(&program)
+    let output = Command::new(program("python"))
         .args(["-c", script])
         .args(arguments)
         // Nothing of the machine may send what is meant for loopback elsewhere, or lend it credentials.
@@ -32,4 +25,17 @@ pub fn python(script: &str, arguments: &[&str]) -> Answer {
         .stdin(Stdio::null())
         .output();
     output.expect("run python").into()
+}
+
+/// A program of those that are installed with the vendors' clients.
+pub(crate) fn program(name: &str) -> PathBuf {
+    let target = target_folder();
+    let folder = target.parent().expect("the target folder").join("python");
+    let program = folder.join("bin").join(name);
+    assert!(
+        folder.join("installed").exists() && program.exists(),
+        "`{}` is not there: install it with `cargo xtask test`, or alone with `cargo xtask python`",
+        program.display()
+    );
+    program
 }

@@ -1,30 +1,16 @@
 //! The built plugin against moto, which checks signatures and policies, and tells of targets and weights in AWS's words.
 
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use cutover_tests::cloud::python;
-use cutover_tests::{free_ports, target_folder, until};
+use cutover_tests::Moto;
 use plugin_host::FailureClass;
 use plugin_host::load_balancer::{Outcome, Phase};
 use serde_json::Value;
 
 use crate::account::{Account, failure, member, side};
 
-/// moto. It ends when it is dropped.
-struct Moto {
-    child: Child,
-    endpoint: String,
-    /// What was made in it: ids, ARNs and a key.
-    made: Value,
-}
-
-/// Makes a network, two machines, a load balancer with two target groups, and a user; then has signatures checked.
+/// Makes a network, two machines, a load balancer with two target groups, and two users, of which one has a policy.
 const SETUP: &str = r#"
-import boto3, json, sys, urllib.request
-endpoint = sys.argv[1]
-client = lambda name: boto3.client(name, endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="setup", aws_secret_access_key="setup")
 ec2, elb, iam = client("ec2"), client("elbv2"), client("iam")
 vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
 subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"us-east-1{zone}")["Subnet"]["SubnetId"] for n, zone in ((1, "a"), (2, "b"))]
@@ -40,11 +26,9 @@ iam.create_user(UserName="cutover")
 iam.put_user_policy(UserName="cutover", PolicyName="cutover", PolicyDocument=sys.argv[2])
 iam.create_user(UserName="nobody")
 keys = [iam.create_access_key(UserName=name)["AccessKey"] for name in ("cutover", "nobody")]
-request = urllib.request.Request(endpoint + "/moto-api/reset-auth", data=b"0", headers={"Content-Type": "text/plain"}, method="POST")
-urllib.request.urlopen(request).read()
-print(json.dumps({"machines": [machine["InstanceId"] for machine in machines], "blue": blue, "green": green, "listener": listener, "rule": rule,
+made = {"web-1": machines[0]["InstanceId"], "web-2": machines[1]["InstanceId"], "blue": blue, "green": green, "listener": listener, "rule": rule,
   "access_key": keys[0]["AccessKeyId"], "secret_key": keys[0]["SecretAccessKey"],
-  "nobody_access_key": keys[1]["AccessKeyId"], "nobody_secret_key": keys[1]["SecretAccessKey"]}))
+  "nobody_access_key": keys[1]["AccessKeyId"], "nobody_secret_key": keys[1]["SecretAccessKey"]}
 "#;
 
 /// The policy that the plugin's README has, for all resources.
@@ -59,64 +43,19 @@ fn policy() -> String {
     policy.to_string()
 }
 
-impl Moto {
-    fn start() -> Self {
-        let port = free_ports(1)[0];
-        let endpoint = format!("http://127.0.0.1:{port}");
-        let folder = target_folder().parent().unwrap().join("python");
-        let program = folder.join("bin/python");
-        assert!(
-            folder.join("installed").exists(),
-            "moto is not in `{}`: install it with `cargo xtask test`, or alone with `cargo xtask python`",
-            folder.display()
-        );
-        let child = Command::new(program)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p"])
-            .arg(port.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut moto = Self {
-            child,
-            endpoint,
-            made: Value::Null,
-        };
-        until("moto takes requests", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        moto.made = python(SETUP, &[&moto.endpoint, &policy()]).ok().json();
-        moto
-    }
-
-    fn made(&self, name: &str) -> &str {
-        self.made[name].as_str().unwrap()
-    }
-
-    async fn account(&self, access_key: &str, secret_key: &str) -> Account {
-        let account = Account::load(&self.endpoint, &[("secret-key", secret_key)]).await;
-        account
-            .with("access_key", access_key)
-            .with("target_group", self.made("blue"))
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+async fn account_with(moto: &Moto, (access_key, secret_key): (&str, &str)) -> Account {
+    let account = Account::load(&moto.endpoint, &[("secret-key", secret_key)]).await;
+    account
+        .with("access_key", access_key)
+        .with("target_group", moto.made("blue"))
 }
 
 #[tokio::test]
 async fn the_plugin_speaks_the_protocol_of_aws_with_the_policy_of_its_readme() {
-    let moto = Moto::start();
-    let account = moto
-        .account(moto.made("access_key"), moto.made("secret_key"))
-        .await;
-    let machine = |number: usize| moto.made["machines"][number].as_str().unwrap();
-    let web = member("web-1", machine(0), 8080);
+    let moto = Moto::start(SETUP, &[&policy()]);
+    let key = (moto.made("access_key"), moto.made("secret_key"));
+    let account = account_with(&moto, key).await;
+    let web = member("web-1", moto.made("web-1"), 8080);
 
     assert_eq!(account.examined(&web).await.unwrap().phase, Phase::Absent);
     let registered = account.register(&web).await;
@@ -132,14 +71,11 @@ async fn the_plugin_speaks_the_protocol_of_aws_with_the_policy_of_its_readme() {
         side(
             "green",
             moto.made("green"),
-            &[member("web-2", machine(1), 8080)],
+            &[member("web-2", moto.made("web-2"), 8080)],
         ),
     ];
     for place in ["listener", "rule"] {
-        let account = moto
-            .account(moto.made("access_key"), moto.made("secret_key"))
-            .await
-            .with(place, moto.made(place));
+        let account = account_with(&moto, key).await.with(place, moto.made(place));
         assert_eq!(account.percents(&sides).await, [100, 0], "{place}");
         for percents in [[80, 20], [0, 100], [100, 0]] {
             let set = account.set(&sides, None, percents).await;
@@ -150,7 +86,7 @@ async fn the_plugin_speaks_the_protocol_of_aws_with_the_policy_of_its_readme() {
     assert_eq!(account.delay().await, Some(Duration::from_secs(300)));
 
     // The same moto refuses what is not signed as it should be.
-    let web = member("web-1", machine(0), 8080);
+    let web = member("web-1", moto.made("web-1"), 8080);
     for (access_key, secret_key, code, hint) in [
         (
             moto.made("access_key"),
@@ -171,7 +107,7 @@ async fn the_plugin_speaks_the_protocol_of_aws_with_the_policy_of_its_readme() {
             "allow `elasticloadbalancing:DescribeTargetHealth`",
         ),
     ] {
-        let account = moto.account(access_key, secret_key).await;
+        let account = account_with(&moto, (access_key, secret_key)).await;
 
         let denied = failure(account.register(&web).await);
 
