@@ -1,6 +1,6 @@
 //! Reading: releases with their records, deployments, and what is installed where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,42 +13,26 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::journal::{Error, Fault, Journal};
 use crate::owner::Owner;
+use crate::taken_back::{Past, Return, taken_back_by};
 use crate::tenure::{may_be_succeeded, owner_of, standing};
 use crate::wire;
 
-/// The deployments of a group with what became of them, the newest first.
-///
-/// A rollback takes back the deployment that it names, with the retries of that. One that returns to an older version
-/// takes back everything since, as far as no instance has it installed. Who is returned to later is not taken back. The
-/// latest that names it is told, and else the first that went past it.
+/// The deployments of a group, the newest first. A deployment that brings another one's package retries that.
 const DEPLOYMENTS: &str = "
-WITH d AS (
-    SELECT *, CASE WHEN direction = 'deploy' THEN
-        (SELECT incoming FROM targets WHERE deployment = id AND incoming <> id LIMIT 1) END AS retries
-    FROM deployments WHERE application = ?1 AND grp = ?2 ORDER BY position DESC LIMIT ?3
-)
 SELECT d.id, r.id, d.application, d.grp, d.version, d.kind, d.strategy, d.of, d.status, d.opened_at, d.ended_at,
-    r.operator,
-    CASE WHEN d.direction = 'deploy' THEN (
-        SELECT b.id FROM deployments b
-        WHERE b.application = ?1 AND b.grp = ?2 AND b.position > d.position
-            AND b.direction = 'rollback' AND b.status = 'SUCCEEDED'
-            AND (b.of = d.id OR b.of = d.retries OR (
-                d.status = 'SUCCEEDED'
-                AND EXISTS (SELECT 1 FROM targets t WHERE t.deployment = b.id)
-                AND NOT EXISTS (
-                    SELECT 1 FROM installed i
-                    WHERE i.application = ?1 AND i.grp = ?2 AND i.deployment = ifnull(d.retries, d.id))
-                AND NOT EXISTS (
-                    SELECT 1 FROM targets t JOIN deployments p ON p.id = t.incoming
-                    WHERE t.deployment = b.id AND p.position >= d.position)))
-            AND NOT EXISTS (
-                SELECT 1 FROM deployments c JOIN targets t ON t.deployment = c.id
-                WHERE c.application = ?1 AND c.grp = ?2 AND c.position > b.position
-                    AND c.direction = 'rollback' AND c.status = 'SUCCEEDED' AND t.incoming = ifnull(d.retries, d.id))
-        ORDER BY iif(b.of IN (d.id, d.retries), -b.position, b.position) LIMIT 1) END,
-    d.direction, d.retries
-FROM d JOIN releases r ON r.number = d.release ORDER BY d.position DESC";
+    r.operator, d.direction,
+    CASE WHEN d.direction = 'deploy' THEN
+        (SELECT incoming FROM targets WHERE deployment = d.id AND incoming <> d.id LIMIT 1) END,
+    d.position
+FROM deployments d JOIN releases r ON r.number = d.release
+WHERE d.application = ?1 AND d.grp = ?2 ORDER BY d.position DESC LIMIT ?3";
+
+/// What the rollbacks of a group that succeeded have brought to instances, from a position on.
+const RETURNS: &str = "
+SELECT back.position, back.incoming, p.position FROM (
+    SELECT DISTINCT b.position, t.incoming FROM deployments b JOIN targets t ON t.deployment = b.id
+    WHERE b.application = ?1 AND b.grp = ?2 AND b.position >= ?3 AND b.direction = 'rollback' AND b.status = 'SUCCEEDED'
+) back LEFT JOIN deployments p ON p.id = back.incoming";
 
 /// Which releases to list.
 #[derive(Debug, Clone, Copy)]
@@ -200,13 +184,7 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<DeploymentSummary>, Error> {
         self.read("list the deployments of a group", |connection| {
-            let mut sql = connection.prepare_cached(DEPLOYMENTS)?;
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows = sql.query_map(
-                params![group.application.as_str(), group.group.as_str(), limit],
-                deployment_of,
-            )?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            deployments(connection, group, limit)
         })
     }
 
@@ -356,19 +334,61 @@ fn summary_of(row: &Row<'_>) -> rusqlite::Result<(i64, Summary)> {
     Ok((row.get(0)?, summary))
 }
 
-fn deployment_of(row: &Row<'_>) -> rusqlite::Result<DeploymentSummary> {
+/// The deployments of a group, the newest first. Reads several times, of what has to be one state of the journal.
+pub(crate) fn deployments(
+    connection: &Connection,
+    group: &GroupRef,
+    limit: usize,
+) -> Result<Vec<DeploymentSummary>, Fault> {
+    let (application, name) = (group.application.as_str(), group.group.as_str());
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let history: Vec<Past> = connection
+        .prepare_cached(DEPLOYMENTS)?
+        .query_map(params![application, name, limit], past_of)?
+        .collect::<Result<_, _>>()?;
+    let Some(oldest) = history.last() else {
+        return Ok(Vec::new());
+    };
+    let returns: Vec<Return> = connection
+        .prepare_cached(RETURNS)?
+        .query_map(params![application, name, oldest.position], |row| {
+            Ok(Return {
+                rollback: row.get(0)?,
+                to: text(row, 1)?,
+                to_position: row.get(2)?,
+            })
+        })?
+        .collect::<Result<_, _>>()?;
+    let installed: BTreeSet<DeploymentId> = connection
+        .prepare_cached(
+            "SELECT DISTINCT deployment FROM installed WHERE application = ?1 AND grp = ?2",
+        )?
+        .query_map([application, name], |row| text(row, 0))?
+        .collect::<Result<_, _>>()?;
+    let by = taken_back_by(&history, &returns, &installed);
+    let summaries = history.into_iter().zip(by);
+    Ok(summaries
+        .map(|(past, rolled_back_by)| DeploymentSummary {
+            rolled_back_by,
+            ..past.summary
+        })
+        .collect())
+}
+
+/// Reads a deployment without what took it back.
+fn past_of(row: &Row<'_>) -> rusqlite::Result<Past> {
     let optional_id = |column: usize| match row.get_ref(column)? {
         rusqlite::types::ValueRef::Null => Ok(None),
         _ => text(row, column).map(Some),
     };
-    Ok(DeploymentSummary {
+    let summary = DeploymentSummary {
         id: text(row, 0)?,
         release: text(row, 1)?,
         group: group_of(row, 2)?,
         version: version_of(row, 4)?,
         kind: row.get(5)?,
         strategy: row.get(6)?,
-        direction: match (optional_id(7)?, row.get_ref(13)?.as_str()?) {
+        direction: match (optional_id(7)?, row.get_ref(12)?.as_str()?) {
             (None, "operate") => Direction::Operate,
             (None, _) => Direction::Deploy,
             (Some(of), "retire") => Direction::Retire { of },
@@ -378,8 +398,12 @@ fn deployment_of(row: &Row<'_>) -> rusqlite::Result<DeploymentSummary> {
         opened_at: Timestamp(row.get(9)?),
         ended_at: row.get::<_, Option<i64>>(10)?.map(Timestamp),
         operator: row.get(11)?,
-        rolled_back_by: optional_id(12)?,
-        retries: optional_id(14)?,
+        rolled_back_by: None,
+        retries: optional_id(13)?,
+    };
+    Ok(Past {
+        position: row.get(14)?,
+        summary,
     })
 }
 

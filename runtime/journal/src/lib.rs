@@ -18,6 +18,7 @@ mod promise;
 mod queue;
 mod room;
 mod schema;
+mod taken_back;
 mod tenure;
 mod wire;
 mod writer;
