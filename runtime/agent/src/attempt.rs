@@ -16,6 +16,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FlockOperation, flock};
@@ -32,6 +33,9 @@ const MAX_ID: usize = 240;
 
 /// The most of an `outcome.json` that is read: what can be told in one line.
 const MAX_OUTCOME: u64 = protocol::MAX_LINE as u64;
+
+/// What an `outcome.json` seldom is longer than, in bytes.
+const USUAL_OUTCOME: usize = 4 << 10;
 
 /// A request that cannot be carried out because of where or how it is filed.
 #[derive(Debug, thiserror::Error)]
@@ -102,11 +106,14 @@ pub(crate) fn root(rootdir: &str) -> Result<&Path, Error> {
 }
 
 /// The id of the running kernel's boot, or an empty text, which never counts as the same boot.
-pub(crate) fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+pub(crate) fn boot() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    })
 }
 
 impl Attempt {
@@ -266,7 +273,7 @@ impl Attempt {
     /// The outcome, if there is one.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         let path = self.dir.join("outcome.json");
-        let mut text = Vec::new();
+        let mut text = Vec::with_capacity(USUAL_OUTCOME);
         let read = match File::open(&path) {
             Ok(file) => file.take(MAX_OUTCOME).read_to_end(&mut text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -322,7 +329,8 @@ impl Attempt {
         Ok(Standing::Unbegun(lock.into()))
     }
 
-    fn has_ended(&self) -> bool {
+    /// Whether there is an outcome.
+    pub(crate) fn has_ended(&self) -> bool {
         self.dir.join("outcome.json").exists()
     }
 

@@ -116,8 +116,11 @@ impl ControlGroup {
             dir: dir.clone(),
             folder,
         });
+        // What the kernel can do with one group it can do with all.
+        static CAN_KILL: OnceLock<bool> = OnceLock::new();
+        let can_kill = || *CAN_KILL.get_or_init(|| dir.join("cgroup.kill").exists());
         match group {
-            Ok(group) if dir.join("cgroup.kill").exists() => Some(group),
+            Ok(group) if can_kill() => Some(group),
             // The kernel is too old to kill a group.
             _ => {
                 let _ = fs::remove_dir(dir);

@@ -7,7 +7,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -164,13 +165,53 @@ pub(crate) fn is_over(run: &Run) -> bool {
     load(&shelf.path).is_ok_and(|known| known.turns.iter().any(is_later))
 }
 
-/// Becomes readable when a turn begins for the application of a command, where that can be watched.
-pub(crate) fn watch(run: &Run) -> Option<OwnedFd> {
-    let shelf = run.fence.as_ref().and_then(|_| Shelf::of(run))?;
-    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-    let watch = inotify::init(flags).ok()?;
-    inotify::add_watch(&watch, &shelf.dir, inotify::WatchFlags::MOVED_TO).ok()?;
-    Some(watch)
+/// The turns of the application that a command is for, watched. One watch serves one command after the other: closing it
+/// waits until the kernel has let go of it, which is left to the end of the process.
+#[derive(Default)]
+pub(crate) struct Watch {
+    events: Option<ManuallyDrop<OwnedFd>>,
+    watched: Option<(PathBuf, i32)>,
+}
+
+impl Watch {
+    /// Watches the turns for a command, where that can be done.
+    pub(crate) fn turn_to(&mut self, run: &Run) {
+        let Some(shelf) = run.fence.as_ref().and_then(|_| Shelf::of(run)) else {
+            return;
+        };
+        if self
+            .watched
+            .as_ref()
+            .is_some_and(|(dir, _)| *dir == shelf.dir)
+        {
+            return;
+        }
+        if self.events.is_none() {
+            let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+            self.events = inotify::init(flags).ok().map(ManuallyDrop::new);
+        }
+        let Some(events) = &self.events else { return };
+        if let Some((_, former)) = self.watched.take() {
+            // The folder may be gone, and its watch with it.
+            let _ = inotify::remove_watch(&**events, former);
+        }
+        let watch = inotify::add_watch(&**events, &shelf.dir, inotify::WatchFlags::MOVED_TO);
+        self.watched = watch.ok().map(|watch| (shelf.dir, watch));
+    }
+
+    /// What becomes readable when a turn begins.
+    pub(crate) fn events(&self) -> Option<BorrowedFd<'_>> {
+        self.events.as_ref().map(|events| events.as_fd())
+    }
+
+    /// Takes what there is to tell, which only says that something has happened.
+    pub(crate) fn drain(&self) {
+        let mut events = [0; 1024];
+        while self
+            .events()
+            .is_some_and(|watch| matches!(rustix::io::read(watch, &mut events), Ok(1..)))
+        {}
+    }
 }
 
 fn load(path: &Path) -> Result<Turns, Error> {

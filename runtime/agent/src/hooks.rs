@@ -31,11 +31,25 @@ use crate::watch::Watch;
 /// The longest time-out; a longer one means as much.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The control groups of an attempt's scripts.
+pub(crate) struct Groups<'a> {
+    pub(crate) names: &'a Names,
+    /// That of the first script, where it was made beforehand.
+    pub(crate) first: Option<ControlGroup>,
+}
+
+impl Groups<'_> {
+    fn of(&mut self, script: usize) -> Option<ControlGroup> {
+        let made = self.first.take().filter(|_| script == 0);
+        made.or_else(|| ControlGroup::make(self.names, script))
+    }
+}
+
 /// Runs the scripts in order until one fails.
 pub(crate) fn run(
     hooks: &Hooks,
     package: &Path,
-    groups: &Names,
+    groups: Groups<'_>,
     log: &mut Capture,
 ) -> Result<Done, Failure> {
     environment::check(&hooks.env)?;
@@ -123,7 +137,7 @@ fn is_own(account: &Account) -> bool {
 struct Bench<'a> {
     package: &'a Path,
     env: &'a [(String, String)],
-    groups: &'a Names,
+    groups: Groups<'a>,
     log: &'a mut Capture,
     events: ChildEvents,
     /// The control groups of the scripts so far.
@@ -145,7 +159,7 @@ impl Bench<'_> {
         } else {
             descendants(&BTreeSet::new())
         };
-        let group = ControlGroup::make(self.groups, number);
+        let group = self.groups.of(number);
         let started = Instant::now();
         let runas = account.map_or_else(String::new, |account| format!(" as {}", account.name));
         self.log

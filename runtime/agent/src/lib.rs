@@ -26,6 +26,7 @@ mod forget;
 mod hooks;
 mod install;
 mod line;
+mod link;
 mod os;
 pub mod own;
 mod plain;

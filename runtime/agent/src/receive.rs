@@ -175,7 +175,7 @@ fn read_offer(input: &mut BufReader<impl Read>) -> Result<Offer, Stop> {
 }
 
 fn holds(folder: &Folder, digest: &str) -> bool {
-    folder.path().is_dir() && folder.digest(&attempt::boot()).as_deref() == Some(digest)
+    folder.path().is_dir() && folder.digest(attempt::boot()).as_deref() == Some(digest)
 }
 
 /// The places of one package in the inbox, and the right to use them.

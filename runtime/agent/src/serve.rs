@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
 
 use crate::attempt::{self, Attempt, Standing};
@@ -21,9 +20,10 @@ use crate::fences;
 use crate::follow::Follow;
 use crate::install;
 use crate::line;
+use crate::link::FrontEnd;
 use crate::protocol::{self, Answer, Outcome, Request, Run};
 use crate::reason::chain;
-use crate::shim::{self, Session};
+use crate::shim::{self, Begin, Session, Started};
 
 /// Nothing more is taken in while this many bytes wait to be written.
 const MAX_UNWRITTEN: usize = 1 << 20;
@@ -40,6 +40,9 @@ const RECHECK: Timespec = Timespec {
 
 /// How many attempts may be announced at a time.
 const MAX_ANNOUNCED: usize = 64;
+
+/// How many workers wait for an attempt at most.
+const MAX_IDLE: usize = 64;
 
 /// How many workers may die at birth before an attempt is refused.
 const MAX_LAUNCHES: u32 = 3;
@@ -97,19 +100,21 @@ pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
     front.run(stdin.as_fd(), stdout.as_fd())
 }
 
-/// A process that does an attempt's work.
+/// A process that does an attempt's work, or waits for some.
 struct Worker {
-    attempt: String,
+    /// What it works on; nothing when it waits.
+    attempt: Option<String>,
     pid: Pid,
     pidfd: OwnedFd,
-    /// Whether it is a child of this process.
-    origin: Origin,
+    is_child: bool,
+    /// The link to a child that is still to be told something.
+    link: Option<FrontEnd>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Child,
-    Stranger,
+impl Worker {
+    fn works_on(&self, attempt: &str) -> bool {
+        self.attempt.as_deref() == Some(attempt)
+    }
 }
 
 /// What `poll` found, free of borrows.
@@ -117,26 +122,22 @@ struct Ready {
     input: bool,
     output: bool,
     folders: bool,
+    /// Workers that have said something, as indices.
+    links: Vec<usize>,
     /// Ended workers, as indices in ascending order.
     workers: Vec<usize>,
 }
 
-/// An attempt that was announced, with a worker that is about to begin it.
-struct Announced {
-    run: Run,
-    /// Lets the worker begin. When it is closed instead, the worker ends.
-    gate: OwnedFd,
-}
-
 struct Front {
-    boot: String,
+    boot: &'static str,
     session: Session,
     inotify: OwnedFd,
     input: Vec<u8>,
     output: Vec<u8>,
     follows: BTreeMap<String, Follow>,
     workers: Vec<Worker>,
-    announced: BTreeMap<String, Announced>,
+    /// Attempts that were announced, each in the hands of a worker that is about to begin it.
+    announced: BTreeMap<String, Run>,
     /// Attempts that must be looked at.
     dirty: BTreeSet<String>,
     /// Attempts that must be looked at after a while, because nothing will report on them.
@@ -156,6 +157,9 @@ impl Front {
             }
             if ready.folders {
                 self.note_changed_folders();
+            }
+            for index in ready.links {
+                self.release(index);
             }
             for index in ready.workers.into_iter().rev() {
                 self.bury(index);
@@ -190,10 +194,21 @@ impl Front {
             PollFd::from_borrowed_fd(stdout, giving),
             PollFd::new(&self.inotify, taking),
         ];
+        let first_worker = fds.len();
         fds.extend(
             self.workers
                 .iter()
                 .map(|worker| PollFd::new(&worker.pidfd, PollFlags::IN)),
+        );
+        let linked = self.workers.iter().enumerate();
+        let linked: Vec<(usize, &FrontEnd)> = linked
+            .filter_map(|(index, worker)| Some((index, worker.link.as_ref()?)))
+            .collect();
+        let first_link = fds.len();
+        fds.extend(
+            linked
+                .iter()
+                .map(|(_, link)| PollFd::new(*link, PollFlags::IN)),
         );
         let count = match poll(&mut fds, timeout) {
             Ok(count) => count,
@@ -210,8 +225,14 @@ impl Front {
             input: is_ready[0],
             output: is_ready[1],
             folders: is_ready[2],
+            links: linked
+                .iter()
+                .zip(&is_ready[first_link..])
+                .filter(|(_, is_ready)| **is_ready)
+                .map(|((index, _), _)| *index)
+                .collect(),
             workers: (0..self.workers.len())
-                .filter(|index| is_ready[index + 3])
+                .filter(|index| is_ready[index + first_worker])
                 .collect(),
         })
     }
@@ -288,7 +309,7 @@ impl Front {
             }
             Ok(Request::Cached(question)) => {
                 let complete =
-                    |cache: &String| cache::is_complete(&question.rootdir, cache, &self.boot);
+                    |cache: &String| cache::is_complete(&question.rootdir, cache, self.boot);
                 let caches = question
                     .caches
                     .iter()
@@ -320,7 +341,7 @@ impl Front {
                 self.answer(&answer);
             }
             Ok(Request::Inspect(question)) => {
-                let answer = match install::inspect(&question, &self.boot) {
+                let answer = match install::inspect(&question, self.boot) {
                     Ok(found) => Answer::Inspected(found),
                     Err(error) => Answer::Refused {
                         attempt: None,
@@ -349,8 +370,12 @@ impl Front {
     /// attempt is asked for.
     fn announce(&mut self, run: Run) {
         // An instance has one attempt after the other: what was announced for it before does not come any more.
-        self.announced
-            .retain(|id, announced| announced.run.rootdir != run.rootdir || *id == run.attempt);
+        let stale = |(id, announced): (&String, &Run)| {
+            (announced.rootdir == run.rootdir && *id != run.attempt).then(|| id.clone())
+        };
+        for id in self.announced.iter().filter_map(stale).collect::<Vec<_>>() {
+            self.withdraw(&id);
+        }
         let id = run.attempt.clone();
         if self.announced.len() >= MAX_ANNOUNCED
             || self.announced.contains_key(&id)
@@ -361,32 +386,70 @@ impl Front {
         let Ok(attempt) = Attempt::at(&run.rootdir, &id) else {
             return;
         };
-        if let Ok(Standing::Absent) = attempt.standing(&self.boot)
-            && let Ok((passage, gate)) = pipe_with(PipeFlags::CLOEXEC)
-            && let Ok(Some(lock)) = attempt.file(&run, &self.boot)
-            && let Ok(pid) = shim::launch_behind(self.session, passage, &attempt, lock, &run)
-            && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+        if let Ok(Standing::Absent) = attempt.standing(self.boot)
+            && let Ok(Some(lock)) = attempt.file(&run, self.boot)
+            && self.engage(&run, lock, Begin::WhenTold).is_ok()
         {
-            self.workers.push(Worker {
-                attempt: id.clone(),
-                pid,
-                pidfd,
-                origin: Origin::Child,
-            });
-            self.announced.insert(id, Announced { run, gate });
+            self.announced.insert(id, run);
         }
+    }
+
+    /// Takes an attempt that was announced out of its worker's hands, which ends.
+    fn withdraw(&mut self, id: &str) {
+        self.announced.remove(id);
+        if let Some(worker) = self.workers.iter_mut().find(|worker| worker.works_on(id)) {
+            worker.link = None;
+        }
+    }
+
+    /// Gives an attempt whose lock is in hand to a worker that waits for one, or to a fresh one.
+    fn engage(&mut self, run: &Run, lock: OwnedFd, begin: Begin) -> io::Result<()> {
+        let idle = self
+            .workers
+            .iter_mut()
+            .filter(|worker| worker.attempt.is_none());
+        for worker in idle {
+            let Some(link) = &worker.link else { continue };
+            if link.hand_over(run, &lock).is_ok() {
+                // Should it end before it begins, another one begins when it is buried.
+                worker.attempt = Some(run.attempt.clone());
+                if begin == Begin::AtOnce {
+                    let _ = link.begin();
+                }
+                return Ok(());
+            }
+        }
+        let Started { pid, link } = shim::launch(self.session, run, lock, begin)?;
+        self.workers.push(Worker {
+            attempt: Some(run.attempt.clone()),
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
+            is_child: true,
+            link: Some(link),
+        });
+        Ok(())
     }
 
     /// Lets the worker of an announced attempt begin, if it is the attempt that was announced.
     fn let_through(&mut self, run: &Run) -> bool {
-        self.announced
-            .remove(&run.attempt)
-            .is_some_and(|announced| {
-                let is_the_same =
-                    announced.run.rootdir == run.rootdir && announced.run.work == run.work;
-                // A worker that ended meanwhile has begun nothing; whoever buries it starts another.
-                is_the_same && rustix::io::write(&announced.gate, b"!").is_ok()
-            })
+        let Some(announced) = self.announced.remove(&run.attempt) else {
+            return false;
+        };
+        let mut workers = self.workers.iter_mut();
+        let Some(worker) = workers.find(|worker| worker.works_on(&run.attempt)) else {
+            return false;
+        };
+        let is_the_same = announced.rootdir == run.rootdir && announced.work == run.work;
+        // A worker that ended meanwhile has begun nothing; whoever buries it starts another.
+        let begun = is_the_same
+            && worker
+                .link
+                .as_ref()
+                .is_some_and(|link| link.begin().is_ok());
+        if !begun {
+            worker.link = None;
+        }
+        begun
     }
 
     /// Begins an attempt or joins the one that is there.
@@ -405,14 +468,14 @@ impl Front {
             return Ok(());
         }
         let standing = attempt
-            .standing(&self.boot)
+            .standing(self.boot)
             .map_err(|error| error.to_string())?;
         if let Standing::Absent | Standing::Unbegun(_) = standing {
             line::ask(&run).map_err(|error| format!("note what was asked for: {error}"))?;
         }
         let lock = match standing {
             Standing::Absent => attempt
-                .file(&run, &self.boot)
+                .file(&run, self.boot)
                 .map_err(|error| chain(&error))?,
             Standing::Unbegun(lock) => Some(lock),
             Standing::Ended | Standing::Held(_) | Standing::Lost(_) => None,
@@ -443,27 +506,16 @@ impl Front {
             return Ok(());
         };
         follow.launches += 1;
-        let started = if follow.launches > MAX_LAUNCHES {
+        let engaged = if follow.launches > MAX_LAUNCHES {
             Err(io::Error::other("it ends before it begins"))
         } else {
-            shim::launch(self.session, &follow.attempt, lock, &follow.run)
+            let run = follow.run.clone();
+            self.engage(&run, lock, Begin::AtOnce)
         };
-        let worker = started.and_then(|pid| Ok((pid, pidfd_open(pid, PidfdFlags::empty())?)));
-        match worker {
-            Ok((pid, pidfd)) => {
-                self.workers.push(Worker {
-                    attempt: id.to_owned(),
-                    pid,
-                    pidfd,
-                    origin: Origin::Child,
-                });
-                Ok(())
-            }
-            Err(error) => {
-                self.forget(id);
-                Err(format!("start a worker for the attempt: {error}"))
-            }
-        }
+        engaged.map_err(|error| {
+            self.forget(id);
+            format!("start a worker for the attempt: {error}")
+        })
     }
 
     fn lose(&mut self, id: &str, reason: String) {
@@ -499,16 +551,42 @@ impl Front {
         }
     }
 
+    /// Takes note of a worker that is free for another attempt, and of its end with the attempt before.
+    fn release(&mut self, index: usize) {
+        let idle = self
+            .workers
+            .iter()
+            .filter(|worker| worker.attempt.is_none());
+        let has_enough = idle.count() >= MAX_IDLE;
+        let worker = &mut self.workers[index];
+        if !worker.link.as_ref().is_some_and(FrontEnd::is_free) {
+            // It is about to end, which is told elsewhere.
+            return;
+        }
+        if has_enough {
+            worker.link = None;
+        }
+        if let Some(attempt) = worker.attempt.take() {
+            self.note_end(attempt);
+        }
+    }
+
     /// Takes note of a worker's end.
     fn bury(&mut self, index: usize) {
         let worker = self.workers.swap_remove(index);
-        self.announced.remove(&worker.attempt);
-        if worker.origin == Origin::Child {
+        if worker.is_child {
             // It has ended, so this does not wait; and nobody else waits for it, so it does not fail.
             let _ = waitpid(Some(worker.pid), WaitOptions::empty());
         }
-        if self.follows.contains_key(&worker.attempt) {
-            self.dirty.insert(worker.attempt);
+        if let Some(attempt) = worker.attempt {
+            self.announced.remove(&attempt);
+            self.note_end(attempt);
+        }
+    }
+
+    fn note_end(&mut self, attempt: String) {
+        if self.follows.contains_key(&attempt) {
+            self.dirty.insert(attempt);
         }
     }
 
@@ -559,7 +637,7 @@ impl Front {
             });
             return Ok(());
         }
-        if self.workers.iter().any(|worker| worker.attempt == id) {
+        if self.workers.iter().any(|worker| worker.works_on(id)) {
             return Ok(());
         }
         self.find_worker(id)
@@ -570,7 +648,7 @@ impl Front {
         let Some(follow) = self.follows.get(id) else {
             return Ok(());
         };
-        match follow.attempt.standing(&self.boot) {
+        match follow.attempt.standing(self.boot) {
             Ok(Standing::Ended) => {
                 self.dirty.insert(id.to_owned());
             }
@@ -591,15 +669,15 @@ impl Front {
                 let watched =
                     pid.and_then(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)));
                 // The process may have ended, and its number may have been given away, before it could be opened.
-                let holder = follow.attempt.standing(&self.boot);
+                let holder = follow.attempt.standing(self.boot);
                 match (watched, holder) {
                     (Some((pid, pidfd)), Ok(Standing::Held(still))) if still == Some(pid) => {
-                        let attempt = id.to_owned();
                         self.workers.push(Worker {
-                            attempt,
+                            attempt: Some(id.to_owned()),
                             pid,
                             pidfd,
-                            origin: Origin::Stranger,
+                            link: None,
+                            is_child: false,
                         });
                     }
                     _ => {

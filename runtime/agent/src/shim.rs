@@ -1,11 +1,12 @@
-//! The worker: a detached process that does the work of one attempt, keeps its outcome and ends.
+//! The worker: a detached process that does the work of an attempt and keeps its outcome.
 //!
-//! It is a fork of the agent without an exec, so it starts in a fraction of a millisecond. It belongs to no terminal,
-//! no process group but its own and no connection, and it is the reaper of everything that its scripts leave behind, so that a time-out reaches
-//! all of it. What still runs when a hook has succeeded stays: that is what hooks start services for.
+//! It is a fork of the agent without an exec, so it starts in a fraction of a millisecond. When hooks have succeeded and
+//! left nothing running it stays for another attempt, and spares the host even that; else, and without a front, it ends.
+//! It belongs to no terminal, no process group but its own and no connection, and it is the reaper of everything that its
+//! scripts leave behind, so that a time-out reaches all of it. What still runs when a hook has succeeded stays: that is what
+//! hooks start services for.
 
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -13,23 +14,29 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::process::{Pid, getpid, set_child_subreaper, setpgid, setsid, umask};
+use rustix::process::{
+    Pid, WaitOptions, getpid, set_child_subreaper, setpgid, setsid, umask, wait,
+};
 
 use crate::attempt::{self, Attempt};
 use crate::cache::Folder;
 use crate::capture::Capture;
-use crate::control_group::Names;
+use crate::control_group::ControlGroup;
 use crate::errand;
 use crate::fences;
 use crate::fetch;
-use crate::hooks;
+use crate::hooks::{self, Groups};
 use crate::install;
 use crate::line::{self, Place};
+use crate::link::{self, FrontEnd, Job, WorkerEnd};
 use crate::os::{self, Forked};
 use crate::protocol::{Cause, ErrandAnswer, Outcome, Run, Work};
 
 /// How long a worker waits for an attempt to be asked for that was announced.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a worker that has ended an attempt leaves the disk to others.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is left to do when the outcome has been told: making durable what was done.
 pub(crate) type Afterwork = Box<dyn FnOnce()>;
@@ -97,81 +104,47 @@ impl Session {
     }
 }
 
-/// Starts the worker of an attempt and hands it the attempt's lock.
+/// When a worker begins what it is started with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    AtOnce,
+    /// When the front says so. Until then it does everything that comes before the beginning. When it is never told it ends,
+    /// and leaves an attempt that has not begun.
+    WhenTold,
+}
+
+/// A worker that was started.
+pub(crate) struct Started {
+    pub(crate) pid: Pid,
+    pub(crate) link: FrontEnd,
+}
+
+/// Starts a worker with an attempt and its lock.
 pub(crate) fn launch(
     session: Session,
-    attempt: &Attempt,
-    lock: OwnedFd,
     run: &Run,
-) -> io::Result<Pid> {
+    lock: OwnedFd,
+    begin: Begin,
+) -> io::Result<Started> {
+    let (link, end) = link::pair()?;
     match os::fork()? {
-        Forked::Parent(pid) => Ok(pid),
+        Forked::Parent(pid) => Ok(Started { pid, link }),
         Forked::Child => leave(|| {
             session.leave_group()?;
-            let [lock] = os::shed_descriptors([lock])?;
-            let groups = detach(attempt, &lock)?;
-            work(attempt, run, &groups, attempt.settle())
+            let [lock, end] = os::shed_descriptors([lock, end.into()])?;
+            set_child_subreaper(Some(getpid()))?;
+            umask(Mode::from_raw_mode(0o022));
+            let first = Job {
+                run: run.clone(),
+                lock,
+            };
+            Worker {
+                link: end.into(),
+                turns: fences::Watch::default(),
+            }
+            .serve(first, begin)
         }),
     }
-}
-
-/// Starts the worker of an attempt that nobody has asked for yet. It does everything that comes before the beginning,
-/// and begins when a byte comes through the gate. When none comes it ends, and leaves an attempt that has not begun.
-pub(crate) fn launch_behind(
-    session: Session,
-    gate: OwnedFd,
-    attempt: &Attempt,
-    lock: OwnedFd,
-    run: &Run,
-) -> io::Result<Pid> {
-    match os::fork()? {
-        Forked::Parent(pid) => Ok(pid),
-        Forked::Child => leave(|| {
-            session.leave_group()?;
-            let [lock, gate] = os::shed_descriptors([lock, gate])?;
-            let groups = detach(attempt, &lock)?;
-            let settled = attempt.settle();
-            if !is_let_through(&gate, run) {
-                return Ok(());
-            }
-            drop(gate);
-            work(attempt, run, &groups, settled)
-        }),
-    }
-}
-
-/// Waits for the byte, for a while, and no longer than until somebody acts in a later turn: the attempt is then theirs to
-/// begin.
-fn is_let_through(gate: &OwnedFd, run: &Run) -> bool {
-    let deadline = Instant::now() + PATIENCE;
-    // Closing a watch waits until the kernel has let go of it: that is left to the end of the process.
-    let turns = ManuallyDrop::new(fences::watch(run));
-    loop {
-        let patience = deadline.saturating_duration_since(Instant::now());
-        let mut fds = vec![PollFd::new(gate, PollFlags::IN)];
-        fds.extend(turns.iter().map(|turns| PollFd::new(turns, PollFlags::IN)));
-        // A turn may have begun before it was watched. What was let through before that is begun nevertheless.
-        let is_over = fences::is_over(run);
-        let patience = if is_over { Duration::ZERO } else { patience };
-        let patience = Timespec {
-            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(patience.subsec_nanos()),
-        };
-        match poll(&mut fds, Some(&patience)) {
-            Err(Errno::INTR) => {}
-            Ok(1..) if !fds[0].revents().is_empty() => {
-                return matches!(rustix::io::read(gate, &mut [0; 1]), Ok(1));
-            }
-            Ok(1..) if !is_over => drain(turns.as_ref()),
-            Ok(_) | Err(_) => return false,
-        }
-    }
-}
-
-/// Takes what a watch has to tell, which only says that something has happened.
-fn drain(watch: Option<&OwnedFd>) {
-    let mut events = [0; 1024];
-    while watch.is_some_and(|watch| matches!(rustix::io::read(watch, &mut events), Ok(1..))) {}
 }
 
 /// Does what a worker is there for, and ends it.
@@ -180,26 +153,119 @@ fn leave(work: impl FnOnce() -> io::Result<()>) -> ! {
     os::exit(if matches!(worked, Ok(Ok(()))) { 0 } else { 1 })
 }
 
-/// Makes this process the one that works on the attempt, and the reaper of what it starts.
-fn detach(attempt: &Attempt, lock: &OwnedFd) -> io::Result<Names> {
-    let groups = attempt.sign(lock)?;
-    set_child_subreaper(Some(getpid()))?;
-    umask(Mode::from_raw_mode(0o022));
-    Ok(groups)
+/// A worker's own side.
+struct Worker {
+    link: WorkerEnd,
+    turns: fences::Watch,
 }
 
-fn work(attempt: &Attempt, run: &Run, groups: &Names, settled: io::Result<()>) -> io::Result<()> {
-    let place = settled.and_then(|()| line::queue(run, |before| wait(attempt, before)));
-    let place = match place {
-        Ok(Place::Passed(by)) => {
-            let reason = format!("attempt `{by}` was asked for before this one could begin");
-            let (outcome, _) = outcome(Err(Failure::new(Cause::Invalid, reason)), attempt);
-            return attempt.end(&outcome);
+impl Worker {
+    /// Carries out the first attempt, and others as long as the front has some and nothing of an earlier one is left.
+    fn serve(mut self, first: Job, begin: Begin) -> io::Result<()> {
+        let mut next = Some((first, begin));
+        while let Some((job, begin)) = next {
+            let Some(ended) = self.carry_out(job, begin)? else {
+                break;
+            };
+            if !ended.leaves_nothing || has_children() || self.link.tell_free().is_err() {
+                return ended.settle();
+            }
+            // The asker makes the outcome durable first, and both at once would wait for the same disk.
+            self.link.wait(PAUSE);
+            ended.settle()?;
+            next = self.link.next().map(|job| (job, Begin::WhenTold));
         }
-        Ok(Place::First(place)) => Ok(place),
-        Err(error) => Err(error),
+        Ok(())
+    }
+
+    /// Carries out an attempt, if it comes to its beginning.
+    fn carry_out(&mut self, job: Job, begin: Begin) -> io::Result<Option<Ended>> {
+        let Job { run, lock } = job;
+        let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(io::Error::other)?;
+        let names = attempt.sign(&lock)?;
+        let settled = attempt.settle();
+        let mut groups = Groups {
+            names: &names,
+            first: None,
+        };
+        if begin == Begin::WhenTold {
+            if let Work::Hooks(_) = &run.work {
+                groups.first = ControlGroup::make(&names, 0);
+            }
+            if !self.is_let_through(&run) {
+                return Ok(None);
+            }
+        }
+        work(attempt, &run, groups, settled).map(Some)
+    }
+
+    /// Waits for the word, for a while, and no longer than until somebody acts in a later turn: the attempt is then theirs to
+    /// begin.
+    fn is_let_through(&mut self, run: &Run) -> bool {
+        let deadline = Instant::now() + PATIENCE;
+        self.turns.turn_to(run);
+        loop {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let mut fds = vec![PollFd::new(&self.link, PollFlags::IN)];
+            fds.extend(
+                self.turns
+                    .events()
+                    .map(|turns| PollFd::from_borrowed_fd(turns, PollFlags::IN)),
+            );
+            // A turn may have begun before it was watched. What was let through before that is begun nevertheless.
+            let is_over = fences::is_over(run);
+            let patience = if is_over { Duration::ZERO } else { patience };
+            let patience = Timespec::try_from(patience).ok();
+            match poll(&mut fds, patience.as_ref()) {
+                Err(Errno::INTR) => {}
+                Ok(1..) if !fds[0].revents().is_empty() => return self.link.is_let_through(),
+                Ok(1..) if !is_over => self.turns.drain(),
+                Ok(_) | Err(_) => return false,
+            }
+        }
+    }
+}
+
+/// Whether something that was started here still runs, or nobody has looked how it ended.
+fn has_children() -> bool {
+    !matches!(wait(WaitOptions::NOHANG), Err(Errno::CHILD))
+}
+
+/// An attempt whose outcome has been told.
+struct Ended {
+    attempt: Attempt,
+    afterwork: Option<Afterwork>,
+    /// Whether this process is as good as a fresh one, as far as what it did itself goes.
+    leaves_nothing: bool,
+}
+
+impl Ended {
+    /// Makes durable what was done. A host that goes down before this is through loses the outcome, not more.
+    fn settle(self) -> io::Result<()> {
+        if let Some(afterwork) = self.afterwork {
+            afterwork();
+        }
+        self.attempt.sync()
+    }
+}
+
+fn work(
+    attempt: Attempt,
+    run: &Run,
+    groups: Groups<'_>,
+    settled: io::Result<()>,
+) -> io::Result<Ended> {
+    let place = settled.and_then(|()| line::queue(run, |before| wait_for(&attempt, before)));
+    let begun = match place {
+        Ok(Place::Passed(by)) => Err(format!(
+            "attempt `{by}` was asked for before this one could begin"
+        )),
+        Ok(Place::First(place)) => attempt
+            .begin()
+            .map(|log| (place, log))
+            .map_err(not_kept(&attempt)),
+        Err(error) => Err(not_kept(&attempt)(error)),
     };
-    let begun = place.and_then(|place| Ok((place, attempt.begin()?)));
     let (outcome, afterwork) = match begun {
         Ok((place, log)) => {
             let mut log = Capture::new(log);
@@ -213,44 +279,47 @@ fn work(attempt: &Attempt, run: &Run, groups: &Names, settled: io::Result<()>) -
                     "the agent's worker failed: this is a bug in cutover",
                 ))
             };
-            outcome(finished.unwrap_or_else(|_| bug()), attempt)
+            outcome(finished.unwrap_or_else(|_| bug()), &attempt)
         }
-        Err(error) => {
-            let reason = format!("keep the attempt in `{}`: {error}", attempt.dir().display());
-            outcome(Err(Failure::new(Cause::Invalid, reason)), attempt)
-        }
+        Err(reason) => outcome(Err(Failure::new(Cause::Invalid, reason)), &attempt),
     };
     attempt.end(&outcome)?;
+    Ok(Ended {
+        leaves_nothing: matches!(
+            (&run.work, &outcome),
+            (Work::Hooks(_), Outcome::Succeeded { .. })
+        ),
+        attempt,
+        afterwork,
+    })
+}
 
-    // The asker has its answer by here. A host that goes down before these are through loses the outcome, not more.
-    if let Some(afterwork) = afterwork {
-        afterwork();
-    }
-    attempt.sync()
+fn not_kept(attempt: &Attempt) -> impl FnOnce(io::Error) -> String {
+    move |error| format!("keep the attempt in `{}`: {error}", attempt.dir().display())
 }
 
 /// Says that another attempt has to end first.
-fn wait(attempt: &Attempt, before: &str) {
+fn wait_for(attempt: &Attempt, before: &str) {
     let what =
         format!("attempt `{before}`, which was given up and still runs on the instance, to end");
     attempt.wait_for(&what);
 }
 
-fn perform(run: &Run, groups: &Names, log: &mut Capture) -> Result<Done, Failure> {
+fn perform(run: &Run, groups: Groups<'_>, log: &mut Capture) -> Result<Done, Failure> {
     let boot = attempt::boot();
     let invalid =
         |error: crate::cache::Error| Failure::new(Cause::Invalid, crate::reason::chain(&error));
     match &run.work {
-        Work::Fetch(work) => fetch::fetch(work, &run.rootdir, &boot, &run.attempt, log),
+        Work::Fetch(work) => fetch::fetch(work, &run.rootdir, boot, &run.attempt, log),
         Work::Hooks(work) => {
             let package = Folder::at(&run.rootdir, &work.cache)
-                .and_then(|folder| folder.open(&boot))
+                .and_then(|folder| folder.open(boot))
                 .map_err(invalid)?;
             hooks::run(work, &package, groups, log)
         }
         Work::Install(work) => {
             let package = Folder::at(&run.rootdir, &work.cache)
-                .and_then(|folder| folder.open(&boot))
+                .and_then(|folder| folder.open(boot))
                 .map_err(invalid)?;
             install::install(work, &run.rootdir, &package, log)
         }
@@ -258,9 +327,9 @@ fn perform(run: &Run, groups: &Names, log: &mut Capture) -> Result<Done, Failure
             answer: Some(errand::run(
                 work,
                 &run.rootdir,
-                &boot,
+                boot,
                 &run.attempt,
-                groups,
+                groups.names,
                 log,
             )),
             ..Done::default()

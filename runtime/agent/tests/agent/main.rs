@@ -23,3 +23,4 @@ mod succession;
 #[cfg(target_arch = "x86_64")]
 mod trace;
 mod unpack;
+mod workers;

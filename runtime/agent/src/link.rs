@@ -1,0 +1,175 @@
+//! The link between the front and one of its workers: a pair of sockets that keep messages apart.
+//!
+//! The front hands over an attempt, its lock beside it, and says separately that it may begin; the worker says when it is
+//! free for another one. Whoever finds the other end closed is alone: a worker without a front finishes what it has begun
+//! and ends.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, IoSlice, IoSliceMut};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, send, sendmsg, socketpair,
+};
+
+use crate::protocol::{self, Run};
+
+/// The longest message, in bytes. An attempt that does not fit is for a worker that is forked with it.
+const MAX_MESSAGE: usize = 32 << 10;
+
+/// What the front says when an attempt that it has handed over may begin.
+const BEGIN: &[u8] = b"!";
+
+/// What a worker says when it has ended an attempt and takes another.
+const FREE: &[u8] = b".";
+
+/// An attempt in a worker's hands.
+pub(crate) struct Job {
+    pub(crate) run: Run,
+    /// The attempt's lock.
+    pub(crate) lock: OwnedFd,
+}
+
+/// The front's end.
+pub(crate) struct FrontEnd(OwnedFd);
+
+/// A worker's end.
+pub(crate) struct WorkerEnd(OwnedFd);
+
+/// What came over a link.
+enum Message {
+    Job(Box<Job>),
+    Begin,
+}
+
+/// Makes a link.
+pub(crate) fn pair() -> io::Result<(FrontEnd, WorkerEnd)> {
+    let (front, worker) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    Ok((FrontEnd(front), WorkerEnd(worker)))
+}
+
+impl FrontEnd {
+    /// Hands an attempt over. The lock stays with the caller when that fails, as it does for a request that is too long.
+    pub(crate) fn hand_over(&self, run: &Run, lock: &OwnedFd) -> io::Result<()> {
+        let text = protocol::encode(run);
+        if text.len() > MAX_MESSAGE {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = SendAncillaryBuffer::new(&mut space);
+        let locks = [lock.as_fd()];
+        if !beside.push(SendAncillaryMessage::ScmRights(&locks)) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        sendmsg(&self.0, &[IoSlice::new(&text)], &mut beside, flags())?;
+        Ok(())
+    }
+
+    /// Lets the worker begin what it was handed.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        send(&self.0, BEGIN, flags())?;
+        Ok(())
+    }
+
+    /// Whether the worker has said that it is free.
+    pub(crate) fn is_free(&self) -> bool {
+        let mut word = [0; 1];
+        let received = rustix::net::recv(&self.0, &mut word, RecvFlags::DONTWAIT);
+        matches!(received, Ok((1, _))) && word == FREE
+    }
+}
+
+/// A worker that has ended is no reason to end, and one that does not take anything no reason to wait.
+fn flags() -> SendFlags {
+    SendFlags::NOSIGNAL | SendFlags::DONTWAIT
+}
+
+impl WorkerEnd {
+    /// Says that another attempt may come.
+    pub(crate) fn tell_free(&self) -> io::Result<()> {
+        send(&self.0, FREE, flags())?;
+        Ok(())
+    }
+
+    /// Waits for a while, or until something comes.
+    pub(crate) fn wait(&self, patience: Duration) {
+        let patience = Timespec::try_from(patience).ok();
+        let _ = poll(
+            &mut [PollFd::new(&self.0, PollFlags::IN)],
+            patience.as_ref(),
+        );
+    }
+
+    /// Waits for an attempt; none comes when the front has no use for the worker any more.
+    pub(crate) fn next(&self) -> Option<Job> {
+        match self.receive() {
+            Ok(Some(Message::Job(job))) => Some(*job),
+            Ok(Some(Message::Begin) | None) | Err(_) => None,
+        }
+    }
+
+    /// Takes the word that lets the worker begin.
+    pub(crate) fn is_let_through(&self) -> bool {
+        matches!(self.receive(), Ok(Some(Message::Begin)))
+    }
+
+    fn receive(&self) -> io::Result<Option<Message>> {
+        let mut text = vec![0; MAX_MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let length = loop {
+            let into = &mut [IoSliceMut::new(&mut text)];
+            match recvmsg(&self.0, into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+                Ok(received) => break received.bytes,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        let lock = beside.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        match (&text[..length], lock) {
+            ([], _) => Ok(None),
+            (BEGIN, None) => Ok(Some(Message::Begin)),
+            (text, Some(lock)) => {
+                let run = protocol::decode(text).map_err(io::Error::other)?;
+                Ok(Some(Message::Job(Box::new(Job { run, lock }))))
+            }
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl AsFd for FrontEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsFd for WorkerEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<WorkerEnd> for OwnedFd {
+    fn from(end: WorkerEnd) -> Self {
+        end.0
+    }
+}
+
+impl From<OwnedFd> for WorkerEnd {
+    fn from(end: OwnedFd) -> Self {
+        Self(end)
+    }
+}

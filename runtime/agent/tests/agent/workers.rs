@@ -1,0 +1,125 @@
+//! Who does the work of attempts that come one after the other.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use agent::protocol::{Next, Request, Run, Work};
+
+use crate::instance::{Agent, Instance, assert_succeeded, eventually, is_alive, kill};
+
+/// The attempt with this number, which announces the one after it.
+fn link(instance: &Instance, number: usize, work: &Work) -> Run {
+    let next = Next {
+        attempt: format!("attempt-{}", number + 1),
+        work: work.clone(),
+    };
+    Run {
+        next: Some(Box::new(next)),
+        ..instance.run(&format!("attempt-{number}"), work.clone())
+    }
+}
+
+fn worker(instance: &Instance, number: usize) -> i32 {
+    instance.worker(&format!("attempt-{number}"))
+}
+
+#[test]
+fn workers_that_left_nothing_running_take_further_attempts() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let mut agent = Agent::start();
+
+    let workers = (0..20).map(|number| {
+        assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
+        worker(&instance, number)
+    });
+    let workers: BTreeSet<i32> = workers.collect();
+
+    assert!(workers.len() < 20, "{workers:?}");
+    assert_eq!(instance.read("count").lines().count(), 20);
+    assert!(agent.close());
+    for worker in workers {
+        eventually(|| (!is_alive(worker)).then_some(()));
+    }
+}
+
+#[test]
+fn a_worker_whose_script_left_something_running_ends_and_leaves_it() {
+    let instance = Instance::new();
+    let work = instance.script(
+        "start.sh",
+        "sleep 600 > /dev/null 2>&1 &\necho $! > ../../../service",
+    );
+    let mut agent = Agent::start();
+
+    assert_succeeded(&agent.outcome(instance.run("attempt-0", work)).1);
+
+    let worker = worker(&instance, 0);
+    eventually(|| (!is_alive(worker)).then_some(()));
+    let service = instance.read("service").trim().parse().unwrap();
+    assert!(is_alive(service));
+    kill(service);
+}
+
+#[test]
+fn a_worker_whose_script_failed_ends() {
+    let instance = Instance::new();
+    let work = instance.script("fail.sh", "exit 1");
+    let mut agent = Agent::start();
+
+    agent.outcome(instance.run("attempt-0", work));
+
+    let worker = worker(&instance, 0);
+    eventually(|| (!is_alive(worker)).then_some(()));
+}
+
+#[test]
+fn a_worker_that_is_killed_while_it_waits_costs_nothing() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let mut agent = Agent::start();
+    for number in 0..10 {
+        assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
+        if number % 2 == 0 {
+            // It waits for another attempt, or has the next one in its hands.
+            kill(worker(&instance, number));
+        }
+        let next = instance.path(&format!(".cutover/attempts/attempt-{}/lock", number + 1));
+        if number % 3 == 0 {
+            let signed = eventually(|| fs::read_to_string(&next).ok().filter(|it| !it.is_empty()));
+            kill(signed.split(' ').next().unwrap().parse().unwrap());
+        }
+    }
+
+    assert_eq!(instance.read("count").lines().count(), 10);
+}
+
+#[test]
+fn no_moment_of_a_kill_makes_a_hook_of_a_chain_run_twice_or_not_at_all() {
+    const CHAIN: usize = 5;
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    for first in (0..20).map(|round| round * CHAIN) {
+        let mut agent = Agent::start();
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        let kill_at = Instant::now() + Duration::from_micros(seed % 40_000);
+        for number in first..first + CHAIN {
+            agent.send(Request::Run(link(&instance, number, &work)));
+            if !agent.has_ended(&format!("attempt-{number}"), kill_at) {
+                break;
+            }
+        }
+        agent.kill();
+
+        let mut agent = Agent::start();
+        for number in first..first + CHAIN {
+            assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
+        }
+        let ran = instance.read("count").lines().count();
+        assert_eq!(ran, first + CHAIN, "from `attempt-{first}` on");
+    }
+}
