@@ -65,7 +65,7 @@ pub(crate) fn queue(run: &Run, wait: impl FnOnce(&str)) -> io::Result<Place> {
 /// Ends what an attempt has left running whose worker was killed.
 fn end_remains(run: &Run, before: &str) {
     if let Ok(attempt) = Attempt::at(&run.rootdir, before)
-        && attempt.outcome().is_none()
+        && !attempt.has_ended()
         && let Some(groups) = attempt.groups()
     {
         control_group::end_remains(&groups);

@@ -726,6 +726,9 @@ struct Versioned<'a, T> {
     body: &'a T,
 }
 
+/// How a message of this version with something in it begins.
+const USUAL_BEGINNING: &[u8] = b"{\"v\":1,";
+
 /// Writes a message as one line, with its line feed.
 #[must_use]
 pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
@@ -744,6 +747,12 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// # Errors
 /// [`Garbage`] when the line is not a message of this version.
 pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Garbage> {
+    // As `encode` writes it. Whatever cannot be read so is looked at more closely.
+    if let Some(body) = line.strip_prefix(USUAL_BEGINNING)
+        && let Ok(message) = serde_json::from_slice(&[b"{", body].concat())
+    {
+        return Ok(message);
+    }
     let garbage = |error: serde_json::Error| Garbage::NotAMessage {
         reason: error.to_string(),
     };

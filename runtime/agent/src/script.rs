@@ -20,6 +20,9 @@ pub(crate) const SHELL: &str = "/bin/sh";
 /// The most of a command that a message shows, in characters.
 const MAX_TITLE: usize = 80;
 
+/// The most of a file's beginning that is looked at, in bytes.
+const HEAD: usize = 256;
+
 /// What some editors put before the first character of a file in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -336,9 +339,9 @@ fn prepare(file: &Path, title: &str) -> Result<Kind, Failure> {
 
 /// The beginning of a file: the kernel reads no more than this of it either.
 fn head(file: &Path) -> Vec<u8> {
-    let mut head = Vec::new();
+    let mut head = Vec::with_capacity(HEAD);
     // What cannot be read may still be a program that can be executed.
-    let _ = File::open(file).and_then(|file| file.take(256).read_to_end(&mut head));
+    let _ = File::open(file).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
     head
 }
 
