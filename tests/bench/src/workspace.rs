@@ -155,7 +155,8 @@ pub(crate) async fn drive(conductor: &Conductor, planned: Planned) -> Result<Dur
     let (_commands, listening) = tokio::sync::mpsc::channel(1);
     let began = Instant::now();
     let running = conductor.open(planned)?;
-    let state = running.drive(Arc::new(Silent), listening).await?;
+    // Where the program has it as well: on a thread of the runtime's own.
+    let state = tokio::spawn(running.drive(Arc::new(Silent), listening)).await??;
     let took = began.elapsed();
     ensure!(
         state.status == ReleaseStatus::Succeeded,

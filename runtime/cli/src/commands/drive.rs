@@ -1,5 +1,6 @@
 //! Driving a release in the foreground, for `deploy`, `rollback` and `resume`.
 
+use std::panic;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,11 +48,14 @@ pub(crate) async fn shown(
     let teller = tokio::spawn(tell_long_waits(progress.clone()));
     let release = running.state().release.id.clone();
     progress.opened(running.state());
-    let driven = running.drive(observer, listening).await;
+    // On a thread of the runtime's own, where the agents are heard: to go on after what they say wakes no other thread.
+    let driven = tokio::spawn(running.drive(observer, listening)).await;
     signals.abort();
     teller.abort();
     progress.finish();
-    driven.map_err(|error| Failure::driving(&release, error))
+    driven
+        .unwrap_or_else(|error| panic::resume_unwind(error.into_panic()))
+        .map_err(|error| Failure::driving(&release, error))
 }
 
 pub(crate) async fn tell_long_waits(progress: Arc<Progress>) {
