@@ -18,9 +18,6 @@ use crate::live::LiveError;
 use crate::plan::{PlanError, Planned, RollbackRequest, chain};
 use crate::preflight;
 
-/// How many deployments of a group's history are looked through for one to take back.
-const HISTORY: usize = 1000;
-
 /// How many hosts are asked at once what they keep.
 const ASKED_AT_ONCE: usize = 32;
 
@@ -66,7 +63,7 @@ impl Conductor {
     ) -> Result<Option<(DeploymentId, DeploymentState)>, PlanError> {
         let installed = self.journal.installed(group)?;
         let installed: BTreeSet<_> = installed.into_values().collect();
-        let history = self.journal.deployments(group, HISTORY)?;
+        let history = self.journal.deployments(group, usize::MAX)?;
         let age: BTreeMap<_, _> = history.iter().map(|past| &past.id).zip(0..).collect();
         let mut retries: Vec<DeploymentState> = Vec::new();
         // What is younger than what the group has been returned to, and installed nowhere, is gone already.
