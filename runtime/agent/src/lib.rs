@@ -1,7 +1,7 @@
 //! The agent: the small program on an instance that fetches packages, installs files and runs hooks.
 //!
 //! [`serve`] is the whole program: it answers the JSON lines of [`protocol`] on two pipes. The work itself is done
-//! by detached processes, one per attempt, that outlive both the connection and the agent (`shim.rs`);
+//! by detached processes, one attempt at a time, that outlive both the connection and the agent (`shim.rs`);
 //! what they did is on disk under `ROOTDIR/.cutover/attempts/`, so that an attempt is executed at most once
 //! and its outcome can be asked for again. [`receive`] takes packages from afar. [`tree`], and `unpack` and
 //! `confine` behind features of those names, are shared with whoever prepares packages.
