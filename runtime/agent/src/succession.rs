@@ -4,9 +4,9 @@
 //! and hold back the worker that it has made ready. The conductor gives every agent that it starts on a host the same
 //! word; whoever comes with it succeeds whoever came with it before. Nothing is lost by that: an agent holds no work.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -32,24 +32,32 @@ pub fn succeed(folder: &Path, word: &str) -> io::Result<File> {
     }
     let name = format!("{PREFIX}{word}");
     remove_others(folder, &name);
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(folder.join(name))?;
+    let path = folder.join(name);
     let begun = Instant::now();
-    while let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if errno != Errno::WOULDBLOCK || begun.elapsed() > PATIENCE {
-            return Err(errno.into());
+    let mut is_held = false;
+    let file = loop {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // An agent with another word may have removed it before it was locked.
+            Ok(()) if is_at(&file, &path) => break file,
+            Ok(()) => continue,
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => {}
+            Err(errno) => return Err(errno.into()),
         }
-        if let Some(holder) = holder(&file) {
+        // Who tidies up has it for a moment, when the number in it may be somebody else's by now.
+        if let Some(holder) = holder(&file).filter(|_| is_held) {
             // It may have ended since.
             let _ = kill_process(holder, Signal::KILL);
         }
+        is_held = true;
         std::thread::sleep(Duration::from_millis(5));
-    }
+    };
     file.set_len(0)?;
     file.write_all_at(std::process::id().to_string().as_bytes(), 0)?;
     Ok(file)
@@ -63,12 +71,23 @@ fn remove_others(folder: &Path, own: &str) {
         if !name.starts_with(PREFIX) || name == own {
             continue;
         }
-        let is_free = File::open(entry.path())
-            .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok());
-        if is_free {
+        // The lock is held until the name is gone: whoever locks the file after that sees that it has none.
+        if let Ok(file) = File::open(entry.path())
+            && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && is_at(&file, &entry.path())
+        {
             // One that stays is in nobody's way.
             let _ = fs::remove_file(entry.path());
         }
+    }
+}
+
+/// Whether an open file is the one that has this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => place(open) == place(named),
+        _ => false,
     }
 }
 
@@ -82,7 +101,34 @@ pub(crate) fn holder(lock: &File) -> Option<Pid> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    #[test]
+    fn a_word_keeps_its_file_while_others_tidy_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for word in ["front-one", "front-two"] {
+                let (folder, is_over) = (folder.path(), &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        remove_others(folder, word);
+                    }
+                });
+            }
+            let mine = folder.path().join("front-mine");
+            let kept = (0..1000).all(|_| {
+                let file = succeed(folder.path(), "mine").unwrap();
+                // The next one would take this process for the one before it.
+                file.set_len(0).unwrap();
+                is_at(&file, &mine)
+            });
+            is_over.store(true, Ordering::Relaxed);
+            assert!(kept);
+        });
+    }
 
     #[test]
     fn what_is_left_of_agents_that_have_ended_goes() {
