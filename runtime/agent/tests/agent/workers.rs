@@ -79,20 +79,27 @@ fn a_worker_that_is_killed_while_it_waits_costs_nothing() {
     let instance = Instance::new();
     let work = instance.script("count.sh", "echo x >> ../../../count");
     let mut agent = Agent::start();
-    for number in 0..10 {
+    for number in 0..12 {
         assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
-        if number % 2 == 0 {
-            // It waits for another attempt, or has the next one in its hands.
-            kill(worker(&instance, number));
-        }
-        let next = instance.path(&format!(".cutover/attempts/attempt-{}/lock", number + 1));
-        if number % 3 == 0 {
-            let signed = eventually(|| fs::read_to_string(&next).ok().filter(|it| !it.is_empty()));
-            kill(signed.split(' ').next().unwrap().parse().unwrap());
+        match number % 3 {
+            0 => {
+                let idle = worker(&instance, number);
+                kill(idle);
+                // Whoever is given an attempt while it dies has none ready for the next kill.
+                eventually(|| (!is_alive(idle)).then_some(()));
+            }
+            1 => {
+                let next = format!(".cutover/attempts/attempt-{}/lock", number + 1);
+                let next = instance.path(&next);
+                let signed =
+                    eventually(|| fs::read_to_string(&next).ok().filter(|it| !it.is_empty()));
+                kill(signed.split(' ').next().unwrap().parse().unwrap());
+            }
+            _ => {}
         }
     }
 
-    assert_eq!(instance.read("count").lines().count(), 10);
+    assert_eq!(instance.read("count").lines().count(), 12);
 }
 
 #[test]
