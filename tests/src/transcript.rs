@@ -78,7 +78,8 @@ fn without_times(line: &str) -> String {
         } else if let Some(length) = duration(rest).filter(|_| !is_inside_word) {
             rest = &rest[length..];
             // In a column a duration stands on the right of it; elsewhere it has no width to keep.
-            let width = if kept.ends_with("  ") { length } else { 0 };
+            let is_in_column = kept.ends_with("  ") && !rest.starts_with(" ago");
+            let width = if is_in_column { length } else { 0 };
             kept.push_str(&format!("{:>width$}", "TOOK"));
         } else {
             kept.push(next);
@@ -164,6 +165,7 @@ mod tests {
     fn a_duration_in_a_sentence_has_no_width() {
         check("in 9 ms", "in TOOK");
         check("in 2 min 5 s.", "in TOOK.");
+        check("heartbeat    112 ms ago", "heartbeat    TOOK ago");
     }
 
     #[test]

@@ -323,7 +323,7 @@ fn the_lock_says_who_has_the_group_what_it_does_and_who_waits() {
     started      YYYY-MM-DDTHH:MM:SS.mmmZ
     doing        deploy 1.0.0, batch 1 of 2: web-1
     driven by    ann@HOST, process PID on HOST, since YYYY-MM-DDTHH:MM:SS.mmmZ
-    heartbeat      TOOK ago, lease until YYYY-MM-DDTHH:MM:SS.mmmZ
+    heartbeat    TOOK ago, lease until YYYY-MM-DDTHH:MM:SS.mmmZ
     waiting for  BeforeInstall on web-1 for TOOK
     in line      ann@HOST, process PID on HOST, since YYYY-MM-DDTHH:MM:SS.mmmZ: deploy v2
     ");
