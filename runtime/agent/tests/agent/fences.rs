@@ -153,6 +153,37 @@ fn what_was_announced_in_an_earlier_turn_makes_way_for_whoever_asks_for_it() {
     assert_eq!(instance.read("count"), "x\nx\n");
 }
 
+/// As above, of a worker that has carried out others before, here and elsewhere.
+#[test]
+fn a_worker_that_took_several_attempts_makes_way_as_well() {
+    let (here, there) = (Instance::new(), Instance::new());
+    let work = here.script("count.sh", "echo x >> ../../../count");
+    there.script("count.sh", "echo x >> ../../../count");
+    let (mut zombie, mut heir) = (Agent::start(), Agent::start());
+    for number in 0..20 {
+        for (instance, place) in [(&there, "there"), (&here, "here")] {
+            let next = Next {
+                attempt: format!("{place}-{}", number + 1),
+                work: work.clone(),
+            };
+            let run = Run {
+                next: Some(Box::new(next)),
+                ..in_turn(instance, 5, &format!("{place}-{number}"), &work)
+            };
+            assert_succeeded(&zombie.outcome(run).1);
+        }
+    }
+    let lock = here.path(".cutover/attempts/here-20/lock");
+    eventually(|| (!fs::read(&lock).ok()?.is_empty()).then_some(()));
+
+    let (_, outcome) = heir.outcome(in_turn(&here, 7, "here-20", &work));
+
+    assert_succeeded(&outcome);
+    refusal(&mut zombie, in_turn(&here, 5, "here-20", &work));
+    assert_eq!(here.read("count").lines().count(), 21);
+    assert_eq!(there.read("count").lines().count(), 20);
+}
+
 #[test]
 fn what_is_under_way_goes_on_and_is_told_to_whoever_asked_in_time() {
     let instance = Instance::new();
