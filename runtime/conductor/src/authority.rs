@@ -32,12 +32,16 @@ pub(crate) struct Authority {
 /// How long this process may act. Times are those of a clock that is never set and goes on while the machine sleeps, so
 /// that a process which slept knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lease {
+pub(crate) struct Lease {
     until: Duration,
 }
 
 impl Lease {
-    /// The lease that was asked for at this time.
+    /// The lease of a tenure that is asked for after this.
+    pub(crate) fn asked_for_now() -> Self {
+        Self::asked_for(since_boot())
+    }
+
     fn asked_for(at: Duration) -> Self {
         Self {
             until: at + LEASE.saturating_sub(MARGIN),
@@ -47,28 +51,35 @@ impl Lease {
     fn is_over(self, now: Duration) -> bool {
         now >= self.until
     }
+
+    /// Whether it should have been renewed by now.
+    fn is_due(self, now: Duration) -> bool {
+        self.is_over(now + LEASE.saturating_sub(MARGIN + HEARTBEAT))
+    }
 }
 
 impl Authority {
-    /// The authority of a tenure, renewed, and where it is told that it is lost.
+    /// The authority of a tenure with its lease, which is renewed when it is not fresh, and where it is told that the
+    /// authority is lost.
     ///
     /// # Errors
     /// As [`Journal::renew`].
-    pub(crate) fn renewed(
+    pub(crate) fn new(
         journal: Journal,
         tenure: Tenure,
+        lease: Lease,
     ) -> Result<(Self, mpsc::Receiver<journal::Error>), journal::Error> {
         // One message ends everything.
         let (lost, losing) = mpsc::channel(1);
         let authority = Self {
             journal,
             tenure,
-            lease: Arc::new(Mutex::new(Lease {
-                until: Duration::ZERO,
-            })),
+            lease: Arc::new(Mutex::new(lease)),
             lost,
         };
-        authority.renew()?;
+        if lease.is_due(since_boot()) {
+            authority.renew()?;
+        }
         Ok((authority, losing))
     }
 
@@ -117,7 +128,7 @@ impl Authority {
     }
 
     fn renew(&self) -> Result<(), journal::Error> {
-        let asked = Lease::asked_for(since_boot());
+        let asked = Lease::asked_for_now();
         self.journal.renew(&self.tenure, now())?;
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = asked;
         Ok(())
@@ -183,8 +194,9 @@ mod tests {
             fact,
         };
         let owner = Owner::current().unwrap();
+        let lease = Lease::asked_for_now();
         let tenure = journal.open_release(vec![opening], &[], &owner).unwrap();
-        Authority::renewed(journal, tenure).unwrap()
+        Authority::new(journal, tenure, lease).unwrap()
     }
 
     /// Another process with a clock that says that the lease is over.
@@ -223,6 +235,16 @@ mod tests {
         assert!(!lease.is_over(asked + LEASE - MARGIN - Duration::from_millis(1)));
         assert!(lease.is_over(asked + LEASE - MARGIN));
         assert!(lease.is_over(asked + LEASE));
+    }
+
+    #[test]
+    fn a_lease_is_due_after_a_heartbeat() {
+        let asked = Duration::from_secs(100);
+        let lease = Lease::asked_for(asked);
+
+        assert!(!lease.is_due(asked));
+        assert!(!lease.is_due(asked + HEARTBEAT - Duration::from_millis(1)));
+        assert!(lease.is_due(asked + HEARTBEAT));
     }
 
     #[tokio::test]

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Engine, Input, Refusal, State};
+use engine::{Engine, Input, Output, Refusal, State};
 use journal::{Journal, OpenError, OrderId, Owner, Tenure};
 use model::{Deployment, Fact, Order, Record, Release, ReleaseId};
 use spec::workspace::Workspace;
 
-use crate::authority::HEARTBEAT;
+use crate::authority::{HEARTBEAT, Lease};
 use crate::balancer::Turns;
 use crate::build::Builder;
 use crate::drive::{Observer, Running, now};
@@ -132,13 +132,17 @@ impl Conductor {
             .map(|deployment| deployment.group.clone())
             .collect();
         let opened = deployments.into_iter().map(Arc::new);
-        let records = std::iter::once(Fact::ReleaseOpened(release))
+        let mut records = std::iter::once(Fact::ReleaseOpened(release))
             .chain(opened.map(Fact::DeploymentOpened))
             .zip(0..)
             .map(|(fact, seq)| Record { seq, at, fact })
             .collect::<Vec<_>>();
-        let engine = Engine::from_records(&records)?;
+        let mut engine = Engine::from_records(&records)?;
+        // What it begins with is authorised by the transaction that opens it.
+        let begun = engine.handle(at, Input::Begin)?;
+        records.extend(begun.records.iter().cloned());
         let owner = Owner::current().map_err(PlanError::Owner)?;
+        let lease = Lease::asked_for_now();
         let tenure = self
             .journal
             .open_release(records, &groups, &owner)
@@ -151,8 +155,10 @@ impl Conductor {
         Ok(Running {
             conductor: self.clone(),
             tenure,
+            lease,
             engine,
-            first: Input::Begin,
+            begun,
+            first: Vec::new(),
         })
     }
 
@@ -217,6 +223,7 @@ impl Conductor {
         {
             self.plugins.check_same(&deployment.plan.plugins).await?;
         }
+        let lease = Lease::asked_for_now();
         let tenure = self.take_over(release)?;
         // Read again: until it was taken over somebody else might have written.
         let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
@@ -227,8 +234,10 @@ impl Conductor {
         Ok(Running {
             conductor: self.clone(),
             tenure,
+            lease,
             engine,
-            first: self.resumption(),
+            begun: Output::default(),
+            first: vec![self.resumption()],
         })
     }
 
@@ -243,13 +252,16 @@ impl Conductor {
         release: &ReleaseId,
         observer: Arc<dyn Observer>,
     ) -> Result<State, PlanError> {
+        let lease = Lease::asked_for_now();
         let tenure = self.take_over(release)?;
         let engine = Engine::from_records(&self.journal.records(release, 0)?)?;
         let running = Running {
             conductor: self.clone(),
             tenure,
+            lease,
             engine,
-            first: Input::Stop,
+            begun: Output::default(),
+            first: vec![Input::Stop],
         };
         Ok(running.settle(observer).await?)
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Lease};
 use crate::perform::Performer;
 use crate::{Conductor, health, order};
 
@@ -72,8 +72,12 @@ pub enum DriveError {
 pub struct Running {
     pub(crate) conductor: Conductor,
     pub(crate) tenure: Tenure,
+    pub(crate) lease: Lease,
     pub(crate) engine: Engine,
-    pub(crate) first: Input,
+    /// What the engine has answered already. Its records are in the journal.
+    pub(crate) begun: Output,
+    /// What the engine is to answer first.
+    pub(crate) first: Vec<Input>,
 }
 
 /// The time now.
@@ -101,8 +105,7 @@ impl Running {
         mut commands: mpsc::Receiver<Command>,
     ) -> Result<State, DriveError> {
         let release = self.engine.state().release.id.clone();
-        let (authority, mut losing) =
-            Authority::renewed(self.conductor.journal.clone(), self.tenure.clone())?;
+        let (authority, mut losing) = self.authority()?;
         let performer = Arc::new(Performer::new(
             self.conductor.clone(),
             release.clone(),
@@ -121,7 +124,8 @@ impl Running {
         ));
         let heartbeat = self.conductor.heartbeat;
         let mut renewal = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
-        let mut waiting = vec![self.first.clone()];
+        let mut begun = std::mem::take(&mut self.begun);
+        let mut waiting = std::mem::take(&mut self.first);
         // What a conductor that was killed has left, and what came with the resume.
         let mut told = self.conductor.journal.orders(&self.tenure, now())?;
         tasks.spawn(order::listen(
@@ -138,6 +142,8 @@ impl Running {
                     .append_answering(&self.tenure, output.records.clone(), answers)
                     .await?;
             }
+            add(&mut begun, output);
+            let output = std::mem::take(&mut begun);
             if !output.records.is_empty() {
                 observer.records(self.engine.state(), &output.records);
             }
@@ -204,8 +210,7 @@ impl Running {
             let output = self.engine.handle(now(), Input::Interrupt { reason })?;
             records.extend(output.records);
         }
-        let (authority, mut losing) =
-            Authority::renewed(self.conductor.journal.clone(), self.tenure.clone())?;
+        let (authority, mut losing) = self.authority()?;
         let performer = Arc::new(Performer::new(
             self.conductor.clone(),
             self.engine.state().release.id.clone(),
@@ -248,7 +253,10 @@ impl Running {
                 records.extend(self.engine.handle(now(), input)?.records);
             }
         }
-        let output = self.engine.handle(now(), self.first.clone())?;
+        let mut output = Output::default();
+        for input in std::mem::take(&mut self.first) {
+            add(&mut output, self.engine.handle(now(), input)?);
+        }
         let written = self
             .conductor
             .journal
@@ -336,6 +344,11 @@ impl Running {
             at: now(),
             outcome,
         })
+    }
+
+    fn authority(&self) -> Result<(Authority, mpsc::Receiver<journal::Error>), journal::Error> {
+        let journal = self.conductor.journal.clone();
+        Authority::new(journal, self.tenure.clone(), self.lease)
     }
 
     fn is_over(&self) -> bool {
