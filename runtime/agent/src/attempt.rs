@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `lock` | the id of the process that does the work, which holds an exclusive lock on the file as long as it lives, and a nonce that names what it makes outside the folder |
+//! | `lock` | the id of the process that does the work, which holds an exclusive lock on the file as long as it lives, and a nonce that names its control groups |
 //! | `command.json` | the request, and which boot of the host it was taken in |
 //! | `waits` | what the attempt waits for before it begins, where it has to |
 //! | `log` | captured output; made when the work begins |
@@ -22,7 +22,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 use crate::control_group::Names;
@@ -205,13 +204,10 @@ impl Attempt {
     }
 
     /// Says who does the work. Called by the process itself, with the lock in its hands.
-    pub(crate) fn sign(&self, lock: &OwnedFd) -> io::Result<Names> {
-        let mut nonce = [0; 8];
-        getrandom(&mut nonce, GetRandomFlags::empty())?;
-        let nonce = format!("{:016x}", u64::from_ne_bytes(nonce));
-        let text = format!("{} {nonce}", std::process::id());
-        File::from(lock.try_clone()?).write_all_at(text.as_bytes(), 0)?;
-        Ok(Names::new(&self.id, &nonce))
+    pub(crate) fn sign(lock: &OwnedFd, groups: &Names) -> io::Result<()> {
+        let text = format!("{} {}", std::process::id(), groups.nonce());
+        rustix::io::pwrite(lock, text.as_bytes(), 0)?;
+        Ok(())
     }
 
     /// The names of the control groups of whoever signed, if somebody did.
@@ -219,7 +215,7 @@ impl Attempt {
         let lock = File::open(self.dir.join("lock")).ok()?;
         let text = signature(&lock)?;
         let nonce = text.split(' ').nth(1)?;
-        is_name(nonce).then(|| Names::new(&self.id, nonce))
+        is_name(nonce).then(|| Names::new(nonce))
     }
 
     /// Makes it certain that the host remembers, whatever happens to it, that this attempt was taken up.
@@ -245,23 +241,23 @@ impl Attempt {
     }
 
     /// Keeps the outcome, visible at once and to everybody who watches the folder. [`Attempt::sync`] makes it durable.
-    pub(crate) fn end(&self, outcome: &Outcome) -> io::Result<()> {
+    /// `tell_log` comes when all but the outcome's name is there: whoever is woken by it finds the outcome as well.
+    pub(crate) fn end(&self, outcome: &Outcome, tell_log: impl FnOnce()) -> io::Result<()> {
         let text = protocol::encode(outcome);
-        let last = self.dir.join("outcome.json");
+        let path = self.dir.join("outcome.json");
         // Outside the folder, so that whoever watches that is woken once.
         let draft = self.attempts.join(format!(".outcome-{}", self.id));
-        if private(&draft)
-            .and_then(|mut file| file.write_all(&text))
-            .is_ok()
-        {
-            return fs::rename(draft, last);
+        let drafted = private(&draft).and_then(|mut file| file.write_all(&text));
+        tell_log();
+        if drafted.is_ok() {
+            return fs::rename(draft, path);
         }
         // The disk is full, most likely. The request's file has room that is already ours.
         let command = self.dir.join("command.json");
         let file = OpenOptions::new().write(true).open(&command)?;
         file.write_all_at(&text, 0)?;
         file.set_len(text.len() as u64)?;
-        fs::rename(command, last)
+        fs::rename(command, path)
     }
 
     /// Makes the outcome durable. The name that it got before goes to the disk with it: file systems write what

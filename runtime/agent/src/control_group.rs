@@ -10,11 +10,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+#[cfg(feature = "confine")]
+use rustix::process::Pid;
+use rustix::rand::{GetRandomFlags, getrandom};
+
 /// What the names of the agent's groups begin with.
 const PREFIX: &str = "cutover-";
 
-/// The longest beginning of an attempt's id that a name has, in bytes.
-const MAX_ID: usize = 150;
+/// The longest beginning of a job's name that a group's name has, in bytes.
+#[cfg(feature = "confine")]
+const MAX_JOB: usize = 150;
 
 /// How deep below a group its processes are looked for.
 const MAX_DEPTH: usize = 8;
@@ -26,18 +31,37 @@ pub(crate) struct ControlGroup {
     folder: File,
 }
 
-/// The names of an attempt's groups. `nonce` makes them different from those of every other attempt on this host.
+/// The names of a worker's groups. `nonce` makes them different from those of every other worker on this host.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
+    nonce: String,
     stem: String,
 }
 
 impl Names {
-    pub(crate) fn new(attempt: &str, nonce: &str) -> Self {
-        let attempt = &attempt[..attempt.floor_char_boundary(MAX_ID)];
+    pub(crate) fn new(nonce: &str) -> Self {
         Self {
-            stem: format!("{PREFIX}{attempt}-{nonce}-"),
+            nonce: nonce.to_owned(),
+            stem: format!("{PREFIX}{nonce}-"),
         }
+    }
+
+    /// The names of the groups of a job that a process carries out.
+    #[cfg(feature = "confine")]
+    pub(crate) fn of_job(job: &str, process: Pid) -> Self {
+        let job = &job[..job.floor_char_boundary(MAX_JOB)];
+        Self::new(&format!("{job}-{}", process.as_raw_nonzero()))
+    }
+
+    /// Names that nobody else has.
+    pub(crate) fn unique() -> io::Result<Self> {
+        let mut nonce = [0; 8];
+        getrandom(&mut nonce, GetRandomFlags::empty())?;
+        Ok(Self::new(&format!("{:016x}", u64::from_ne_bytes(nonce))))
+    }
+
+    pub(crate) fn nonce(&self) -> &str {
+        &self.nonce
     }
 }
 
@@ -108,9 +132,9 @@ fn groups(stem: &str) -> Vec<PathBuf> {
 }
 
 impl ControlGroup {
-    /// Makes the group of an attempt's script, where that is possible.
-    pub(crate) fn make(names: &Names, script: usize) -> Option<Self> {
-        let dir = base()?.join(format!("{}{script}", names.stem));
+    /// Makes a worker's group with this number, where that is possible.
+    pub(crate) fn make(names: &Names, number: usize) -> Option<Self> {
+        let dir = base()?.join(format!("{}{number}", names.stem));
         fs::create_dir(&dir).ok()?;
         let group = File::open(&dir).map(|folder| Self {
             dir: dir.clone(),
@@ -214,13 +238,5 @@ mod tests {
             None,
         );
         check("", "0::/\n", None);
-    }
-
-    #[test]
-    fn the_groups_of_an_attempt_have_names_that_fit_a_folder() {
-        let names = Names::new(&"é".repeat(120), "0123456789abcdef");
-
-        assert!(names.stem.len() < 200, "{}", names.stem);
-        assert!(names.stem.starts_with("cutover-éé") && names.stem.ends_with("-0123456789abcdef-"));
     }
 }

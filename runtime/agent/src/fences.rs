@@ -4,11 +4,20 @@
 //! A conductor that is taken for dead may only have slept, and wake up with commands in its hands. Its successor acts in
 //! a later turn, so from its successor's first command on whatever it asks for is refused. The file is durable before
 //! anything is done in a turn.
+//!
+//! The file also tells in which boot of the host a release first acted on the group. So what the host has forgotten about
+//! an attempt by going down is known to be forgotten, and nothing has to be durable before an attempt begins.
+//!
+//! A turn has a block of the file to itself, padded with blanks. When the next turn of its journal takes its place,
+//! which is what happens at every release, that block alone is written and flushed: a disk writes a block wholly or not at
+//! all, and a file that gets no longer costs its file system nothing. Whoever lets a command pass writes; the worker that
+//! carries it out flushes, before anything else.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,10 +27,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt;
 use crate::cache::Folder;
-use crate::protocol::{self, Fence, Run, Work};
+use crate::protocol::{self, Run, Work};
 
 /// How many journals are remembered for a group, the latest ones.
 const MAX_JOURNALS: usize = 16;
+
+/// What a disk writes wholly or not at all, in bytes.
+const BLOCK: usize = 512;
 
 /// How long another agent may be busy with the same file.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -67,7 +79,56 @@ pub(crate) enum Error {
 /// The turns of a group, the latest last.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Turns {
-    turns: Vec<Fence>,
+    turns: Vec<Turn>,
+}
+
+/// The latest turn of a journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Turn {
+    journal: String,
+    number: u64,
+    release: String,
+    /// The boot of the host in which the release first acted on the group; empty when it is not known.
+    #[serde(default)]
+    boot: String,
+    /// Whether the turn is known to be on the disk.
+    #[serde(default)]
+    durable: bool,
+}
+
+impl Turns {
+    fn of(&self, journal: &str) -> Option<&Turn> {
+        self.turns.iter().find(|turn| turn.journal == journal)
+    }
+
+    /// Puts a turn in the place of the one before it, and forgets the oldest when there are too many.
+    fn take(&mut self, turn: Turn) {
+        self.turns.retain(|known| known.journal != turn.journal);
+        let surplus = (self.turns.len() + 1).saturating_sub(MAX_JOURNALS);
+        self.turns.drain(..surplus);
+        self.turns.push(turn);
+    }
+
+    /// The file's text: a message of the protocol, with each turn in blocks of its own.
+    fn text(&self) -> Vec<u8> {
+        let mut text = format!("{{\"v\":{},\"turns\":[", protocol::VERSION).into_bytes();
+        for (number, turn) in self.turns.iter().enumerate() {
+            // A turn holds nothing that JSON cannot say.
+            let turn = serde_json::to_vec(turn).unwrap_or_default();
+            pad(&mut text);
+            text.extend_from_slice(&turn);
+            if number + 1 < self.turns.len() {
+                text.push(b',');
+            }
+        }
+        pad(&mut text);
+        text.extend_from_slice(b"]}\n");
+        text
+    }
+}
+
+fn pad(text: &mut Vec<u8>) {
+    text.resize(text.len().next_multiple_of(BLOCK), b' ');
 }
 
 /// Where a group's turns are kept, and what else is to be known of who acts on it.
@@ -108,8 +169,21 @@ impl Shelf {
     }
 }
 
-/// Lets a command pass that comes in its turn, and keeps others from passing as long as the result is held.
-pub(crate) fn admit(run: &Run) -> Result<Option<File>, Error> {
+/// A command that passed. Others of the group do not pass before this is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    _lock: Option<File>,
+    /// Whether the host has been down since the command's release first acted on the group: of an attempt that was asked
+    /// for before nothing may be left then.
+    pub(crate) has_been_down: bool,
+}
+
+/// Lets a command pass that comes in its turn. `boot` is the host's.
+pub(crate) fn admit(run: &Run, boot: &str) -> Result<Admission, Error> {
+    let unfenced = Admission {
+        _lock: None,
+        has_been_down: false,
+    };
     let Some(Shelf {
         root,
         dir,
@@ -117,7 +191,7 @@ pub(crate) fn admit(run: &Run) -> Result<Option<File>, Error> {
         group,
     }) = Shelf::of(run)
     else {
-        return Ok(None);
+        return Ok(unfenced);
     };
     let Some(fence) = &run.fence else {
         return match load(&path)?.turns.pop() {
@@ -126,13 +200,17 @@ pub(crate) fn admit(run: &Run) -> Result<Option<File>, Error> {
                 by: latest.release,
                 latest: latest.number,
             }),
-            None => Ok(None),
+            None => Ok(unfenced),
         };
     };
     let lock = lock(&root, &dir)?;
     let mut known = load(&path)?;
-    let same_journal = |turn: &Fence| turn.journal == fence.journal;
-    match known.turns.iter().find(|turn| same_journal(turn)) {
+    let admitted = |turn: &Turn| Admission {
+        _lock: Some(lock),
+        has_been_down: boot.is_empty() || turn.boot != boot,
+    };
+    let latest = known.of(&fence.journal);
+    match latest {
         Some(latest) if latest.number > fence.number => Err(Error::Succeeded {
             release: fence.release.clone(),
             number: fence.number,
@@ -140,20 +218,56 @@ pub(crate) fn admit(run: &Run) -> Result<Option<File>, Error> {
             latest: latest.number,
             group,
         }),
-        Some(latest) if latest.number == fence.number => Ok(Some(lock)),
-        _ => {
-            known.turns.retain(|turn| !same_journal(turn));
-            let surplus = (known.turns.len() + 1).saturating_sub(MAX_JOURNALS);
-            known.turns.drain(..surplus);
-            known.turns.push(fence.clone());
-            save(&dir, &path, &known).map_err(|source| Error::Io {
+        Some(latest) if latest.number == fence.number => Ok(admitted(latest)),
+        latest => {
+            let same_release = latest.filter(|turn| turn.release == fence.release);
+            let turn = Turn {
+                journal: fence.journal.clone(),
+                number: fence.number,
+                release: fence.release.clone(),
+                boot: same_release.map_or_else(|| boot.to_owned(), |turn| turn.boot.clone()),
+                durable: false,
+            };
+            known.take(turn.clone());
+            save(&dir, &path, &mut known).map_err(|source| Error::Io {
                 doing: "write",
                 path,
                 source,
             })?;
-            Ok(Some(lock))
+            Ok(admitted(&turn))
         }
     }
+}
+
+/// Makes sure that the turn of a command is durable.
+pub(crate) fn settle(run: &Run) -> Result<(), Error> {
+    let (Some(fence), Some(shelf)) = (&run.fence, Shelf::of(run)) else {
+        return Ok(());
+    };
+    let is_its =
+        |turn: &Turn| turn.journal == fence.journal && turn.number == fence.number && !turn.durable;
+    if !load(&shelf.path)?.turns.iter().any(is_its) {
+        return Ok(());
+    }
+    let failed = |doing| {
+        let path = shelf.path.clone();
+        move |source| Error::Io {
+            doing,
+            path,
+            source,
+        }
+    };
+    File::open(&shelf.path)
+        .and_then(|file| file.sync_data())
+        .map_err(failed("flush"))?;
+    // So that it is not flushed again. Should the host forget that, it is.
+    let _lock = lock(&shelf.root, &shelf.dir)?;
+    let mut known = load(&shelf.path)?;
+    if let Some(turn) = known.turns.iter_mut().find(|turn| is_its(turn)) {
+        turn.durable = true;
+        write_in_place(&shelf.path, &known.text()).map_err(failed("write"))?;
+    }
+    Ok(())
 }
 
 /// Whether somebody has acted in a later turn than a command's.
@@ -161,42 +275,62 @@ pub(crate) fn is_over(run: &Run) -> bool {
     let (Some(fence), Some(shelf)) = (&run.fence, Shelf::of(run)) else {
         return false;
     };
-    let is_later = |turn: &Fence| turn.journal == fence.journal && turn.number > fence.number;
-    load(&shelf.path).is_ok_and(|known| known.turns.iter().any(is_later))
+    load(&shelf.path).is_ok_and(|known| {
+        known
+            .of(&fence.journal)
+            .is_some_and(|latest| latest.number > fence.number)
+    })
 }
 
-/// The turns of the application that a command is for, watched. One watch serves one command after the other: closing it
-/// waits until the kernel has let go of it, which is left to the end of the process.
+/// The turns of the group that a command is for, watched. One watch serves one command after the other: closing it waits
+/// until the kernel has let go of it, which is left to the end of the process.
 #[derive(Default)]
 pub(crate) struct Watch {
     events: Option<ManuallyDrop<OwnedFd>>,
-    watched: Option<(PathBuf, i32)>,
+    watched: Option<Watched>,
+}
+
+/// A file of turns that is watched: it is written into, and replaced.
+struct Watched {
+    path: PathBuf,
+    dir: i32,
+    file: Option<i32>,
 }
 
 impl Watch {
-    /// Watches the turns for a command, where that can be done.
+    /// Watches the turns for a command, where that can be done. Called again it watches the file that has taken the
+    /// place of the one before.
     pub(crate) fn turn_to(&mut self, run: &Run) {
         let Some(shelf) = run.fence.as_ref().and_then(|_| Shelf::of(run)) else {
             return;
         };
-        if self
-            .watched
-            .as_ref()
-            .is_some_and(|(dir, _)| *dir == shelf.dir)
-        {
-            return;
-        }
         if self.events.is_none() {
             let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
             self.events = inotify::init(flags).ok().map(ManuallyDrop::new);
         }
         let Some(events) = &self.events else { return };
-        if let Some((_, former)) = self.watched.take() {
-            // The folder may be gone, and its watch with it.
-            let _ = inotify::remove_watch(&**events, former);
+        let former = self.watched.take();
+        let same = former.as_ref().filter(|former| former.path == shelf.path);
+        let added = match same {
+            Some(same) => Ok(same.dir),
+            None => inotify::add_watch(&**events, &shelf.dir, inotify::WatchFlags::MOVED_TO),
+        };
+        let Ok(dir) = added else { return };
+        let file = inotify::add_watch(&**events, &shelf.path, inotify::WatchFlags::MODIFY).ok();
+        if let Some(former) = former {
+            // What was watched may be gone, and its watch with it.
+            if former.dir != dir {
+                let _ = inotify::remove_watch(&**events, former.dir);
+            }
+            if let Some(file) = former.file.filter(|former| Some(*former) != file) {
+                let _ = inotify::remove_watch(&**events, file);
+            }
         }
-        let watch = inotify::add_watch(&**events, &shelf.dir, inotify::WatchFlags::MOVED_TO);
-        self.watched = watch.ok().map(|watch| (shelf.dir, watch));
+        self.watched = Some(Watched {
+            path: shelf.path,
+            dir,
+            file,
+        });
     }
 
     /// What becomes readable when a turn begins.
@@ -262,11 +396,128 @@ fn make(root: &Path, dir: &Path) -> io::Result<File> {
     File::open(dir)
 }
 
-fn save(dir: &Path, path: &Path, turns: &Turns) -> io::Result<()> {
+/// Writes the turns. Where the file has to be replaced they are durable then.
+fn save(dir: &Path, path: &Path, turns: &mut Turns) -> io::Result<()> {
+    if write_in_place(path, &turns.text())? {
+        return Ok(());
+    }
+    turns.turns.iter_mut().for_each(|turn| turn.durable = true);
     let draft = path.with_extension("draft");
     let mut file = File::create(&draft)?;
-    file.write_all(&protocol::encode(turns))?;
+    file.write_all(&turns.text())?;
     file.sync_data()?;
     fs::rename(&draft, path)?;
     File::open(dir)?.sync_all()
+}
+
+/// Writes the one block that differs. Answers false when there is not just one.
+fn write_in_place(path: &Path, text: &[u8]) -> io::Result<bool> {
+    let Some((file, at)) = place_for(path, text)? else {
+        return Ok(false);
+    };
+    file.write_all_at(&text[at..at + BLOCK], at as u64)?;
+    Ok(true)
+}
+
+/// The file, and the one block of it that the text differs in, where there is just one.
+fn place_for(path: &Path, text: &[u8]) -> io::Result<Option<(File, usize)>> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    if file.metadata()?.len() != text.len() as u64 {
+        return Ok(None);
+    }
+    let mut before = vec![0; text.len()];
+    file.read_exact_at(&mut before, 0)?;
+    let blocks = before.chunks_exact(BLOCK).zip(text.chunks_exact(BLOCK));
+    let mut differing = blocks
+        .enumerate()
+        .filter(|(_, (before, after))| before != after);
+    let (Some((block, _)), None) = (differing.next(), differing.next()) else {
+        return Ok(None);
+    };
+    Ok(Some((file, block * BLOCK)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn turn(journal: &str, number: u64) -> Turn {
+        Turn {
+            journal: journal.to_owned(),
+            number,
+            release: format!("r{number}"),
+            boot: "b".to_owned(),
+            durable: false,
+        }
+    }
+
+    /// Saves turns one after the other. Says after each whether the file is the one before it.
+    fn saved(turns: &[Turn]) -> Vec<bool> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("web.json");
+        let mut known = Turns::default();
+        let mut inode = 0;
+        turns
+            .iter()
+            .map(|turn| {
+                known.take(turn.clone());
+                save(folder.path(), &path, &mut known).unwrap();
+
+                let read = load(&path).unwrap();
+                assert_eq!(format!("{read:?}"), format!("{known:?}"));
+                let before = inode;
+                inode = fs::metadata(&path).unwrap().ino();
+                inode == before
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_next_turn_of_the_latest_journal_is_written_in_its_place() {
+        assert_eq!(
+            saved(&[turn("one", 1), turn("one", 2), turn("one", 4_000_000)]),
+            [false, true, true]
+        );
+    }
+
+    #[test]
+    fn turns_in_another_order_are_another_file() {
+        assert_eq!(
+            saved(&[
+                turn("one", 1),
+                turn("two", 1),
+                turn("two", 2),
+                turn("one", 2)
+            ]),
+            [false, false, true, false]
+        );
+    }
+
+    #[test]
+    fn a_turn_that_is_too_long_for_a_block_is_another_file() {
+        let long = Turn {
+            release: "r".repeat(2 * BLOCK),
+            ..turn("one", 2)
+        };
+        assert_eq!(
+            saved(&[turn("one", 1), long.clone(), long, turn("one", 3)]),
+            [false, false, false, false]
+        );
+    }
+
+    #[test]
+    fn no_more_journals_are_remembered_than_have_room() {
+        let mut known = Turns::default();
+        for number in 0..MAX_JOURNALS + 3 {
+            known.take(turn(&number.to_string(), 1));
+        }
+
+        assert_eq!(known.turns.len(), MAX_JOURNALS);
+        assert_eq!(known.turns[0].journal, "3");
+    }
 }

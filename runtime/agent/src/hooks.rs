@@ -3,11 +3,13 @@
 //! Whether everybody exists that a script runs as, and may run it, is found out before the first script runs. Whether
 //! the scripts exist is not: one may make the next.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_setfl};
@@ -31,17 +33,37 @@ use crate::watch::Watch;
 /// The longest time-out; a longer one means as much.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The control groups of an attempt's scripts.
-pub(crate) struct Groups<'a> {
-    pub(crate) names: &'a Names,
-    /// That of the first script, where it was made beforehand.
-    pub(crate) first: Option<ControlGroup>,
+/// The control groups of a worker's scripts, the first of which the first script of each attempt has.
+pub(crate) struct Groups {
+    pub(crate) names: Names,
+    made: BTreeMap<usize, Rc<ControlGroup>>,
 }
 
-impl Groups<'_> {
-    fn of(&mut self, script: usize) -> Option<ControlGroup> {
-        let made = self.first.take().filter(|_| script == 0);
-        made.or_else(|| ControlGroup::make(self.names, script))
+impl Groups {
+    pub(crate) fn new(names: Names) -> Self {
+        Self {
+            names,
+            made: BTreeMap::new(),
+        }
+    }
+
+    /// Makes the first one, unless it is there.
+    pub(crate) fn prepare(&mut self) {
+        self.of(0);
+    }
+
+    /// The group of the attempt's script with this number.
+    fn of(&mut self, script: usize) -> Option<Rc<ControlGroup>> {
+        let group = match self.made.entry(script) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => place.insert(Rc::new(ControlGroup::make(&self.names, script)?)),
+        };
+        Some(Rc::clone(group))
+    }
+
+    /// Takes all but the first one away.
+    pub(crate) fn clear_away(&mut self) {
+        self.made.retain(|number, _| *number == 0);
     }
 }
 
@@ -49,7 +71,7 @@ impl Groups<'_> {
 pub(crate) fn run(
     hooks: &Hooks,
     package: &Path,
-    groups: Groups<'_>,
+    groups: &mut Groups,
     log: &mut Capture,
 ) -> Result<Done, Failure> {
     environment::check(&hooks.env)?;
@@ -64,7 +86,6 @@ pub(crate) fn run(
         groups,
         log,
         events: ChildEvents::install().map_err(broken)?,
-        made: Vec::new(),
     };
 
     let mut done = Done::default();
@@ -77,9 +98,6 @@ pub(crate) fn run(
     if hooks.scripts.is_empty() {
         done.note = Some("there are no scripts".to_owned());
     }
-    let made = bench.made;
-    // Taking the groups away is nothing that anybody has to wait for.
-    done.afterwork = (!made.is_empty()).then(|| Box::new(move || drop(made)) as _);
     Ok(done)
 }
 
@@ -137,11 +155,9 @@ fn is_own(account: &Account) -> bool {
 struct Bench<'a> {
     package: &'a Path,
     env: &'a [(String, String)],
-    groups: Groups<'a>,
+    groups: &'a mut Groups,
     log: &'a mut Capture,
     events: ChildEvents,
-    /// The control groups of the scripts so far.
-    made: Vec<ControlGroup>,
 }
 
 impl Bench<'_> {
@@ -167,17 +183,16 @@ impl Bench<'_> {
 
         let environment = environment::of_script(self.env, account);
         let (child, output) = self
-            .start(&program, &environment, account, group.as_ref())
+            .start(&program, &environment, account, group.as_deref())
             .map_err(|error| program.not_started(&title, self.package, account, error))?;
         let timeout = Duration::from_millis(script.timeout_ms).min(MAX_TIMEOUT);
         let family = Family {
             earlier,
-            group: group.as_ref(),
+            group: group.as_deref(),
         };
         let end = Watch::new(child, output, family, &self.events, self.log)
             .until_end(started, timeout)
             .map_err(broken)?;
-        self.made.extend(group);
 
         let quote = self.log.quote();
         self.log.say(&format!(

@@ -39,6 +39,14 @@ pub(crate) fn ask(run: &Run) -> io::Result<()> {
     write(&file, &run.attempt)
 }
 
+/// Whether something else has been asked for since a command was.
+pub(crate) fn is_passed(run: &Run) -> bool {
+    let asked = Shelf::of(run).and_then(|shelf| fs::read(shelf.file("asked")).ok());
+    asked
+        .and_then(|asked| attempt_in(&asked))
+        .is_some_and(|asked| asked != run.attempt)
+}
+
 /// Waits until nobody else works on the group. `wait` is told once, and only if there is somebody, who that is.
 pub(crate) fn queue(run: &Run, wait: impl FnOnce(&str)) -> io::Result<Place> {
     let Some(shelf) = Shelf::of(run) else {

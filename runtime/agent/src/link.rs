@@ -40,6 +40,15 @@ pub(crate) struct FrontEnd(OwnedFd);
 /// A worker's end.
 pub(crate) struct WorkerEnd(OwnedFd);
 
+/// What a worker says.
+pub(crate) enum Word {
+    Nothing,
+    /// It has ended an attempt and takes another.
+    Free,
+    /// It ends.
+    End,
+}
+
 /// What came over a link.
 enum Message {
     Job(Box<Job>),
@@ -80,11 +89,14 @@ impl FrontEnd {
         Ok(())
     }
 
-    /// Whether the worker has said that it is free.
-    pub(crate) fn is_free(&self) -> bool {
+    /// What the worker has said.
+    pub(crate) fn hear(&self) -> Word {
         let mut word = [0; 1];
-        let received = rustix::net::recv(&self.0, &mut word, RecvFlags::DONTWAIT);
-        matches!(received, Ok((1, _))) && word == FREE
+        match rustix::net::recv(&self.0, &mut word, RecvFlags::DONTWAIT) {
+            Ok((1, _)) if word == FREE => Word::Free,
+            Err(Errno::AGAIN | Errno::INTR) => Word::Nothing,
+            Ok(_) | Err(_) => Word::End,
+        }
     }
 }
 
@@ -100,13 +112,12 @@ impl WorkerEnd {
         Ok(())
     }
 
-    /// Waits for a while, or until something comes.
-    pub(crate) fn wait(&self, patience: Duration) {
-        let patience = Timespec::try_from(patience).ok();
-        let _ = poll(
-            &mut [PollFd::new(&self.0, PollFlags::IN)],
-            patience.as_ref(),
-        );
+    /// Waits until something comes, at most for a while where that is said. Answers whether something came, or nothing
+    /// ever will.
+    pub(crate) fn wait(&self, patience: Option<Duration>) -> bool {
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let mut link = [PollFd::new(&self.0, PollFlags::IN)];
+        !matches!(poll(&mut link, patience.as_ref()), Ok(0) | Err(Errno::INTR))
     }
 
     /// Waits for an attempt; none comes when the front has no use for the worker any more.

@@ -72,6 +72,10 @@ pub struct Run {
     pub log_from: u64,
     /// What is to be done.
     pub work: Work,
+    /// Whether it is asked for for the first time. One that is not, and has left nothing, may have been begun before the host
+    /// went down.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// The attempt that this instance is likely to be given next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Box<Next>>,
@@ -842,6 +846,7 @@ mod tests {
                 }],
                 env: vec![("A".to_owned(), "1\n2".to_owned())],
             }),
+            fresh: true,
             next: Some(Box::new(Next {
                 attempt: "r1-1.web-1.ValidateService.1".to_owned(),
                 work: Work::Hooks(Hooks {

@@ -20,7 +20,7 @@ use crate::fences;
 use crate::follow::Follow;
 use crate::install;
 use crate::line;
-use crate::link::FrontEnd;
+use crate::link::{FrontEnd, Word};
 use crate::protocol::{self, Answer, Outcome, Request, Run};
 use crate::reason::chain;
 use crate::shim::{self, Begin, Session, Started};
@@ -112,6 +112,14 @@ struct Worker {
 }
 
 impl Worker {
+    /// What becomes readable when it says something or ends: its link closes with it.
+    fn events(&self) -> BorrowedFd<'_> {
+        match &self.link {
+            Some(link) => link.as_fd(),
+            None => self.pidfd.as_fd(),
+        }
+    }
+
     fn works_on(&self, attempt: &str) -> bool {
         self.attempt.as_deref() == Some(attempt)
     }
@@ -122,9 +130,7 @@ struct Ready {
     input: bool,
     output: bool,
     folders: bool,
-    /// Workers that have said something, as indices.
-    links: Vec<usize>,
-    /// Ended workers, as indices in ascending order.
+    /// Workers that have said something or ended, as indices in ascending order.
     workers: Vec<usize>,
 }
 
@@ -158,11 +164,13 @@ impl Front {
             if ready.folders {
                 self.note_changed_folders();
             }
-            for index in ready.links {
-                self.release(index);
-            }
             for index in ready.workers.into_iter().rev() {
-                self.bury(index);
+                let link = self.workers[index].link.as_ref();
+                match link.map_or(Word::End, FrontEnd::hear) {
+                    Word::Nothing => {}
+                    Word::Free => self.release(index),
+                    Word::End => self.bury(index),
+                }
             }
             if ready.input && !self.read(stdin)? {
                 while !self.output.is_empty() && self.write(stdout) {}
@@ -198,17 +206,7 @@ impl Front {
         fds.extend(
             self.workers
                 .iter()
-                .map(|worker| PollFd::new(&worker.pidfd, PollFlags::IN)),
-        );
-        let linked = self.workers.iter().enumerate();
-        let linked: Vec<(usize, &FrontEnd)> = linked
-            .filter_map(|(index, worker)| Some((index, worker.link.as_ref()?)))
-            .collect();
-        let first_link = fds.len();
-        fds.extend(
-            linked
-                .iter()
-                .map(|(_, link)| PollFd::new(*link, PollFlags::IN)),
+                .map(|worker| PollFd::from_borrowed_fd(worker.events(), PollFlags::IN)),
         );
         let count = match poll(&mut fds, timeout) {
             Ok(count) => count,
@@ -225,12 +223,6 @@ impl Front {
             input: is_ready[0],
             output: is_ready[1],
             folders: is_ready[2],
-            links: linked
-                .iter()
-                .zip(&is_ready[first_link..])
-                .filter(|(_, is_ready)| **is_ready)
-                .map(|((index, _), _)| *index)
-                .collect(),
             workers: (0..self.workers.len())
                 .filter(|index| is_ready[index + first_worker])
                 .collect(),
@@ -456,7 +448,7 @@ impl Front {
     fn take_up(&mut self, run: Run) -> Result<(), String> {
         let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(|error| chain(&error))?;
         // Held until the attempt is filed: whoever comes in a later turn finds it then.
-        let _turn = fences::admit(&run).map_err(|error| chain(&error))?;
+        let turn = fences::admit(&run, self.boot).map_err(|error| chain(&error))?;
         if self.announced.contains_key(&run.attempt)
             && let Ok(watch) = self.watch(&attempt)
             && line::ask(&run).is_ok()
@@ -470,6 +462,15 @@ impl Front {
         let standing = attempt
             .standing(self.boot)
             .map_err(|error| error.to_string())?;
+        if let Standing::Absent = standing
+            && turn.has_been_down
+            && !run.fresh
+        {
+            let reason = "the attempt was asked for before, and the host has been down since the release came to it: it may \
+                          have begun";
+            self.lose(&run.attempt, reason.to_owned());
+            return Ok(());
+        }
         if let Standing::Absent | Standing::Unbegun(_) = standing {
             line::ask(&run).map_err(|error| format!("note what was asked for: {error}"))?;
         }
@@ -559,10 +560,6 @@ impl Front {
             .filter(|worker| worker.attempt.is_none());
         let has_enough = idle.count() >= MAX_IDLE;
         let worker = &mut self.workers[index];
-        if !worker.link.as_ref().is_some_and(FrontEnd::is_free) {
-            // It is about to end, which is told elsewhere.
-            return;
-        }
         if has_enough {
             worker.link = None;
         }
@@ -575,7 +572,7 @@ impl Front {
     fn bury(&mut self, index: usize) {
         let worker = self.workers.swap_remove(index);
         if worker.is_child {
-            // It has ended, so this does not wait; and nobody else waits for it, so it does not fail.
+            // It has ended or is about to, so this hardly waits; and nobody else waits for it, so it does not fail.
             let _ = waitpid(Some(worker.pid), WaitOptions::empty());
         }
         if let Some(attempt) = worker.attempt {
@@ -662,7 +659,7 @@ impl Front {
             Ok(Standing::Absent) => self.lose(id, "the attempt's folder was removed".to_owned()),
             Err(error) => self.lose(id, format!("the attempt's folder cannot be read: {error}")),
             Ok(Standing::Unbegun(lock)) => {
-                let _turn = fences::admit(&follow.run).map_err(|error| chain(&error))?;
+                let _turn = fences::admit(&follow.run, self.boot).map_err(|error| chain(&error))?;
                 self.launch(id, lock)?;
             }
             Ok(Standing::Held(pid)) => {
@@ -698,6 +695,7 @@ fn next_of(run: &Run) -> Option<Run> {
         rootdir: run.rootdir.clone(),
         log_from: 0,
         work: next.work.clone(),
+        fresh: true,
         next: None,
         fence: run.fence.clone(),
     })

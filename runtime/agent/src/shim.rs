@@ -21,7 +21,7 @@ use rustix::process::{
 use crate::attempt::{self, Attempt};
 use crate::cache::Folder;
 use crate::capture::Capture;
-use crate::control_group::ControlGroup;
+use crate::control_group::Names;
 use crate::errand;
 use crate::fences;
 use crate::fetch;
@@ -35,7 +35,8 @@ use crate::protocol::{Cause, ErrandAnswer, Outcome, Run, Work};
 /// How long a worker waits for an attempt to be asked for that was announced.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a worker that has ended an attempt leaves the disk to others.
+/// How long an outcome may be told and not durable while its worker has nothing else to do: whoever asked for it most likely
+/// makes it durable, too, and goes on.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is left to do when the outcome has been told: making durable what was done.
@@ -139,8 +140,10 @@ pub(crate) fn launch(
                 lock,
             };
             Worker {
-                link: end.into(),
                 turns: fences::Watch::default(),
+                groups: Groups::new(Names::unique()?),
+                unsettled: Vec::new(),
+                link: end.into(),
             }
             .serve(first, begin)
         }),
@@ -155,8 +158,12 @@ fn leave(work: impl FnOnce() -> io::Result<()>) -> ! {
 
 /// A worker's own side.
 struct Worker {
-    link: WorkerEnd,
     turns: fences::Watch,
+    groups: Groups,
+    /// Attempts whose outcome is told and not durable, the oldest first.
+    unsettled: Vec<Ended>,
+    /// The last to be closed: the front takes its end for the worker's.
+    link: WorkerEnd,
 }
 
 impl Worker {
@@ -167,45 +174,70 @@ impl Worker {
             let Some(ended) = self.carry_out(job, begin)? else {
                 break;
             };
-            if !ended.leaves_nothing || has_children() || self.link.tell_free().is_err() {
-                return ended.settle();
+            let is_reusable = ended.leaves_nothing;
+            self.unsettled.push(ended);
+            if !is_reusable || has_children() || self.link.tell_free().is_err() {
+                break;
             }
-            // The asker makes the outcome durable first, and both at once would wait for the same disk.
-            self.link.wait(PAUSE);
-            ended.settle()?;
+            while !self.link.wait(self.patience()) {
+                self.settle_late()?;
+            }
+            self.groups.clear_away();
             next = self.link.next().map(|job| (job, Begin::WhenTold));
         }
-        Ok(())
+        self.settle()
+    }
+
+    /// How long until an outcome has to be durable.
+    fn patience(&self) -> Option<Duration> {
+        let oldest = self.unsettled.first()?;
+        Some(PAUSE.saturating_sub(oldest.at.elapsed()))
+    }
+
+    /// Makes those outcomes durable that have waited for long enough.
+    fn settle_late(&mut self) -> io::Result<()> {
+        let late = self
+            .unsettled
+            .partition_point(|it| it.at.elapsed() >= PAUSE);
+        self.unsettled.drain(..late).try_for_each(Ended::settle)
+    }
+
+    /// Makes all outcomes durable.
+    fn settle(&mut self) -> io::Result<()> {
+        self.unsettled.drain(..).try_for_each(Ended::settle)
     }
 
     /// Carries out an attempt, if it comes to its beginning.
     fn carry_out(&mut self, job: Job, begin: Begin) -> io::Result<Option<Ended>> {
         let Job { run, lock } = job;
         let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(io::Error::other)?;
-        let names = attempt.sign(&lock)?;
-        let settled = attempt.settle();
-        let mut groups = Groups {
-            names: &names,
-            first: None,
+        Attempt::sign(&lock, &self.groups.names)?;
+        let settled = match run.fence {
+            // The turn tells whether the host has been down since, and so that it may have forgotten the attempt.
+            Some(_) => fences::settle(&run).map_err(io::Error::other),
+            None => attempt.settle(),
         };
         if begin == Begin::WhenTold {
             if let Work::Hooks(_) = &run.work {
-                groups.first = ControlGroup::make(&names, 0);
+                self.groups.prepare();
             }
-            if !self.is_let_through(&run) {
+            if !self.is_let_through(&run)? {
                 return Ok(None);
             }
+            // It may take long.
+            self.settle()?;
         }
-        work(attempt, &run, groups, settled).map(Some)
+        work(attempt, run, &mut self.groups, settled).map(Some)
     }
 
     /// Waits for the word, for a while, and no longer than until somebody acts in a later turn: the attempt is then theirs to
     /// begin.
-    fn is_let_through(&mut self, run: &Run) -> bool {
+    fn is_let_through(&mut self, run: &Run) -> io::Result<bool> {
         let deadline = Instant::now() + PATIENCE;
-        self.turns.turn_to(run);
         loop {
+            self.turns.turn_to(run);
             let patience = deadline.saturating_duration_since(Instant::now());
+            let until_late = self.patience();
             let mut fds = vec![PollFd::new(&self.link, PollFlags::IN)];
             fds.extend(
                 self.turns
@@ -214,13 +246,18 @@ impl Worker {
             );
             // A turn may have begun before it was watched. What was let through before that is begun nevertheless.
             let is_over = fences::is_over(run);
-            let patience = if is_over { Duration::ZERO } else { patience };
-            let patience = Timespec::try_from(patience).ok();
-            match poll(&mut fds, patience.as_ref()) {
+            let wait = match until_late {
+                _ if is_over => Duration::ZERO,
+                Some(until_late) => patience.min(until_late),
+                None => patience,
+            };
+            let wait = Timespec::try_from(wait).ok();
+            match poll(&mut fds, wait.as_ref()) {
                 Err(Errno::INTR) => {}
-                Ok(1..) if !fds[0].revents().is_empty() => return self.link.is_let_through(),
+                Ok(1..) if !fds[0].revents().is_empty() => return Ok(self.link.is_let_through()),
                 Ok(1..) if !is_over => self.turns.drain(),
-                Ok(_) | Err(_) => return false,
+                Ok(0) if !is_over && !patience.is_zero() => self.settle_late()?,
+                Ok(_) | Err(_) => return Ok(false),
             }
         }
     }
@@ -234,16 +271,22 @@ fn has_children() -> bool {
 /// An attempt whose outcome has been told.
 struct Ended {
     attempt: Attempt,
+    run: Run,
+    at: Instant,
     afterwork: Option<Afterwork>,
     /// Whether this process is as good as a fresh one, as far as what it did itself goes.
     leaves_nothing: bool,
 }
 
 impl Ended {
-    /// Makes durable what was done. A host that goes down before this is through loses the outcome, not more.
+    /// Makes durable what was done. A host that goes down before this is through loses the outcome, not more. Whoever has
+    /// asked for something else since has the outcome.
     fn settle(self) -> io::Result<()> {
         if let Some(afterwork) = self.afterwork {
             afterwork();
+        }
+        if line::is_passed(&self.run) {
+            return Ok(());
         }
         self.attempt.sync()
     }
@@ -251,11 +294,11 @@ impl Ended {
 
 fn work(
     attempt: Attempt,
-    run: &Run,
-    groups: Groups<'_>,
+    run: Run,
+    groups: &mut Groups,
     settled: io::Result<()>,
 ) -> io::Result<Ended> {
-    let place = settled.and_then(|()| line::queue(run, |before| wait_for(&attempt, before)));
+    let place = settled.and_then(|()| line::queue(&run, |before| wait_for(&attempt, before)));
     let begun = match place {
         Ok(Place::Passed(by)) => Err(format!(
             "attempt `{by}` was asked for before this one could begin"
@@ -266,11 +309,10 @@ fn work(
             .map_err(not_kept(&attempt)),
         Err(error) => Err(not_kept(&attempt)(error)),
     };
-    let (outcome, afterwork) = match begun {
+    let (finished, mut log) = match begun {
         Ok((place, log)) => {
             let mut log = Capture::new(log);
-            let finished = catch_unwind(AssertUnwindSafe(|| perform(run, groups, &mut log)));
-            log.flush();
+            let finished = catch_unwind(AssertUnwindSafe(|| perform(&run, groups, &mut log)));
             // Whatever comes next may begin: the outcome is all that is left to tell.
             drop(place);
             let bug = || {
@@ -279,17 +321,20 @@ fn work(
                     "the agent's worker failed: this is a bug in cutover",
                 ))
             };
-            outcome(finished.unwrap_or_else(|_| bug()), &attempt)
+            (finished.unwrap_or_else(|_| bug()), Some(log))
         }
-        Err(reason) => outcome(Err(Failure::new(Cause::Invalid, reason)), &attempt),
+        Err(reason) => (Err(Failure::new(Cause::Invalid, reason)), None),
     };
-    attempt.end(&outcome)?;
+    let (outcome, afterwork) = outcome(finished, &attempt);
+    attempt.end(&outcome, || log.iter_mut().for_each(Capture::flush))?;
     Ok(Ended {
         leaves_nothing: matches!(
             (&run.work, &outcome),
             (Work::Hooks(_), Outcome::Succeeded { .. })
         ),
         attempt,
+        run,
+        at: Instant::now(),
         afterwork,
     })
 }
@@ -305,7 +350,7 @@ fn wait_for(attempt: &Attempt, before: &str) {
     attempt.wait_for(&what);
 }
 
-fn perform(run: &Run, groups: Groups<'_>, log: &mut Capture) -> Result<Done, Failure> {
+fn perform(run: &Run, groups: &mut Groups, log: &mut Capture) -> Result<Done, Failure> {
     let boot = attempt::boot();
     let invalid =
         |error: crate::cache::Error| Failure::new(Cause::Invalid, crate::reason::chain(&error));
@@ -329,7 +374,7 @@ fn perform(run: &Run, groups: Groups<'_>, log: &mut Capture) -> Result<Done, Fai
                 &run.rootdir,
                 boot,
                 &run.attempt,
-                groups.names,
+                &groups.names,
                 log,
             )),
             ..Done::default()

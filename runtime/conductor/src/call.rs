@@ -332,6 +332,8 @@ impl Instance {
                 cache: self.cache.clone(),
                 errand: self.with_environment(errand),
             },
+            // Whoever makes a call again makes it as another attempt.
+            asked: fleet::Asked::Never,
             next: None,
             fence: self.authority.fence(),
         };

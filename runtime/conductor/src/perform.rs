@@ -8,6 +8,7 @@ use std::time::Duration;
 use engine::split::Past;
 use engine::traffic::Goal;
 use engine::{Action, Doing, HoldAction, SwitchAction, Work};
+use fleet::Asked;
 use model::{
     AttemptId, Balancer, Cause, Decision, Deployment, DeploymentId, Direction, Ending, Instance,
     LifecycleEvent, Package, ReleaseId, Router, Run, Script, Target,
@@ -50,19 +51,22 @@ impl Performer {
     /// Carries an action out, or learns what became of it when it was begun before.
     pub(crate) async fn perform(&self, action: &Action) -> Ending {
         match &action.work {
+            // Whoever made the call is gone, and with it whatever the plugin was going to answer.
+            Work::Call(_) if action.past == Past::Unknown => Ending::Lost {
+                reason: "the conductor that called the plugin left before there was an answer"
+                    .to_owned(),
+            },
             Work::Block => self.move_traffic(action, Goal::Blocked).await,
             Work::Allow => self.move_traffic(action, Goal::Allowed).await,
-            Work::Download(package) => self.download(action, package, self.attempt(action)).await,
+            Work::Download(package) => match self.fetch_work(action, package).await {
+                Ok(work) => self.run_step(action, work).await,
+                Err(ending) => ending,
+            },
             Work::Hook(package) => match self.restore(action).await {
                 Ok(()) => self.hook(action, package).await,
                 Err(ending) => ending,
             },
-            // Whoever made the call is gone, and with it whatever the plugin was going to answer.
-            Work::Call(_, Past::Unknown) => Ending::Lost {
-                reason: "the conductor that called the plugin left before there was an answer"
-                    .to_owned(),
-            },
-            Work::Call(package, Past::Nothing) => match self.restore(action).await {
+            Work::Call(package) => match self.restore(action).await {
                 Ok(()) => self.call(action, package).await,
                 Err(ending) => ending,
             },
@@ -131,8 +135,15 @@ impl Performer {
             action.attempt,
         );
         let sink = self.sink(&action.deployment, &target.instance, path, SWITCH_TRAFFIC);
-        self.run_on(&target.instance, attempt, work, sink, None)
-            .await
+        let command = fleet::Command {
+            attempt,
+            rootdir: target.instance.rootdir.clone(),
+            work,
+            asked: asked(action.past),
+            next: None,
+            fence: self.authority.fence(),
+        };
+        self.run_on(&target.instance, command, sink).await
     }
 
     async fn move_traffic(&self, action: &Action, goal: Goal) -> Ending {
@@ -178,7 +189,20 @@ impl Performer {
         )
     }
 
-    async fn run(&self, action: &Action, attempt: AttemptId, work: fleet::Work) -> Ending {
+    /// Has the action's instance do all of it.
+    async fn run_step(&self, action: &Action, work: fleet::Work) -> Ending {
+        let attempt = self.attempt(action);
+        self.run(action, attempt, asked(action.past), work).await
+    }
+
+    /// Has the action's instance do something of it.
+    async fn run(
+        &self,
+        action: &Action,
+        attempt: AttemptId,
+        asked: Asked,
+        work: fleet::Work,
+    ) -> Ending {
         let instance = &action.target.instance;
         let path = self.conductor.logs.path(
             &action.deployment.id,
@@ -186,9 +210,16 @@ impl Performer {
             action.event.name(),
             action.attempt,
         );
-        let next = self.next(action);
+        let command = fleet::Command {
+            attempt,
+            rootdir: instance.rootdir.clone(),
+            work,
+            asked,
+            next: self.next(action),
+            fence: self.authority.fence(),
+        };
         let sink = self.sink(&action.deployment, instance, path, action.event.name());
-        self.run_on(instance, attempt, work, sink, next).await
+        self.run_on(instance, command, sink).await
     }
 
     /// Where an attempt's output goes. `stage` says under which name it is shown.
@@ -217,6 +248,7 @@ impl Performer {
             event: step.event,
             attempt: 1,
             work: Work::Hook(package.clone()),
+            past: Past::Nothing,
             ..action.clone()
         };
         Some(fleet::Next {
@@ -229,18 +261,9 @@ impl Performer {
     async fn run_on(
         &self,
         instance: &Instance,
-        attempt: AttemptId,
-        work: fleet::Work,
+        command: fleet::Command,
         sink: Arc<Sink>,
-        next: Option<fleet::Next>,
     ) -> Ending {
-        let command = fleet::Command {
-            attempt,
-            rootdir: instance.rootdir.clone(),
-            work,
-            next,
-            fence: self.authority.fence(),
-        };
         self.authority.claim().await;
         let ending = self
             .conductor
@@ -296,7 +319,7 @@ impl Performer {
 
     async fn hook(&self, action: &Action, package: &Package) -> Ending {
         let work = self.hook_work(action, package);
-        self.run(action, self.attempt(action), work).await
+        self.run_step(action, work).await
     }
 
     fn hook_work(&self, action: &Action, package: &Package) -> fleet::Work {
@@ -314,22 +337,22 @@ impl Performer {
             scripts,
             env: of_hook(&self.release, action, package),
         };
-        self.run(action, self.attempt(action), work).await
+        self.run_step(action, work).await
     }
 
     async fn install(&self, action: &Action, package: &Package) -> Ending {
         let work = fleet::Work::Install(installation(action, package));
-        self.run(action, self.attempt(action), work).await
+        self.run_step(action, work).await
     }
 
-    async fn download(&self, action: &Action, package: &Package, attempt: AttemptId) -> Ending {
+    async fn fetch_work(&self, action: &Action, package: &Package) -> Result<fleet::Work, Ending> {
         let stored = match self
             .conductor
             .stored(&action.deployment.group, package)
             .await
         {
             Ok(stored) => stored,
-            Err(error) => return failed(Cause::FetchFailed, crate::plan::chain(&error)),
+            Err(error) => return Err(failed(Cause::FetchFailed, crate::plan::chain(&error))),
         };
         let deployment = &action.deployment;
         let keep = [
@@ -340,7 +363,7 @@ impl Performer {
             .into_iter()
             .flatten()
             .filter_map(|key| deployment.packages.get(key));
-        let work = fleet::Work::Fetch {
+        Ok(fleet::Work::Fetch {
             cache: cache_folder(deployment, package),
             source: stored.tree,
             digest: stored.tree_digest,
@@ -351,8 +374,7 @@ impl Performer {
             keep_others: deployment.keep_revisions,
             installation: (action.event == LifecycleEvent::DownloadBundle)
                 .then(|| installation(action, package)),
-        };
-        self.run(action, attempt, work).await
+        })
     }
 
     /// The package folder of what an instance had before the version that it leaves. While that one may stay after all,
@@ -416,7 +438,11 @@ impl Performer {
             );
             let attempt = AttemptId::parse(name)
                 .map_err(|error| failed(Cause::Invalid, error.to_string()))?;
-            match self.download(action, package, attempt).await {
+            let ending = match self.fetch_work(action, package).await {
+                Ok(work) => self.run(action, attempt, Asked::Perhaps, work).await,
+                Err(ending) => ending,
+            };
+            match ending {
                 Ending::Succeeded { .. } => {}
                 Ending::Failed {
                     cause,
@@ -452,6 +478,13 @@ fn installation(action: &Action, package: &Package) -> fleet::Installation {
         files: package.appspec.files.clone(),
         permissions: package.appspec.permissions.clone(),
         on_existing: package.appspec.on_existing,
+    }
+}
+
+fn asked(past: Past) -> Asked {
+    match past {
+        Past::Nothing => Asked::Never,
+        Past::Unknown => Asked::Perhaps,
     }
 }
 

@@ -86,6 +86,8 @@ pub struct Action {
     pub event: LifecycleEvent,
     pub attempt: u32,
     pub work: Work,
+    /// Whether somebody may have asked for it already.
+    pub past: Past,
 }
 
 /// One attempt to switch a deployment's traffic, with the rule of [`Action`].
@@ -130,7 +132,7 @@ pub enum Work {
     Install(Arc<Package>),
     /// Have the plugin of the deployment's kind carry the event out, for this package. Nothing keeps what it answers to
     /// a conductor that dies: where the past is unknown so is the outcome, and the attempt is not made again.
-    Call(Arc<Package>, Past),
+    Call(Arc<Package>),
     /// Take the instance out of the load balancer and wait until it is drained.
     Block,
     /// Put the instance into the load balancer and wait until it is healthy.

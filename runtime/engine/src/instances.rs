@@ -198,7 +198,7 @@ pub(crate) fn action(
         LifecycleEvent::AllowTraffic => Work::Allow,
         LifecycleEvent::DownloadBundle => Work::Download(package?),
         LifecycleEvent::Install => Work::Install(package?),
-        _ if planned.doing == Doing::Call => Work::Call(package?, past),
+        _ if planned.doing == Doing::Call => Work::Call(package?),
         _ => Work::Hook(package?),
     };
     Some(Action {
@@ -207,6 +207,7 @@ pub(crate) fn action(
         event,
         attempt,
         work,
+        past,
     })
 }
 

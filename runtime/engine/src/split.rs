@@ -33,7 +33,7 @@ pub enum Means {
     Weights,
 }
 
-/// What may have been written for a switch before it began here.
+/// What may have been done of an attempt before it is begun here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Past {
     #[default]

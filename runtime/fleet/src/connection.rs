@@ -121,7 +121,7 @@ impl<L: Launch> Handle<L> {
 /// What is asked of a connection.
 pub(crate) enum Order {
     Run {
-        run: Run,
+        run: Box<Run>,
         log: Arc<dyn LogSink>,
         reply: Waiter,
     },
@@ -177,10 +177,19 @@ impl Waiter {
 
 /// An attempt without an ending.
 struct Flight {
-    run: Run,
+    /// It is fresh at most until it is first sent.
+    run: Box<Run>,
     log: Arc<dyn LogSink>,
     reply: Waiter,
     deaths: u32,
+}
+
+/// An order that is kept until it is answered.
+enum Kept {
+    /// By its attempt.
+    Flight(String),
+    /// By its number.
+    Question(u64),
 }
 
 /// A question without an answer.
@@ -278,7 +287,7 @@ impl<L: Launch> Connection<L> {
         loop {
             if self.is_idle() {
                 match self.orders.recv().await {
-                    Some(order) => self.take(order),
+                    Some(order) => drop(self.take(order)),
                     None => return,
                 }
             }
@@ -382,8 +391,9 @@ impl<L: Launch> Connection<L> {
                             let _ = reply.send(Ok(process.link.clone()));
                         }
                         order => {
-                            let line = self.line_for(order);
-                            self.unwritten.extend_from_slice(&line);
+                            if let Some(kept) = self.take(order) {
+                                self.send(&kept);
+                            }
                         }
                     }
                     None
@@ -434,12 +444,7 @@ impl<L: Launch> Connection<L> {
     }
 
     /// Keeps an order without sending it.
-    fn take(&mut self, order: Order) {
-        self.line_for(order);
-    }
-
-    /// Keeps an order and returns the line that sends it.
-    fn line_for(&mut self, order: Order) -> Vec<u8> {
+    fn take(&mut self, order: Order) -> Option<Kept> {
         match order {
             Order::Run { run, log, reply } => {
                 let id = run.attempt.clone();
@@ -449,9 +454,8 @@ impl<L: Launch> Connection<L> {
                     reply,
                     deaths: 0,
                 };
-                let line = flight.line();
-                self.flights.insert(id, flight);
-                line
+                self.flights.insert(id.clone(), flight);
+                Some(Kept::Flight(id))
             }
             Order::Cached {
                 rootdir,
@@ -469,30 +473,45 @@ impl<L: Launch> Connection<L> {
             }),
             Order::Link { reply } => {
                 self.links.push(reply);
-                Vec::new()
+                None
             }
         }
     }
 
-    /// Keeps a question and returns the line that asks it.
-    fn ask(&mut self, reply: Reply, request: impl FnOnce(u64) -> Request) -> Vec<u8> {
+    /// Keeps a question.
+    fn ask(&mut self, reply: Reply, request: impl FnOnce(u64) -> Request) -> Option<Kept> {
         self.asked += 1;
         let question = Question {
             request: request(self.asked),
             reply,
             deaths: 0,
         };
-        let line = question.line();
         self.questions.insert(self.asked, question);
-        line
+        Some(Kept::Question(self.asked))
+    }
+
+    fn send(&mut self, kept: &Kept) {
+        match kept {
+            Kept::Flight(attempt) => {
+                if let Some(flight) = self.flights.get_mut(attempt) {
+                    self.unwritten.extend_from_slice(&flight.line());
+                    // From here on an agent may begin it.
+                    flight.run.fresh = false;
+                }
+            }
+            Kept::Question(ask) => {
+                if let Some(question) = self.questions.get(ask) {
+                    self.unwritten.extend_from_slice(&question.line());
+                }
+            }
+        }
     }
 
     fn send_all(&mut self) {
-        for flight in self.flights.values() {
-            self.unwritten.extend_from_slice(&flight.line());
-        }
-        for question in self.questions.values() {
-            self.unwritten.extend_from_slice(&question.line());
+        let flights = self.flights.keys().cloned().map(Kept::Flight);
+        let questions = self.questions.keys().copied().map(Kept::Question);
+        for kept in flights.chain(questions).collect::<Vec<_>>() {
+            self.send(&kept);
         }
     }
 
@@ -626,7 +645,7 @@ impl Flight {
     fn line(&self) -> Vec<u8> {
         let run = Run {
             log_from: self.log.position(),
-            ..self.run.clone()
+            ..(*self.run).clone()
         };
         protocol::encode(&Request::Run(run))
     }

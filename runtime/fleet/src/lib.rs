@@ -38,11 +38,21 @@ pub struct Command {
     /// Absolute folder of the instance.
     pub rootdir: String,
     pub work: Work,
+    /// Whether somebody may have asked for it before.
+    pub asked: Asked,
     /// What the instance is likely to be given next, if this succeeds. Its agent may make ready for it, and does none of
     /// it before it is given.
     pub next: Option<Next>,
     /// In whose turn it is given.
     pub fence: Fence,
+}
+
+/// Whether an attempt may have been asked for before. Of one that may, an agent that finds nothing says that it is lost
+/// when its host has been down: it may have begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    Never,
+    Perhaps,
 }
 
 /// The turn of a conductor. Once an instance has been acted on in a later one of the same journal, its agent refuses

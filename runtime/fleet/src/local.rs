@@ -90,7 +90,7 @@ impl Fleet for LocalFleet {
             Err(error) => return Box::pin(std::future::ready(error.ending())),
         };
         let ending = self.agent.order(|reply| Order::Run {
-            run,
+            run: Box::new(run),
             log,
             reply: Waiter::Ending(reply),
         });
@@ -119,7 +119,7 @@ impl Fleet for LocalFleet {
             }
         };
         let done = self.agent.order(|reply| Order::Run {
-            run,
+            run: Box::new(run),
             log,
             reply: Waiter::Errand(reply),
         });

@@ -8,7 +8,7 @@ use model::{
     Undone, Why,
 };
 
-use crate::{ChangedFile, Command, Condition, FileChange, Installation, Next, Place, Work};
+use crate::{Asked, ChangedFile, Command, Condition, FileChange, Installation, Next, Place, Work};
 
 /// A command that cannot be put into words.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,7 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         attempt,
         rootdir,
         work,
+        asked,
         next,
         fence,
     } = command;
@@ -50,6 +51,7 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         rootdir,
         log_from: 0,
         work: words(work)?,
+        fresh: asked == Asked::Never,
         next: next.transpose()?,
         fence: Some(protocol::Fence {
             journal: fence.journal,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fleet::{Command, Fence, Fleet, LocalFleet, LogSink, Work};
+use fleet::{Asked, Command, Fence, Fleet, LocalFleet, LogSink, Work};
 use model::{AttemptId, Cause, Digest, Ending, Host, ReleaseId, Run, Script};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -19,7 +19,7 @@ const CACHE: &str = "app-shop/group-web/deploy-r1-1";
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 12] = [
+const TESTS: [Test; 13] = [
     (
         "an_attempt_brings_its_log_and_its_ending",
         an_attempt_brings_its_log_and_its_ending,
@@ -36,6 +36,10 @@ const TESTS: [Test; 12] = [
     (
         "an_agent_that_dies_is_replaced_and_nothing_is_lost",
         an_agent_that_dies_is_replaced_and_nothing_is_lost,
+    ),
+    (
+        "what_an_agent_was_given_that_died_is_lost_when_its_host_has_been_down",
+        what_an_agent_was_given_that_died_is_lost_when_its_host_has_been_down,
     ),
     (
         "an_agent_that_keeps_dying_is_unreachable",
@@ -158,8 +162,13 @@ impl Bench {
 
     /// A fleet whose agents leave their process ids in `agents`.
     fn fleet(&self) -> LocalFleet {
+        self.fleet_that(":")
+    }
+
+    /// The same, with a command that each agent begins with.
+    fn fleet_that(&self, command: &str) -> LocalFleet {
         let start = format!(
-            "echo $$ >> '{}'; exec \"$0\" agent",
+            "echo $$ >> '{}'; {command}; exec \"$0\" agent",
             self.path("agents").display()
         );
         let own = std::env::current_exe().unwrap().into_os_string();
@@ -179,6 +188,7 @@ impl Bench {
             attempt: AttemptId::parse(attempt).unwrap(),
             rootdir,
             work,
+            asked: Asked::Never,
             next: None,
             fence: Fence {
                 journal: "one".to_owned(),
@@ -374,6 +384,36 @@ fn an_agent_that_dies_is_replaced_and_nothing_is_lost() {
     assert_succeeded(&ending);
     assert_eq!(bench.read("count"), "x\n");
     assert_eq!(log.text(), bench.read(".cutover/attempts/a/log"));
+}
+
+fn what_an_agent_was_given_that_died_is_lost_when_its_host_has_been_down() {
+    let bench = Bench::new();
+    bench.script("count.sh", "echo x >> ../../../count");
+    let turns = bench.path(".cutover/fences/shop/web.json");
+    let dies = format!(
+        "if [ -e '{0}/dies' ]; then rm '{0}/dies'; read line; exit 1; fi",
+        bench.root.path().display()
+    );
+    let (fleet, mortal) = (bench.fleet(), bench.fleet_that(&dies));
+
+    let (first, fresh, given) = wait(async {
+        let run = |fleet: &LocalFleet, attempt| {
+            let log = Arc::new(Kept::default());
+            fleet.run(&Host::Local, bench.hook(attempt, "count.sh"), log)
+        };
+        let first = run(&fleet, "a").await;
+        let before = fs::read_to_string(&turns).unwrap();
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        fs::write(&turns, before.replace(boot.trim(), "another boot")).unwrap();
+        let fresh = run(&fleet, "b").await;
+        fs::write(bench.path("dies"), "").unwrap();
+        (first, fresh, run(&mortal, "c").await)
+    });
+
+    assert_succeeded(&first);
+    assert_succeeded(&fresh);
+    assert!(matches!(given, Ending::Lost { .. }), "{given:?}");
+    assert_eq!(bench.read("count"), "x\nx\n");
 }
 
 #[track_caller]

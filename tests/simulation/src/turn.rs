@@ -315,21 +315,21 @@ impl Site<'_> {
             action.attempt += 1;
         }
         if self.defect == Some(Defect::RepeatsCalls)
-            && let Work::Call(_, past) = &mut action.work
+            && let Work::Call(_) = action.work
         {
-            *past = Past::Nothing;
+            action.past = Past::Nothing;
         }
         self.rules.action(&action)?;
         let goal = match action.work {
             Work::Block => Some(Goal::Blocked),
             Work::Allow => Some(Goal::Allowed),
             Work::Download(_) | Work::Hook(_) | Work::Install(_) => None,
-            Work::Call(_, Past::Unknown) => {
+            Work::Call(_) if action.past == Past::Unknown => {
                 let reason = "the conductor that called the plugin is gone".to_owned();
                 self.hear(Job::Step(action).ended(Ending::Lost { reason }));
                 return Ok(());
             }
-            Work::Call(_, Past::Nothing) => {
+            Work::Call(_) => {
                 let exchange = PluginExchange::new(action, self.time());
                 return self.exchange(Exchange::Plugin(Box::new(exchange)), is_cut);
             }

@@ -91,7 +91,7 @@ fn carry_out(job: &Job, lifeline: BorrowedFd<'_>) -> io::Result<Verdict> {
     let mut log = Capture::new(File::from(log));
     log.say(&confinement.sentence(&job.folder));
     let events = ChildEvents::install()?;
-    let names = Names::new(&job.name, &getpid().to_string());
+    let names = Names::of_job(&job.name, getpid());
     for (number, step) in job.steps.iter().enumerate() {
         log.say(&format!("==> {} at {}", step.title, stamp::now()));
         log.flush();

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use agent::protocol::{Answer, Fence, Next, Request, Run, Work};
+use agent::protocol::{Answer, Fence, Next, Outcome, Request, Run, Work};
 
 use crate::instance::{Agent, CACHE, Instance, assert_succeeded, eventually, fifo, release};
 
@@ -222,6 +222,80 @@ fn a_conductor_that_names_no_turn_is_refused_where_turns_are_known() {
         "{refused}"
     );
     assert_eq!(instance.read("count"), "x\nx\n");
+}
+
+/// Makes it look as if the host had been down since the group was first acted on.
+fn boot_again(instance: &Instance) {
+    let turns = instance.read(".cutover/fences/shop/web.json");
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(turns.contains(boot.trim()), "{turns}");
+    let turns = turns.replace(boot.trim(), "00000000-0000-0000-0000-000000000000");
+    instance.write(".cutover/fences/shop/web.json", &turns);
+}
+
+#[test]
+fn an_attempt_that_a_host_may_have_forgotten_by_going_down_is_lost() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    assert_succeeded(&Agent::start().outcome(in_turn(&instance, 5, "a", &work)).1);
+    boot_again(&instance);
+
+    // The same conductor asks again, and the one that takes the release over.
+    for (number, attempt) in [(5, "b"), (6, "c")] {
+        let run = Run {
+            fence: Some(Fence {
+                release: "r5".to_owned(),
+                ..fence("one", number).unwrap()
+            }),
+            ..instance.run(attempt, work.clone())
+        };
+        let (_, outcome) = Agent::start().outcome(run);
+        assert_eq!(
+            outcome,
+            Outcome::Lost {
+                reason: "the attempt was asked for before, and the host has been down since the release came to it: it \
+                         may have begun"
+                    .to_owned()
+            }
+        );
+    }
+
+    assert_eq!(instance.read("count"), "x\n");
+}
+
+#[test]
+fn what_is_asked_for_for_the_first_time_was_not_begun_before_the_host_went_down() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    assert_succeeded(&Agent::start().outcome(in_turn(&instance, 5, "a", &work)).1);
+    boot_again(&instance);
+
+    let fresh = Run {
+        fresh: true,
+        ..in_turn(&instance, 5, "b", &work)
+    };
+    let mut agent = Agent::start();
+    assert_succeeded(&agent.outcome(fresh).1);
+    // What is there is told, whoever asks.
+    assert_succeeded(&agent.outcome(in_turn(&instance, 5, "b", &work)).1);
+    // Another release comes to a host that has not been down since.
+    assert_succeeded(&agent.outcome(in_turn(&instance, 7, "c", &work)).1);
+
+    assert_eq!(instance.read("count"), "x\nx\nx\n");
+}
+
+#[test]
+fn turns_of_an_earlier_agent_count() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let turns = r#"{"v":1,"turns":[{"journal":"one","number":7,"release":"r7"}]}"#;
+    instance.write(".cutover/fences/shop/web.json", turns);
+    let mut agent = Agent::start();
+
+    refusal(&mut agent, in_turn(&instance, 6, "a", &work));
+    assert_succeeded(&agent.outcome(in_turn(&instance, 8, "b", &work)).1);
+
+    assert_eq!(instance.read("count"), "x\n");
 }
 
 #[test]

@@ -70,6 +70,7 @@ impl Instance {
             rootdir: self.rootdir(),
             log_from: 0,
             work,
+            fresh: false,
             next: None,
             fence: None,
         }

@@ -104,7 +104,7 @@ impl SshFleet {
             }
         };
         let done = self.reached(ssh).agent.order(|reply| Order::Run {
-            run,
+            run: Box::new(run),
             log,
             reply: Waiter::Errand(reply),
         });
@@ -213,7 +213,7 @@ impl Reached {
             Err(error) => return error.ending(),
         };
         let ending = self.agent.order(|reply| Order::Run {
-            run,
+            run: Box::new(run),
             log,
             reply: Waiter::Ending(reply),
         });

@@ -260,7 +260,7 @@ fn ends_as_its_steps(seen: &Seen<'_>) -> Kept {
 /// Outgoing for BeforeBlockTraffic, AfterBlockTraffic and ApplicationStop, incoming for the rest. What is outgoing is what
 /// the last finished installation brought.
 pub(super) fn is_of_its_revision(state: &State, action: &Action) -> Kept {
-    let (Work::Hook(given) | Work::Install(given) | Work::Download(given) | Work::Call(given, _)) =
+    let (Work::Hook(given) | Work::Install(given) | Work::Download(given) | Work::Call(given)) =
         &action.work
     else {
         return Ok(());

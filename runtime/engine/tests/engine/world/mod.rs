@@ -298,7 +298,7 @@ impl World {
             engine::Work::Download(p)
             | engine::Work::Hook(p)
             | engine::Work::Install(p)
-            | engine::Work::Call(p, _) => p.revision.version.to_string(),
+            | engine::Work::Call(p) => p.revision.version.to_string(),
             engine::Work::Block | engine::Work::Allow => "-".into(),
         };
         self.trace
