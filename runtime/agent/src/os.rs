@@ -1,6 +1,6 @@
 //! The few system calls of the agent itself that need `unsafe`: fork and the wake-up on a child's end.
 //!
-//! Those that start a script are in `spawn.rs`. Everything else goes through rustix or std.
+//! Those that start a script are in `spawn/`. Everything else goes through rustix or std.
 #![allow(unsafe_code)]
 
 use std::fs::File;

@@ -128,6 +128,29 @@ fn a_script_inherits_nothing_but_limits() {
 }
 
 #[test]
+fn scripts_leave_nothing_in_their_worker() {
+    let instance = Instance::new();
+    // One that the kernel refuses and the shell takes, so that each is started twice.
+    instance.write(&format!("{CACHE}/plain"), "true\n");
+    // The folders of their control groups are the worker's as long as it may have to end what is in them.
+    let count =
+        command("wc -l < /proc/$PPID/maps; ls -l /proc/$PPID/fd | grep -v /cutover- | wc -l");
+    let mut scripts = vec![location("plain"); 102];
+    scripts[1] = count.clone();
+    scripts.push(count);
+
+    let (log, outcome) = instance.outcome("a", hooks(scripts));
+
+    assert_succeeded(&outcome);
+    let numbers: Vec<usize> = log.lines().filter_map(|line| line.parse().ok()).collect();
+    let [maps, files, more_maps, more_files] = numbers[..] else {
+        panic!("{log}");
+    };
+    assert!(more_maps < maps + 20, "{maps} and then {more_maps}");
+    assert_eq!(files, more_files);
+}
+
+#[test]
 fn no_script_is_in_a_session_that_the_agent_did_not_begin() {
     let instance = Instance::new();
     fs::create_dir_all(instance.path(CACHE)).unwrap();
