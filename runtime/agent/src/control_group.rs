@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use rustix::fs::{FlockOperation, flock};
 #[cfg(feature = "confine")]
 use rustix::process::Pid;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -108,8 +109,13 @@ fn unescaped(path: &str) -> String {
 /// Looks for the agent's own group and removes the groups in it that nothing lives in any more.
 pub(crate) fn prepare() {
     for dir in groups(PREFIX) {
-        // What is busy stays: a service, which a hook is there to start, or a hook at work.
-        let _ = fs::remove_dir(dir);
+        // What is busy stays: a service, which a hook is there to start, or a hook at work. So does what a worker keeps
+        // for its next script.
+        if let Ok(folder) = File::open(&dir)
+            && flock(&folder, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 
@@ -135,8 +141,8 @@ impl ControlGroup {
     /// Makes a worker's group with this number, where that is possible.
     pub(crate) fn make(names: &Names, number: usize) -> Option<Self> {
         let dir = base()?.join(format!("{}{number}", names.stem));
-        fs::create_dir(&dir).ok()?;
-        let group = File::open(&dir).map(|folder| Self {
+        // Somebody who tidies up may find it before it is locked.
+        let group = taken(&dir).or_else(|_| taken(&dir)).map(|folder| Self {
             dir: dir.clone(),
             folder,
         });
@@ -164,6 +170,19 @@ impl ControlGroup {
         processes_below(&self.dir, MAX_DEPTH, &mut found);
         found
     }
+}
+
+/// Makes a group and locks it, so that nobody takes it for one that is left over.
+fn taken(dir: &Path) -> io::Result<File> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let folder = File::open(dir)?;
+    flock(&folder, FlockOperation::NonBlockingLockShared)?;
+    // It may have gone in between.
+    fs::metadata(dir)?;
+    Ok(folder)
 }
 
 fn processes_below(dir: &Path, depth: usize, found: &mut Vec<i32>) {

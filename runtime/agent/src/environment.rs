@@ -4,6 +4,7 @@
 //! agent set, for that is where an operator sets them, and the agent changes none.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::OnceLock;
 
 use rustix::process::geteuid;
 
@@ -63,8 +64,10 @@ pub(crate) fn of_script(
         && ["HOME", "USER", "LOGNAME"]
             .iter()
             .any(|key| std::env::var_os(key).is_none());
-    let own = is_bare.then(|| Account::numbered(geteuid())).flatten();
-    if let Some(account) = account.or(own.as_ref()) {
+    // A worker does not learn of it when its own account is given another home.
+    static OWN: OnceLock<Option<Account>> = OnceLock::new();
+    let own = || OWN.get_or_init(|| Account::numbered(geteuid())).as_ref();
+    if let Some(account) = account.or_else(|| is_bare.then(own).flatten()) {
         set("HOME".as_ref(), account.home.clone().into());
         set("USER".as_ref(), account.name.clone().into());
         set("LOGNAME".as_ref(), account.name.clone().into());

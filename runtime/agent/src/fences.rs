@@ -13,6 +13,7 @@
 //! all, and a file that gets no longer costs its file system nothing. Whoever lets a command pass writes; the worker that
 //! carries it out flushes, before anything else.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt;
 use crate::cache::Folder;
-use crate::protocol::{self, Run, Work};
+use crate::protocol::{self, Fence, Run, Work};
 
 /// How many journals are remembered for a group, the latest ones.
 const MAX_JOURNALS: usize = 16;
@@ -99,6 +100,12 @@ struct Turn {
 impl Turns {
     fn of(&self, journal: &str) -> Option<&Turn> {
         self.turns.iter().find(|turn| turn.journal == journal)
+    }
+
+    /// Whether a later turn than this one has begun.
+    fn are_after(&self, fence: &Fence) -> bool {
+        self.of(&fence.journal)
+            .is_some_and(|latest| latest.number > fence.number)
     }
 
     /// Puts a turn in the place of the one before it, and forgets the oldest when there are too many.
@@ -239,15 +246,16 @@ pub(crate) fn admit(run: &Run, boot: &str) -> Result<Admission, Error> {
     }
 }
 
-/// Makes sure that the turn of a command is durable.
-pub(crate) fn settle(run: &Run) -> Result<(), Error> {
+/// Makes sure that the turn of a command is durable. Answers whether it is over.
+pub(crate) fn settle(run: &Run) -> Result<bool, Error> {
     let (Some(fence), Some(shelf)) = (&run.fence, Shelf::of(run)) else {
-        return Ok(());
+        return Ok(false);
     };
     let is_its =
         |turn: &Turn| turn.journal == fence.journal && turn.number == fence.number && !turn.durable;
-    if !load(&shelf.path)?.turns.iter().any(is_its) {
-        return Ok(());
+    let known = load(&shelf.path)?;
+    if !known.turns.iter().any(is_its) {
+        return Ok(known.are_after(fence));
     }
     let failed = |doing| {
         let path = shelf.path.clone();
@@ -267,7 +275,7 @@ pub(crate) fn settle(run: &Run) -> Result<(), Error> {
         turn.durable = true;
         write_in_place(&shelf.path, &known.text()).map_err(failed("write"))?;
     }
-    Ok(())
+    Ok(known.are_after(fence))
 }
 
 /// Whether somebody has acted in a later turn than a command's.
@@ -275,62 +283,37 @@ pub(crate) fn is_over(run: &Run) -> bool {
     let (Some(fence), Some(shelf)) = (&run.fence, Shelf::of(run)) else {
         return false;
     };
-    load(&shelf.path).is_ok_and(|known| {
-        known
-            .of(&fence.journal)
-            .is_some_and(|latest| latest.number > fence.number)
-    })
+    load(&shelf.path).is_ok_and(|known| known.are_after(fence))
 }
 
-/// The turns of the group that a command is for, watched. One watch serves one command after the other: closing it waits
+/// The turns of the groups that commands are for, watched. One watch serves one command after the other: closing it waits
 /// until the kernel has let go of it, which is left to the end of the process.
 #[derive(Default)]
 pub(crate) struct Watch {
     events: Option<ManuallyDrop<OwnedFd>>,
-    watched: Option<Watched>,
-}
-
-/// A file of turns that is watched: it is written into, and replaced.
-struct Watched {
-    path: PathBuf,
-    dir: i32,
-    file: Option<i32>,
+    /// The files that are watched, until something happens to one of them.
+    watched: BTreeSet<PathBuf>,
 }
 
 impl Watch {
-    /// Watches the turns for a command, where that can be done. Called again it watches the file that has taken the
-    /// place of the one before.
+    /// Watches the turns for a command, where that can be done. They are written into and replaced.
     pub(crate) fn turn_to(&mut self, run: &Run) {
         let Some(shelf) = run.fence.as_ref().and_then(|_| Shelf::of(run)) else {
             return;
         };
+        if self.watched.contains(&shelf.path) {
+            return;
+        }
         if self.events.is_none() {
             let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
             self.events = inotify::init(flags).ok().map(ManuallyDrop::new);
         }
         let Some(events) = &self.events else { return };
-        let former = self.watched.take();
-        let same = former.as_ref().filter(|former| former.path == shelf.path);
-        let added = match same {
-            Some(same) => Ok(same.dir),
-            None => inotify::add_watch(&**events, &shelf.dir, inotify::WatchFlags::MOVED_TO),
-        };
-        let Ok(dir) = added else { return };
-        let file = inotify::add_watch(&**events, &shelf.path, inotify::WatchFlags::MODIFY).ok();
-        if let Some(former) = former {
-            // What was watched may be gone, and its watch with it.
-            if former.dir != dir {
-                let _ = inotify::remove_watch(&**events, former.dir);
-            }
-            if let Some(file) = former.file.filter(|former| Some(*former) != file) {
-                let _ = inotify::remove_watch(&**events, file);
-            }
+        let dir = inotify::add_watch(&**events, &shelf.dir, inotify::WatchFlags::MOVED_TO);
+        let file = inotify::add_watch(&**events, &shelf.path, inotify::WatchFlags::MODIFY);
+        if dir.is_ok() && file.is_ok() {
+            self.watched.insert(shelf.path);
         }
-        self.watched = Some(Watched {
-            path: shelf.path,
-            dir,
-            file,
-        });
     }
 
     /// What becomes readable when a turn begins.
@@ -339,7 +322,8 @@ impl Watch {
     }
 
     /// Takes what there is to tell, which only says that something has happened.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn drain(&mut self) {
+        self.watched.clear();
         let mut events = [0; 1024];
         while self
             .events()

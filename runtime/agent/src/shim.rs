@@ -212,51 +212,56 @@ impl Worker {
         let Job { run, lock } = job;
         let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(io::Error::other)?;
         Attempt::sign(&lock, &self.groups.names)?;
+        if begin == Begin::WhenTold {
+            // A turn may begin as soon as it was looked whether one has.
+            self.turns.turn_to(&run);
+        }
         let settled = match run.fence {
             // The turn tells whether the host has been down since, and so that it may have forgotten the attempt.
             Some(_) => fences::settle(&run).map_err(io::Error::other),
-            None => attempt.settle(),
+            None => attempt.settle().map(|()| false),
         };
         if begin == Begin::WhenTold {
             if let Work::Hooks(_) = &run.work {
                 self.groups.prepare();
             }
-            if !self.is_let_through(&run)? {
+            let is_over = matches!(settled, Ok(true));
+            if !self.is_let_through(&run, is_over)? {
                 return Ok(None);
             }
             // It may take long.
             self.settle()?;
         }
-        work(attempt, run, &mut self.groups, settled).map(Some)
+        work(attempt, run, &mut self.groups, settled.map(drop)).map(Some)
     }
 
     /// Waits for the word, for a while, and no longer than until somebody acts in a later turn: the attempt is then theirs to
     /// begin.
-    fn is_let_through(&mut self, run: &Run) -> io::Result<bool> {
+    fn is_let_through(&mut self, run: &Run, mut is_over: bool) -> io::Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            self.turns.turn_to(run);
+            if is_over {
+                // What was let through before the turn began is begun nevertheless.
+                return Ok(self.link.wait(Some(Duration::ZERO)) && self.link.is_let_through());
+            }
             let patience = deadline.saturating_duration_since(Instant::now());
-            let until_late = self.patience();
+            let until_late = self.patience().unwrap_or(patience);
+            let wait = Timespec::try_from(patience.min(until_late)).ok();
             let mut fds = vec![PollFd::new(&self.link, PollFlags::IN)];
             fds.extend(
                 self.turns
                     .events()
                     .map(|turns| PollFd::from_borrowed_fd(turns, PollFlags::IN)),
             );
-            // A turn may have begun before it was watched. What was let through before that is begun nevertheless.
-            let is_over = fences::is_over(run);
-            let wait = match until_late {
-                _ if is_over => Duration::ZERO,
-                Some(until_late) => patience.min(until_late),
-                None => patience,
-            };
-            let wait = Timespec::try_from(wait).ok();
             match poll(&mut fds, wait.as_ref()) {
                 Err(Errno::INTR) => {}
                 Ok(1..) if !fds[0].revents().is_empty() => return Ok(self.link.is_let_through()),
-                Ok(1..) if !is_over => self.turns.drain(),
-                Ok(0) if !is_over && !patience.is_zero() => self.settle_late()?,
+                Ok(1..) => {
+                    self.turns.drain();
+                    self.turns.turn_to(run);
+                    is_over = fences::is_over(run);
+                }
+                Ok(0) if !patience.is_zero() => self.settle_late()?,
                 Ok(_) | Err(_) => return Ok(false),
             }
         }

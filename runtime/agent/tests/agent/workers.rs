@@ -1,6 +1,6 @@
 //! Who does the work of attempts that come one after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,34 @@ fn workers_that_left_nothing_running_take_further_attempts() {
     for worker in workers {
         eventually(|| (!is_alive(worker)).then_some(()));
     }
+}
+
+/// Agents that start remove the control groups that nobody has a use for.
+#[test]
+fn a_worker_keeps_its_control_group_while_other_agents_start() {
+    let (instance, elsewhere) = (Instance::new(), Instance::new());
+    let work = instance.script("group.sh", "cat /proc/self/cgroup >> ../../../groups");
+    let other = elsewhere.script("nothing.sh", ":");
+    let mut agent = Agent::start();
+    let mut groups: BTreeMap<i32, BTreeSet<String>> = BTreeMap::new();
+
+    for number in 0..10 {
+        assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
+        let told = instance.read("groups");
+        let group = told.lines().last().unwrap().to_owned();
+        groups
+            .entry(worker(&instance, number))
+            .or_default()
+            .insert(group);
+        let next = elsewhere.run(&format!("attempt-{number}"), other.clone());
+        assert_succeeded(&Agent::start().outcome(next).1);
+    }
+
+    assert!(groups.len() < 10, "{groups:?}");
+    assert!(
+        groups.values().all(|groups| groups.len() == 1),
+        "{groups:?}"
+    );
 }
 
 #[test]
