@@ -21,7 +21,7 @@ use crate::follow::Follow;
 use crate::install;
 use crate::line;
 use crate::link::{FrontEnd, Word};
-use crate::protocol::{self, Answer, Outcome, Request, Run};
+use crate::protocol::{self, Answer, Outcome, Request, Run, Work};
 use crate::reason::chain;
 use crate::shim::{self, Begin, Session, Started};
 
@@ -462,9 +462,12 @@ impl Front {
         let standing = attempt
             .standing(self.boot)
             .map_err(|error| error.to_string())?;
+        // Bringing a package twice does no harm.
+        let is_repeatable = matches!(run.work, Work::Fetch(_));
         if let Standing::Absent = standing
             && turn.has_been_down
             && !run.fresh
+            && !is_repeatable
         {
             let reason = "the attempt was asked for before, and the host has been down since the release came to it: it may \
                           have begun";
