@@ -31,6 +31,7 @@ use crate::line::{self, Place};
 use crate::link::{self, FrontEnd, Job, WorkerEnd};
 use crate::os::{self, Forked};
 use crate::protocol::{Cause, ErrandAnswer, Outcome, Run, Work};
+use crate::reason::chain;
 
 /// How long a worker waits for an attempt to be asked for that was announced.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -218,7 +219,7 @@ impl Worker {
         }
         let settled = match run.fence {
             // The turn tells whether the host has been down since, and so that it may have forgotten the attempt.
-            Some(_) => fences::settle(&run).map_err(io::Error::other),
+            Some(_) => fences::settle(&run).map_err(|error| io::Error::other(chain(&error))),
             None => attempt.settle().map(|()| false),
         };
         if begin == Begin::WhenTold {
@@ -357,8 +358,7 @@ fn wait_for(attempt: &Attempt, before: &str) {
 
 fn perform(run: &Run, groups: &mut Groups, log: &mut Capture) -> Result<Done, Failure> {
     let boot = attempt::boot();
-    let invalid =
-        |error: crate::cache::Error| Failure::new(Cause::Invalid, crate::reason::chain(&error));
+    let invalid = |error: crate::cache::Error| Failure::new(Cause::Invalid, chain(&error));
     match &run.work {
         Work::Fetch(work) => fetch::fetch(work, &run.rootdir, boot, &run.attempt, log),
         Work::Hooks(work) => {
