@@ -484,12 +484,12 @@ mod tests {
 
     #[test]
     fn a_turn_that_is_too_long_for_a_block_is_another_file() {
-        let long = Turn {
+        let long = |number| Turn {
             release: "r".repeat(2 * BLOCK),
-            ..turn("one", 2)
+            ..turn("one", number)
         };
         assert_eq!(
-            saved(&[turn("one", 1), long.clone(), long, turn("one", 3)]),
+            saved(&[turn("one", 1), long(2), long(3), turn("one", 4)]),
             [false, false, false, false]
         );
     }
