@@ -6,7 +6,7 @@
 //! anything is done in a turn.
 //!
 //! The file also tells in which boot of the host a release first acted on the group. So what the host has forgotten about
-//! an attempt by going down is known to be forgotten, and nothing has to be durable before an attempt begins.
+//! an attempt by going down is known to be forgotten, and nothing else has to be durable before an attempt begins.
 //!
 //! A turn has a block of the file to itself, padded with blanks. When the next turn of its journal takes its place,
 //! which is what happens at every release, that block alone is written and flushed: a disk writes a block wholly or not at

@@ -165,11 +165,12 @@ impl Front {
                 self.note_changed_folders();
             }
             for index in ready.workers.into_iter().rev() {
-                let link = self.workers[index].link.as_ref();
-                match link.map_or(Word::End, FrontEnd::hear) {
-                    Word::Nothing => {}
-                    Word::Free => self.release(index),
-                    Word::End => self.bury(index),
+                match self.workers[index].link.as_ref().map(FrontEnd::hear) {
+                    Some(Word::Nothing) => {}
+                    Some(Word::Free) => self.release(index),
+                    // Its end itself is still to come.
+                    Some(Word::End) => self.workers[index].link = None,
+                    None => self.bury(index),
                 }
             }
             if ready.input && !self.read(stdin)? {
@@ -575,7 +576,7 @@ impl Front {
     fn bury(&mut self, index: usize) {
         let worker = self.workers.swap_remove(index);
         if worker.is_child {
-            // It has ended or is about to, so this hardly waits; and nobody else waits for it, so it does not fail.
+            // It has ended, so this does not wait; and nobody else waits for it, so it does not fail.
             let _ = waitpid(Some(worker.pid), WaitOptions::empty());
         }
         if let Some(attempt) = worker.attempt {

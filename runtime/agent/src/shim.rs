@@ -163,7 +163,6 @@ struct Worker {
     groups: Groups,
     /// Attempts whose outcome is told and not durable, the oldest first.
     unsettled: Vec<Ended>,
-    /// The last to be closed: the front takes its end for the worker's.
     link: WorkerEnd,
 }
 
