@@ -4,6 +4,7 @@ use std::fs;
 
 use agent::protocol::{Answer, Fence, Next, Outcome, Request, Run, Work};
 
+use crate::fetch::fetch;
 use crate::instance::{Agent, CACHE, Instance, assert_succeeded, eventually, fifo, release};
 
 fn fence(journal: &str, number: u64) -> Option<Fence> {
@@ -282,6 +283,37 @@ fn what_is_asked_for_for_the_first_time_was_not_begun_before_the_host_went_down(
     assert_succeeded(&agent.outcome(in_turn(&instance, 7, "c", &work)).1);
 
     assert_eq!(instance.read("count"), "x\nx\nx\n");
+}
+
+#[test]
+fn a_package_that_a_host_may_have_forgotten_by_going_down_is_brought_again() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    assert_succeeded(&Agent::start().outcome(in_turn(&instance, 5, "a", &work)).1);
+    boot_again(&instance);
+
+    let work = Work::Fetch(fetch(&instance, "2"));
+    let (_, outcome) = Agent::start().outcome(in_turn(&instance, 5, "b", &work));
+
+    assert_succeeded(&outcome);
+}
+
+/// Whoever finds it flushed does not flush it.
+#[test]
+fn a_turn_is_known_to_be_flushed_when_its_first_attempt_has_ended() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let is_durable = || {
+        let turns = instance.read(".cutover/fences/shop/web.json");
+        turns.contains(r#""durable":true"#) && !turns.contains(r#""durable":false"#)
+    };
+    let mut agent = Agent::start();
+
+    for number in 5..8 {
+        let attempt = format!("attempt-{number}");
+        assert_succeeded(&agent.outcome(in_turn(&instance, number, &attempt, &work)).1);
+        assert!(is_durable(), "turn {number}");
+    }
 }
 
 #[test]

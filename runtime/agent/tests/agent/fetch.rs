@@ -29,7 +29,7 @@ fn cache(deployment: &str) -> String {
     format!("app-shop/group-web/deploy-{deployment}")
 }
 
-fn fetch(instance: &Instance, version: &str) -> Fetch {
+pub(crate) fn fetch(instance: &Instance, version: &str) -> Fetch {
     let source = source(instance, version);
     let digest = tree::digest(Path::new(&source)).unwrap();
     Fetch {
