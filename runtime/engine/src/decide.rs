@@ -88,6 +88,16 @@ pub struct Action {
     pub work: Work,
     /// Whether somebody may have asked for it already.
     pub past: Past,
+    /// The hook whose first attempt may begin as soon as this one has succeeded, whatever becomes of the conductor.
+    pub then: Option<LifecycleEvent>,
+}
+
+impl Action {
+    /// The action that may begin as soon as this one has succeeded.
+    #[must_use]
+    pub fn follower(&self) -> Option<Action> {
+        action(&self.deployment, &self.target, self.then?, 1, Past::Unknown)
+    }
 }
 
 /// One attempt to switch a deployment's traffic, with the rule of [`Action`].
@@ -182,6 +192,23 @@ impl Engine {
     pub fn in_flight(&self) -> (Vec<Action>, Vec<SwitchAction>) {
         let under_way = in_flight(&self.state);
         (under_way.actions, under_way.switches)
+    }
+
+    /// What has no record and may have begun, authorised with the step before it. An ending of it is taken also while
+    /// nobody drives the release.
+    #[must_use]
+    pub fn may_have_begun(&self) -> Vec<Action> {
+        let deployments = self.state.deployments.iter();
+        let followers = deployments.flat_map(|deployment| {
+            let targets = deployment.plan.targets.iter();
+            targets
+                .zip(&deployment.instances)
+                .filter_map(|(target, instance)| {
+                    let (_, event) = instance.may_have_begun()?;
+                    action(&deployment.plan, target, event, 1, Past::Unknown)
+                })
+        });
+        followers.collect()
     }
 
     /// When [`Input::Tick`] is due, where something waits for a time.
@@ -397,7 +424,11 @@ fn in_flight(state: &State) -> Output {
         for (target, instance) in deployment.plan.targets.iter().zip(&deployment.instances) {
             output.actions.extend(instance.current().and_then(|step| {
                 let (event, attempt) = (step.event, step.attempt);
-                action(&deployment.plan, target, event, attempt, Past::Unknown)
+                let action = action(&deployment.plan, target, event, attempt, Past::Unknown)?;
+                Some(Action {
+                    then: step.then,
+                    ..action
+                })
             }));
         }
         let switch = deployment.current_switch();

@@ -8,9 +8,9 @@ use model::{
 };
 
 use crate::decide::{Action, MAX_ATTEMPTS, Turn, Work};
-use crate::sequence::{Doing, planned_step};
+use crate::sequence::{Doing, follower, planned_step};
 use crate::split::Past;
-use crate::state::{Misfit, Progress};
+use crate::state::{InstanceState, Misfit, Progress};
 
 impl Turn<'_> {
     pub(crate) fn end_step(
@@ -34,6 +34,10 @@ impl Turn<'_> {
         if is_known {
             return Ok(());
         }
+        let (plan, index) = self.position(&place.0, &place.1)?;
+        if !self.state.status.is_active() && attempt == 1 {
+            self.catch_up(&plan, index, event)?;
+        }
         self.record(Fact::StepEnded {
             deployment,
             instance,
@@ -42,14 +46,33 @@ impl Turn<'_> {
             ending,
         })?;
         // Of a release that nobody drives an ending is only kept: what follows from it is for whoever resumes it.
-        let has_ended = self.state.find(&place.0).is_some_and(|deployment| {
-            deployment
-                .position(&place.1)
-                .is_some_and(|index| deployment.instances[index].outcome.is_some())
-        });
+        let has_ended = self
+            .state
+            .find(&place.0)
+            .is_some_and(|state| state.instances[index].outcome.is_some());
         if self.state.status.is_active() && !has_ended {
             self.proceed(&place.0, &place.1)?;
         }
+        Ok(())
+    }
+
+    /// Records the start of a hook that followed another step by itself and has ended since.
+    fn catch_up(
+        &mut self,
+        plan: &Arc<Deployment>,
+        index: usize,
+        event: LifecycleEvent,
+    ) -> Result<(), Misfit> {
+        let instance = self.state.find(&plan.id).map(|it| &it.instances[index]);
+        let Some((before, _)) = instance
+            .and_then(InstanceState::may_have_begun)
+            .filter(|(_, then)| *then == event)
+        else {
+            return Ok(());
+        };
+        self.go_on(plan, index, Some(before))?;
+        // There is nothing left to do of it.
+        self.output.actions.clear();
         Ok(())
     }
 
@@ -150,20 +173,32 @@ impl Turn<'_> {
         event: LifecycleEvent,
         attempt: u32,
     ) -> Result<(), Misfit> {
-        let instance = plan.targets[index].instance.id.clone();
+        let target = &plan.targets[index];
+        let instance = target.instance.id.clone();
+        let state = self.state.find(&plan.id);
+        let known = state.map(|state| &state.instances[index]);
+        let has_outcome = known.is_some_and(|known| known.outcome.is_some());
+        let may_have_begun = attempt == 1 && known.is_some_and(|known| known.has_authorised(event));
+        // Only of first attempts, so that it is known from the records which attempt may have begun.
+        let then = (attempt == 1 && !has_outcome && self.state.status.is_active())
+            .then(|| follower(plan, target, event))
+            .flatten();
         self.record(Fact::StepStarted {
             deployment: plan.id.clone(),
             instance,
             event,
             attempt,
+            then,
         })?;
-        self.output.actions.extend(action(
-            plan,
-            &plan.targets[index],
-            event,
-            attempt,
-            Past::Nothing,
-        ));
+        let past = if may_have_begun {
+            Past::Unknown
+        } else {
+            Past::Nothing
+        };
+        let action = action(plan, target, event, attempt, past);
+        self.output
+            .actions
+            .extend(action.map(|action| Action { then, ..action }));
         Ok(())
     }
 
@@ -208,6 +243,7 @@ pub(crate) fn action(
         attempt,
         work,
         past,
+        then: None,
     })
 }
 

@@ -135,6 +135,34 @@ pub(crate) fn planned_step(
     }
 }
 
+/// The hook that may begin as soon as an event is over: its instance needs nobody between the two.
+pub(crate) fn follower(
+    deployment: &Deployment,
+    target: &Target,
+    event: LifecycleEvent,
+) -> Option<LifecycleEvent> {
+    let doing = |event| planned_step(deployment, target, event).doing;
+    let is_its_own = match doing(event) {
+        Doing::Hook => true,
+        Doing::BuiltIn => {
+            matches!(
+                event,
+                LifecycleEvent::DownloadBundle | LifecycleEvent::Install
+            )
+        }
+        Doing::Call | Doing::Skip(_) => false,
+    };
+    let mut later = deployment
+        .sequence
+        .iter()
+        .copied()
+        .filter(|later| is_its_own && *later > event)
+        .map(|later| (later, doing(later)))
+        .filter(|(_, doing)| !matches!(doing, Doing::Skip(_)));
+    let (next, doing) = later.next()?;
+    (doing == Doing::Hook).then_some(next)
+}
+
 fn is_call(deployment: &Deployment, event: LifecycleEvent) -> bool {
     let calls = deployment.calls.as_ref();
     calls.is_some_and(|calls| calls.events.contains_key(&event))

@@ -91,6 +91,8 @@ pub struct StepState {
     pub event: LifecycleEvent,
     /// From 1; 0 when the step was skipped.
     pub attempt: u32,
+    /// The hook whose first attempt is authorised with it.
+    pub then: Option<LifecycleEvent>,
     pub progress: Progress,
     pub started_at: Timestamp,
     pub ended_at: Option<Timestamp>,
@@ -211,6 +213,24 @@ impl InstanceState {
     #[must_use]
     pub fn current(&self) -> Option<&StepState> {
         self.steps.last().filter(|step| step.status().is_none())
+    }
+
+    /// Whether the first attempt at a hook was authorised with an earlier step, so that it may have begun.
+    #[must_use]
+    pub(crate) fn has_authorised(&self, event: LifecycleEvent) -> bool {
+        self.steps.iter().any(|step| step.then == Some(event))
+    }
+
+    /// The hook that was authorised with the step that succeeded last and has no record, behind that step: whoever was
+    /// given the two may have begun it.
+    pub(crate) fn may_have_begun(&self) -> Option<(LifecycleEvent, LifecycleEvent)> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        let done = |step: &&StepState| !matches!(step.progress, Progress::Skipped(_));
+        let last = self.steps.iter().rfind(done)?;
+        let has_succeeded = last.status() == Some(StepStatus::Succeeded);
+        Some((last.event, last.then.filter(|_| has_succeeded)?))
     }
 
     /// Whether the instance has started and not ended.
@@ -335,6 +355,7 @@ impl State {
                 instance,
                 event,
                 attempt,
+                then,
             } => {
                 let (deployment, index) = self.instance(deployment, instance).map_err(misfit)?;
                 let is_baking = deployment
@@ -354,6 +375,7 @@ impl State {
                 state.steps.push(StepState {
                     event: *event,
                     attempt: *attempt,
+                    then: *then,
                     progress: Progress::InFlight,
                     started_at: record.at,
                     ended_at: None,
@@ -392,6 +414,7 @@ impl State {
                 deployment.instances[index].steps.push(StepState {
                     event: *event,
                     attempt: 0,
+                    then: None,
                     progress: Progress::Skipped(reason.clone()),
                     started_at: record.at,
                     ended_at: Some(record.at),

@@ -30,6 +30,9 @@ pub enum Fact {
         event: LifecycleEvent,
         /// Number of the attempt, from 1.
         attempt: u32,
+        /// The hook whose first attempt is authorised with it: as soon as this one succeeds it may begin, wherever the
+        /// conductor is.
+        then: Option<LifecycleEvent>,
     },
     StepEnded {
         deployment: DeploymentId,

@@ -269,6 +269,7 @@ fn begun(state: &State, record: &Record) -> Option<Line> {
         instance,
         event,
         attempt: 1,
+        ..
     } = &record.fact
     else {
         return None;

@@ -18,6 +18,8 @@ pub enum Defect {
     ForgetsAttempts,
     /// An agent begins an attempt beside another one.
     BeginsBeside,
+    /// An agent goes on after an attempt that failed.
+    FollowsFailure,
     /// Whoever resumes tries everything in flight once more, under another number.
     RepeatsAttempts,
     /// Whoever resumes calls plugins again for attempts whose answers were lost.
@@ -62,11 +64,12 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Defect; 24] = [
+    pub const ALL: [Defect; 25] = [
         Defect::ActsBeforeAppending,
         Defect::LosesRecords,
         Defect::ForgetsAttempts,
         Defect::BeginsBeside,
+        Defect::FollowsFailure,
         Defect::RepeatsAttempts,
         Defect::RepeatsCalls,
         Defect::SwallowsAnswers,
@@ -128,6 +131,7 @@ impl Defect {
             | Defect::LosesRecords
             | Defect::ForgetsAttempts
             | Defect::BeginsBeside
+            | Defect::FollowsFailure
             | Defect::RepeatsAttempts
             | Defect::RepeatsCalls
             | Defect::PutsFailedBack

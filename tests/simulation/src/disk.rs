@@ -155,6 +155,7 @@ fn journal_with_a_past(
                 instance: instance.clone(),
                 event,
                 attempt: 1,
+                then: None,
             });
             facts.push(Fact::StepEnded {
                 deployment: id.clone(),

@@ -40,6 +40,8 @@ pub(crate) enum Mode {
     /// It keeps what becomes of so many things in flight, and ends the release.
     Settles {
         left: usize,
+        /// Whether it has looked for what followed by itself.
+        has_looked: bool,
     },
 }
 

@@ -43,6 +43,14 @@ impl Job {
         format!("{} {} {what} {attempt}", plan.group, plan.direction.name())
     }
 
+    /// What the agent may begin by itself when this has succeeded.
+    pub(crate) fn follower(&self) -> Option<Job> {
+        match self {
+            Job::Step(action) => action.follower().map(Job::Step),
+            Job::Switch(_) => None,
+        }
+    }
+
     /// The instance whose agent does it. A deployment without instances has none.
     pub(crate) fn instance(&self) -> Option<&InstanceId> {
         match self {
@@ -108,6 +116,20 @@ enum Attempt {
         waiting: Vec<u64>,
     },
     Over(Ending),
+}
+
+impl Attempt {
+    /// Whoever asks in a later turn says what follows.
+    fn join(&mut self, asked: &Job, fence: u64) -> Asked {
+        match self {
+            Attempt::Running { waiting, job, .. } => {
+                waiting.push(fence);
+                *job = asked.clone();
+                Asked::Runs
+            }
+            Attempt::Over(ending) => Asked::Over(ending.clone()),
+        }
+    }
 }
 
 /// What becomes of asking an agent to carry something out.
@@ -177,16 +199,37 @@ impl Hosts {
                     None => Asked::Begins,
                 }
             }
-            Some(Attempt::Running { waiting, .. }) => {
-                waiting.push(fence);
-                Asked::Runs
-            }
-            Some(Attempt::Over(ending)) => Asked::Over(ending.clone()),
+            Some(known) => known.join(job, fence),
         }
     }
 
-    /// Begins an attempt that ends then.
-    pub(crate) fn begin(&mut self, job: Job, ends_at: u64, ending: Ending, fence: u64) {
+    /// Joins an attempt that has begun on a host that can be reached, for the conductor with this fence.
+    pub(crate) fn join(&mut self, now: u64, job: &Job, fence: u64) -> Option<Asked> {
+        let host = self.host(job.instance()?);
+        let away = host.down_until.max(host.cut_off_until);
+        let known = host.attempts.get_mut(&job.attempt())?;
+        away.is_none_or(|until| until <= now)
+            .then(|| known.join(job, fence))
+    }
+
+    /// Has an attempt follow the one before it, unless something else was asked for since. Answers whether it begins.
+    pub(crate) fn follow(&mut self, job: &Job, before: &AttemptId) -> bool {
+        let Some(instance) = job.instance() else {
+            return false;
+        };
+        let attempt = job.attempt();
+        let host = self.host(instance);
+        let follows = host.asked.as_ref() == Some(before)
+            && host.works_until().is_none()
+            && !host.attempts.contains_key(&attempt);
+        if follows {
+            host.asked = Some(attempt);
+        }
+        follows
+    }
+
+    /// Begins an attempt that ends then, for these conductors.
+    pub(crate) fn begin(&mut self, job: Job, ends_at: u64, ending: Ending, waiting: Vec<u64>) {
         let Some(instance) = job.instance().cloned() else {
             return;
         };
@@ -195,7 +238,7 @@ impl Hosts {
             ends_at,
             ending,
             job,
-            waiting: vec![fence],
+            waiting,
         };
         self.host(&instance).attempts.insert(attempt, running);
     }

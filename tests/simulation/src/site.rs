@@ -372,6 +372,13 @@ impl<'a> Site<'a> {
     fn settle(&mut self) -> Result<(), Violation> {
         let mut engine = self.engine()?;
         let (actions, switches) = engine.in_flight();
+        let actions: Vec<_> = actions
+            .into_iter()
+            .map(|action| engine::Action {
+                then: None,
+                ..action
+            })
+            .collect();
         let left = actions.len() + switches.len();
         if engine.state().status.is_active() {
             let reason = "the conductor died".to_owned();
@@ -387,7 +394,11 @@ impl<'a> Site<'a> {
             }
         }
         let reason = "the conductor died".to_owned();
-        self.take_up(Mode::Settles { left }, Input::Interrupt { reason })?;
+        let mode = Mode::Settles {
+            left,
+            has_looked: false,
+        };
+        self.take_up(mode, Input::Interrupt { reason })?;
         let output = engine::Output {
             actions,
             switches,

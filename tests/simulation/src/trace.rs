@@ -55,7 +55,11 @@ fn describe(fact: &Fact) -> String {
             instance,
             event,
             attempt,
-        } => format!("{deployment} {instance} {event} starts, attempt {attempt}"),
+            then,
+        } => {
+            let then = then.map_or_else(String::new, |then| format!(", then {then}"));
+            format!("{deployment} {instance} {event} starts, attempt {attempt}{then}")
+        }
         Fact::StepEnded {
             deployment,
             instance,

@@ -47,13 +47,24 @@ impl Site<'_> {
                     }
                 }
             }
-            if let Mode::Settles { left } = &mut driver.mode
+            if let Mode::Settles { left, .. } = &mut driver.mode
                 && is_ending
             {
                 *left -= 1;
             }
         }
-        if driver.mode == (Mode::Settles { left: 0 }) && !driver.engine.state().status.is_terminal()
+        if let Mode::Settles {
+            left: left @ 0,
+            has_looked: has_looked @ false,
+        } = &mut driver.mode
+        {
+            *has_looked = true;
+            for action in driver.engine.may_have_begun() {
+                *left += usize::from(self.join(driver.fence, Job::Step(action)));
+            }
+        }
+        if matches!(driver.mode, Mode::Settles { left: 0, .. })
+            && !driver.engine.state().status.is_terminal()
         {
             match driver.engine.handle(now, Input::Stop) {
                 Ok(output) => add(&mut all, output),

@@ -55,35 +55,66 @@ impl Site<'_> {
                 let input = job.ended(Ending::Unreachable { reason });
                 self.after(PATIENCE, Event::Answer(fence, Box::new(input)));
             }
-            Asked::Begins => {
-                let plan = match &job {
-                    Job::Step(action) => action.deployment.clone(),
-                    Job::Switch(switch) => switch.deployment.clone(),
-                };
-                let gives_traffic = self.gives_traffic(&plan, job.instance());
-                self.trace
-                    .say(self.now, || format!("agent: {attempt} begins"));
-                let beside = job.instance().and_then(|it| self.hosts.running(it));
-                self.rules.begins(&job, beside.as_ref(), gives_traffic)?;
-                let is_cut_off_in = self.is_cut_off_in(&job);
-                let takes = match is_cut_off_in {
-                    true => LONG_SCRIPT,
-                    false => self.duration(&job.name()),
-                };
-                let ending = self.ending(&job);
-                let Some(instance) = job.instance().cloned() else {
-                    return Ok(());
-                };
-                self.hosts.begin(job, self.now + takes, ending, fence);
-                self.after(takes, Event::AttemptEnds(instance.clone(), attempt));
-                if is_cut_off_in {
-                    self.hang_up(&instance, self.now + IMPATIENCE);
-                } else if self.hosts.is_cut_off(self.now, &instance) {
-                    self.hang_up(&instance, 0);
-                }
-            }
+            Asked::Begins => self.begin_attempt(job, vec![fence])?,
         }
         Ok(())
+    }
+
+    /// An attempt begins on its instance, for these conductors.
+    fn begin_attempt(&mut self, job: Job, waiting: Vec<u64>) -> Result<(), Violation> {
+        let attempt = job.attempt();
+        let plan = match &job {
+            Job::Step(action) => action.deployment.clone(),
+            Job::Switch(switch) => switch.deployment.clone(),
+        };
+        let gives_traffic = self.gives_traffic(&plan, job.instance());
+        self.trace
+            .say(self.now, || format!("agent: {attempt} begins"));
+        let beside = job.instance().and_then(|it| self.hosts.running(it));
+        self.rules.begins(&job, beside.as_ref(), gives_traffic)?;
+        let is_cut_off_in = self.is_cut_off_in(&job);
+        let takes = match is_cut_off_in {
+            true => LONG_SCRIPT,
+            false => self.duration(&job.name()),
+        };
+        let ending = self.ending(&job);
+        let Some(instance) = job.instance().cloned() else {
+            return Ok(());
+        };
+        self.hosts.begin(job, self.now + takes, ending, waiting);
+        self.after(takes, Event::AttemptEnds(instance.clone(), attempt));
+        if is_cut_off_in {
+            self.hang_up(&instance, self.now + IMPATIENCE);
+        } else if self.hosts.is_cut_off(self.now, &instance) {
+            self.hang_up(&instance, 0);
+        }
+        Ok(())
+    }
+
+    /// What was authorised with an attempt follows it, if the agent that was given the two is still there.
+    fn follow(&mut self, before: &Job, ending: &Ending) -> Result<(), Violation> {
+        let Some(job) = before.follower() else {
+            return Ok(());
+        };
+        let has_succeeded = matches!(ending, Ending::Succeeded { .. });
+        let goes_on = has_succeeded || self.defect == Some(Defect::FollowsFailure);
+        let is_there = self.chance.percent("follows", &job.name(), 80);
+        if goes_on && is_there && self.hosts.follow(&job, &before.attempt()) {
+            self.begin_attempt(job, Vec::new())?;
+        }
+        Ok(())
+    }
+
+    /// A conductor joins an attempt, if it has begun and can be reached. Answers whether there is an answer to come.
+    pub(crate) fn join(&mut self, fence: u64, job: Job) -> bool {
+        match self.hosts.join(self.now, &job, fence) {
+            Some(Asked::Over(ending)) => {
+                self.answer(fence, &job, ending);
+                true
+            }
+            Some(_) => true,
+            None => false,
+        }
     }
 
     /// Whether its host is cut off in the middle of it.
@@ -179,7 +210,7 @@ impl Site<'_> {
             }
             self.answer(fence, &ended.job, ended.ending.clone());
         }
-        Ok(())
+        self.follow(&ended.job, &ended.ending)
     }
 
     fn trouble_with_answer(&self, job: &Job) -> Option<usize> {

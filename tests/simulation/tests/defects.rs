@@ -52,6 +52,14 @@ fn an_attempt_that_begins_beside_another_is_noticed() {
 }
 
 #[test]
+fn a_hook_that_begins_though_the_step_before_it_failed_is_noticed() {
+    check(
+        Defect::FollowsFailure,
+        "whatever began on an instance is in the records",
+    );
+}
+
+#[test]
 fn an_attempt_that_was_not_lost_and_is_made_again_is_noticed() {
     check(
         Defect::RepeatsAttempts,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+mod chain;
 mod plans;
 mod retry;
 mod rolling;

@@ -407,8 +407,12 @@ fn check_crashes(setting: &Setting) {
     let mut expected = undisturbed.trace;
     expected.sort();
 
-    for crash in 2..whole.len() {
-        let mut world = World::default();
+    let crashes = (2..whole.len()).flat_map(|crash| [(crash, false), (crash, true)]);
+    for (crash, goes_on) in crashes {
+        let mut world = World {
+            goes_on,
+            ..World::default()
+        };
         let mut journal = opening(setting);
         let mut engine = Engine::from_records(&journal).unwrap();
         let mut inputs = std::collections::VecDeque::from([Input::Begin]);

@@ -56,6 +56,8 @@ enum Body {
         instance: InstanceId,
         event: LifecycleEvent,
         attempt: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        then: Option<LifecycleEvent>,
     },
     StepEnded {
         deployment: DeploymentId,
@@ -186,11 +188,13 @@ impl From<&Fact> for Body {
                 instance,
                 event,
                 attempt,
+                then,
             } => Body::StepStarted {
                 deployment,
                 instance,
                 event,
                 attempt,
+                then,
             },
             Fact::StepEnded {
                 deployment,
@@ -322,11 +326,13 @@ impl TryFrom<Body> for Fact {
                 instance,
                 event,
                 attempt,
+                then,
             } => Fact::StepStarted {
                 deployment,
                 instance,
                 event,
                 attempt,
+                then,
             },
             Body::StepEnded {
                 deployment,

@@ -577,14 +577,17 @@ fn fact() -> impl Strategy<Value = Fact> {
                 })
             }),
         deployment().prop_map(|deployment| Fact::DeploymentOpened(Arc::new(deployment))),
-        (step(), any::<u32>()).prop_map(|((deployment, instance, event), attempt)| {
-            Fact::StepStarted {
-                deployment,
-                instance,
-                event,
-                attempt,
+        (step(), any::<u32>(), option::of(event())).prop_map(
+            |((deployment, instance, event), attempt, then)| {
+                Fact::StepStarted {
+                    deployment,
+                    instance,
+                    event,
+                    attempt,
+                    then,
+                }
             }
-        }),
+        ),
         (step(), any::<u32>(), ending()).prop_map(
             |((deployment, instance, event), attempt, ending)| {
                 Fact::StepEnded {

@@ -114,6 +114,7 @@ impl Driver<'_> {
             instance: instance.clone(),
             event,
             attempt: 1,
+            then: None,
         });
         self.append(Fact::StepEnded {
             deployment,

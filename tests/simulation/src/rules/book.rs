@@ -58,6 +58,10 @@ impl Rules {
                 Violation::new(rule, format!("record {seq}: {why}"))
             })?;
         }
+        kept(
+            "whatever began on an instance is in the records",
+            steps::knows_what_began(&seen, &self.begun),
+        )?;
         let applied = self.state.apply(record);
         applied.map_err(|misfit| {
             Violation::new("records follow from those before them", misfit.to_string())
@@ -125,6 +129,10 @@ impl Rules {
             super::require(beside.is_none(), || {
                 format!("{attempt} begins while {beside:?} runs")
             }),
+        )?;
+        kept(
+            "nothing begins that no durable record authorises",
+            steps::is_authorised(&self.state, action),
         )?;
         kept(
             "each hook is of the revision that its event says",

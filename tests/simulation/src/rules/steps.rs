@@ -1,8 +1,10 @@
 //! Steps of an instance: DESIGN.md §2.
 
+use std::collections::BTreeSet;
+
 use engine::{Action, DeploymentState, InstanceState, Progress, State, StepState, Work};
 use model::{
-    Deployment, Direction, Ending, Fact, Hold, InstanceOutcome, LifecycleEvent, Retire,
+    AttemptId, Deployment, Direction, Ending, Fact, Hold, InstanceOutcome, LifecycleEvent, Retire,
     StopFailures, Strategy, Target,
 };
 
@@ -255,6 +257,52 @@ fn ends_as_its_steps(seen: &Seen<'_>) -> Kept {
     require(fits, || {
         format!("{name} is {} after {last:?}", outcome.name())
     })
+}
+
+/// An attempt may begin when it was started, or when it is the first one at what was authorised with another.
+pub(super) fn is_authorised(state: &State, action: &Action) -> Kept {
+    let instance = &action.target.instance.id;
+    let steps = state.find(&action.deployment.id).and_then(|deployment| {
+        let index = deployment.position(instance)?;
+        Some(&deployment.instances[index].steps)
+    });
+    let mut steps = steps.into_iter().flatten();
+    let is_authorised = steps.any(|step| {
+        let is_started = (step.event, step.attempt) == (action.event, action.attempt);
+        is_started || (action.attempt == 1 && step.then == Some(action.event))
+    });
+    require(is_authorised, || {
+        format!(
+            "attempt {} of {} on {instance} begins",
+            action.attempt, action.event
+        )
+    })
+}
+
+/// An instance has ended only when everything that began on it has. Of one out of reach nobody knows.
+pub(super) fn knows_what_began(seen: &Seen<'_>, begun: &BTreeSet<AttemptId>) -> Kept {
+    let Fact::InstanceEnded { outcome, .. } = &seen.record.fact else {
+        return Ok(());
+    };
+    let Some((plan, state, index)) = seen.instance() else {
+        return Ok(());
+    };
+    if *outcome == InstanceOutcome::Unreachable {
+        return Ok(());
+    }
+    let instance = &plan.targets[index].instance.id;
+    let steps = &state.instances[index].steps;
+    for step in steps {
+        let Some(then) = step.then else { continue };
+        let attempt = AttemptId::of(&plan.id, instance, then, 1);
+        let is_known = steps
+            .iter()
+            .any(|step| (step.event, step.attempt) == (then, 1));
+        require(is_known || !begun.contains(&attempt), || {
+            format!("{attempt} began and has no record")
+        })?;
+    }
+    Ok(())
 }
 
 /// Outgoing for BeforeBlockTraffic, AfterBlockTraffic and ApplicationStop, incoming for the rest. What is outgoing is what

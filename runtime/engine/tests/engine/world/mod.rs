@@ -199,6 +199,8 @@ pub(crate) struct World {
     pub(crate) outcomes: BTreeMap<AttemptId, Ending>,
     /// `INSTANCE EVENT VERSION` of everything that really ran, in order.
     pub(crate) trace: Vec<String>,
+    /// Whether hooks that were authorised with a step follow it by themselves.
+    pub(crate) goes_on: bool,
     /// What becomes of the attempts to switch the traffic; those beyond them succeed.
     pub(crate) switch_endings: VecDeque<Ending>,
     /// The instances of each side at each switch, in order.
@@ -305,6 +307,10 @@ impl World {
             .push(format!("{instance} {} {version}", action.event));
         let outcome = behaviour(action);
         self.outcomes.insert(attempt, outcome.clone());
+        let follower = action.follower().filter(|_| self.goes_on);
+        if let (Ending::Succeeded { .. }, Some(follower)) = (&outcome, follower) {
+            self.perform(&follower, behaviour);
+        }
         outcome
     }
 }
