@@ -244,6 +244,101 @@ fn a_hook_outlives_its_conductor_and_its_outcome_is_taken() {
     assert_eq!(starts, 1);
 }
 
+/// A release whose conductor was killed frozen, after the hook that was running had ended: the next one, which was
+/// authorised with it, runs.
+fn gone_on_without_its_conductor() -> (Site, String) {
+    let site = prepared(
+        1,
+        "while [ ! -e ../../../go-$LIFECYCLE_EVENT ]; do sleep 0.01; done",
+    );
+    for event in ["ApplicationStop", "BeforeInstall", "AfterInstall"] {
+        site.write(&format!("web-1/go-{event}"), "");
+    }
+    let mut child = site.start(&[
+        "deploy",
+        "shop/web",
+        "--package",
+        "v2",
+        "--version",
+        "1.1.0",
+    ]);
+    let runs = |event: &str| {
+        until(event, || {
+            let trace = std::fs::read_to_string(site.path("trace")).unwrap_or_default();
+            trace.contains(&format!("{event} 1.1.0"))
+        });
+    };
+    runs("ApplicationStart");
+    until("the agent has what follows", || {
+        let id = site.report_of_newest()["id"].as_str().unwrap().to_owned();
+        let attempts = std::fs::read_dir(site.path("web-1/.cutover/attempts")).unwrap();
+        let names = attempts.map(|entry| entry.unwrap().file_name());
+        let mut names = names.map(|name| name.to_string_lossy().into_owned());
+        names.any(|name| name.starts_with(&id) && name.contains("ValidateService"))
+    });
+    let frozen = Command::new("kill")
+        .args(["-STOP", &child.id().to_string()])
+        .status();
+    assert!(frozen.unwrap().success());
+    site.write("web-1/go-ApplicationStart", "");
+    runs("ValidateService");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let id = site.report_of_newest()["id"].as_str().unwrap().to_owned();
+    (site, id)
+}
+
+/// The last steps of the only instance, each with its status.
+fn last_steps(site: &Site) -> Vec<String> {
+    let report = site.report_of_newest();
+    let steps = &report["deployments"][0]["instances"][0]["steps"];
+    let steps = steps.as_array().unwrap().iter().rev().take(2).rev();
+    steps
+        .map(|step| format!("{} {}", step["event"], step["status"]).replace('"', ""))
+        .collect()
+}
+
+fn validations(site: &Site) -> usize {
+    let trace = site.take_trace();
+    let validations = trace.iter().filter(|line| line.contains("ValidateService"));
+    validations.count()
+}
+
+#[test]
+fn what_an_instance_goes_on_with_by_itself_is_joined_by_whoever_resumes() {
+    let (site, id) = gone_on_without_its_conductor();
+    assert_eq!(last_steps(&site)[1], "ApplicationStart RUNNING");
+    site.write("web-1/go-ValidateService", "");
+
+    site.cutover(&["resume", &id]).ok();
+
+    assert_eq!(
+        last_steps(&site),
+        ["ApplicationStart SUCCEEDED", "ValidateService SUCCEEDED"]
+    );
+    assert_eq!(validations(&site), 1);
+}
+
+#[test]
+fn what_an_instance_goes_on_with_by_itself_is_waited_for_by_whoever_stops() {
+    let (site, id) = gone_on_without_its_conductor();
+    let mut stop = site.start(&["stop", &id, "--yes"]);
+    until("the release is taken up", || {
+        last_steps(&site)[1] == "ApplicationStart SUCCEEDED"
+    });
+    assert!(stop.try_wait().unwrap().is_none());
+    site.write("web-1/go-ValidateService", "");
+
+    assert!(stop.wait().unwrap().success());
+
+    assert_eq!(site.report_of_newest()["status"], "STOPPED");
+    assert_eq!(
+        last_steps(&site),
+        ["ApplicationStart SUCCEEDED", "ValidateService SUCCEEDED"]
+    );
+    assert_eq!(validations(&site), 1);
+}
+
 #[test]
 fn an_interrupted_release_says_so_holds_its_group_and_can_be_stopped() {
     let site = prepared(

@@ -195,7 +195,7 @@ impl Attempt {
         let command = Command {
             boot: boot.to_owned(),
             run: Run {
-                next: None,
+                then: None,
                 ..run.clone()
             },
         };

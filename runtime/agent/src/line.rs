@@ -5,6 +5,9 @@
 //! else when the host is back: that waits until the other has ended, and whatever waited before it does not begin any
 //! more. `ROOTDIR/.cutover/fences/APPLICATION/GROUP.asked` names the attempt that was asked for last, and whoever works
 //! holds a lock on `GROUP.work`, which names the attempt. Neither needs to outlive the host: nothing waits after that.
+//!
+//! An attempt that followed another one by itself stands in `GROUP.asked` as if it had been asked for, with the other one
+//! behind it until somebody does ask for it: so long nobody is known to have the other one's outcome.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -19,8 +22,8 @@ use crate::control_group;
 use crate::fences::Shelf;
 use crate::protocol::Run;
 
-/// The longest attempt id, in bytes, with some room.
-const MAX_ID: usize = 256;
+/// The longest line, in bytes: two attempt ids, with some room.
+const MAX_LINE: usize = 512;
 
 /// How an attempt comes out of the line.
 pub(crate) enum Place {
@@ -39,12 +42,26 @@ pub(crate) fn ask(run: &Run) -> io::Result<()> {
     write(&file, &run.attempt)
 }
 
-/// Whether something else has been asked for since a command was.
+/// Takes note of an attempt that follows another one by itself, unless something else has been asked for since; answers
+/// whether it may. Whoever calls holds the turn of the group.
+pub(crate) fn follow(run: &Run, before: &str) -> io::Result<bool> {
+    let Some(shelf) = Shelf::of(run) else {
+        return Ok(false);
+    };
+    let file = open(&shelf, &shelf.file("asked"))?;
+    let is_last = read(&file).is_some_and(|asked| asked.attempt == before);
+    if is_last {
+        write(&file, &format!("{} {before}", run.attempt))?;
+    }
+    Ok(is_last)
+}
+
+/// Whether something else has been asked for since a command was, so that its outcome is known.
 pub(crate) fn is_passed(run: &Run) -> bool {
     let asked = Shelf::of(run).and_then(|shelf| fs::read(shelf.file("asked")).ok());
     asked
-        .and_then(|asked| attempt_in(&asked))
-        .is_some_and(|asked| asked != run.attempt)
+        .and_then(|asked| line_in(&asked))
+        .is_some_and(|asked| asked.attempt != run.attempt && asked.after != run.attempt)
 }
 
 /// Waits until nobody else works on the group. `wait` is told once, and only if there is somebody, who that is.
@@ -54,15 +71,17 @@ pub(crate) fn queue(run: &Run, wait: impl FnOnce(&str)) -> io::Result<Place> {
     };
     let work = open(&shelf, &shelf.file("work"))?;
     if !lock(&work, FlockOperation::NonBlockingLockExclusive)? {
-        wait(&read(&work));
+        wait(&worker(&work));
         lock(&work, FlockOperation::LockExclusive)?;
         let asked = fs::read(shelf.file("asked")).unwrap_or_default();
-        match attempt_in(&asked) {
-            Some(asked) if asked != run.attempt => return Ok(Place::Passed(asked)),
+        match line_in(&asked) {
+            Some(asked) if asked.attempt != run.attempt => {
+                return Ok(Place::Passed(asked.attempt));
+            }
             _ => {}
         }
     }
-    let before = read(&work);
+    let before = worker(&work);
     if before != run.attempt {
         end_remains(run, &before);
         write(&work, &run.attempt)?;
@@ -111,23 +130,39 @@ fn lock(file: &File, operation: FlockOperation) -> io::Result<bool> {
     }
 }
 
-/// Replaces the id in a file by one write, so that whoever reads finds one or the other.
-fn write(file: &File, id: &str) -> io::Result<()> {
-    let mut line = [b' '; MAX_ID];
-    let id = id.as_bytes();
-    let length = id.len().min(MAX_ID);
-    line[..length].copy_from_slice(&id[..length]);
+/// What a file of the line holds.
+struct Line {
+    attempt: String,
+    /// The attempt that it followed by itself; empty when it was asked for.
+    after: String,
+}
+
+/// Replaces the text of a file by one write, so that whoever reads finds one or the other.
+fn write(file: &File, text: &str) -> io::Result<()> {
+    let mut line = [b' '; MAX_LINE];
+    let text = text.as_bytes();
+    let length = text.len().min(MAX_LINE);
+    line[..length].copy_from_slice(&text[..length]);
     file.write_all_at(&line, 0)
 }
 
-fn read(file: &File) -> String {
-    let mut line = [0; MAX_ID];
-    let length = file.read_at(&mut line, 0).unwrap_or_default();
-    attempt_in(&line[..length]).unwrap_or_default()
+fn read(file: &File) -> Option<Line> {
+    let mut line = [0; MAX_LINE];
+    let length = file.read_at(&mut line, 0).ok()?;
+    line_in(&line[..length])
 }
 
-/// The id that a file holds, if it holds one: the host may have gone down when it was written.
-fn attempt_in(line: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(line).ok()?.trim_end();
-    attempt::is_name(text).then(|| text.to_owned())
+/// The attempt that works, or the last one that did.
+fn worker(work: &File) -> String {
+    read(work).map(|line| line.attempt).unwrap_or_default()
+}
+
+/// What a text says, if it says something: the host may have gone down when it was written.
+fn line_in(text: &[u8]) -> Option<Line> {
+    let text = std::str::from_utf8(text).ok()?.trim_end();
+    let (attempt, after) = text.split_once(' ').unwrap_or((text, ""));
+    attempt::is_name(attempt).then(|| Line {
+        attempt: attempt.to_owned(),
+        after: after.to_owned(),
+    })
 }

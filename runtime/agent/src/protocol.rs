@@ -46,7 +46,7 @@ pub enum Garbage {
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Request {
     /// Carries out an attempt, or follows the one that is already there under the same id. Answered by any number of
-    /// [`Answer::Log`] and then [`Answer::Ended`], or by [`Answer::Refused`].
+    /// [`Answer::Log`] and then [`Answer::Ended`], or by [`Answer::Unbegun`] or [`Answer::Refused`].
     Run(Run),
     /// Asks which package folders are complete. Answered by [`Answer::Cached`].
     Cached(Cached),
@@ -76,9 +76,12 @@ pub struct Run {
     /// went down.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
-    /// The attempt that this instance is likely to be given next.
+    /// Whether it is only to be joined: where it has not begun it does not, and [`Answer::Unbegun`] says so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub join: bool,
+    /// The attempt that begins as soon as this one has succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Box<Next>>,
+    pub then: Option<Box<Then>>,
     /// In whose turn the attempt is given. One that is given in an earlier turn than another before is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fence: Option<Fence>,
@@ -96,11 +99,11 @@ pub struct Fence {
     pub release: String,
 }
 
-/// An attempt that is announced before it is asked for. Everything up to its beginning may be done meanwhile, and
-/// nothing of it happens unless a [`Request::Run`] asks for it on the same connection.
+/// An attempt that begins as soon as another one has succeeded, while whoever gave the two is connected, nothing else has
+/// been asked for and the turn is not over. A [`Request::Run`] that asks for it joins it, or begins it where it has not begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Next {
+pub struct Then {
     /// As [`Run::attempt`].
     pub attempt: String,
     /// As [`Run::work`].
@@ -447,6 +450,11 @@ pub enum Answer {
         attempt: String,
         /// What it waits for.
         what: String,
+    },
+    /// An attempt that was only to be joined has not begun.
+    Unbegun {
+        /// The attempt.
+        attempt: String,
     },
     /// An attempt ended. Its whole log has been sent.
     Ended {
@@ -847,7 +855,8 @@ mod tests {
                 env: vec![("A".to_owned(), "1\n2".to_owned())],
             }),
             fresh: true,
-            next: Some(Box::new(Next {
+            join: false,
+            then: Some(Box::new(Then {
                 attempt: "r1-1.web-1.ValidateService.1".to_owned(),
                 work: Work::Hooks(Hooks {
                     cache: "app-a/group-g/deploy-d".to_owned(),

@@ -94,6 +94,7 @@ pub fn serve(stdin: impl AsFd, stdout: impl AsFd) -> Result<(), Error> {
         follows: BTreeMap::new(),
         workers: Vec::new(),
         announced: BTreeMap::new(),
+        ahead: BTreeSet::new(),
         dirty: BTreeSet::new(),
         recheck: BTreeSet::new(),
     };
@@ -142,8 +143,10 @@ struct Front {
     output: Vec<u8>,
     follows: BTreeMap<String, Follow>,
     workers: Vec<Worker>,
-    /// Attempts that were announced, each in the hands of a worker that is about to begin it.
+    /// Attempts that are to follow others, each in the hands of a worker that is about to begin it.
     announced: BTreeMap<String, Run>,
+    /// Attempts that followed others by themselves and have not been asked for.
+    ahead: BTreeSet<String>,
     /// Attempts that must be looked at.
     dirty: BTreeSet<String>,
     /// Attempts that must be looked at after a while, because nothing will report on them.
@@ -285,11 +288,11 @@ impl Front {
         match protocol::decode(line) {
             Ok(Request::Run(run)) => {
                 let attempt = run.attempt.clone();
-                let next = next_of(&run);
+                let then = then_of(&run);
                 match self.take_up(run) {
-                    Ok(()) => {
-                        if let Some(next) = next {
-                            self.announce(next);
+                    Ok(has_been_down) => {
+                        if let Some(then) = then {
+                            self.announce(then, has_been_down);
                         }
                     }
                     // What would follow does not follow either.
@@ -359,9 +362,9 @@ impl Front {
         self.output.extend_from_slice(&protocol::encode(answer));
     }
 
-    /// Has a worker ready for an attempt that is likely to come. What fails here fails again, and is told, when the
+    /// Has a worker ready for an attempt that is to follow. What fails here fails again, and is told, when the
     /// attempt is asked for.
-    fn announce(&mut self, run: Run) {
+    fn announce(&mut self, run: Run, has_been_down: bool) {
         // An instance has one attempt after the other: what was announced for it before does not come any more.
         let stale = |(id, announced): (&String, &Run)| {
             (announced.rootdir == run.rootdir && *id != run.attempt).then(|| id.clone())
@@ -370,7 +373,10 @@ impl Front {
             self.withdraw(&id);
         }
         let id = run.attempt.clone();
-        if self.announced.len() >= MAX_ANNOUNCED
+        // It may have been begun, and forgotten.
+        let may_be_forgotten = has_been_down && !run.fresh;
+        if may_be_forgotten
+            || self.announced.len() >= MAX_ANNOUNCED
             || self.announced.contains_key(&id)
             || self.follows.contains_key(&id)
         {
@@ -425,40 +431,66 @@ impl Front {
 
     /// Lets the worker of an announced attempt begin, if it is the attempt that was announced.
     fn let_through(&mut self, run: &Run) -> bool {
-        let Some(announced) = self.announced.remove(&run.attempt) else {
+        let Some(announced) = self.announced.get(&run.attempt) else {
             return false;
         };
-        let mut workers = self.workers.iter_mut();
-        let Some(worker) = workers.find(|worker| worker.works_on(&run.attempt)) else {
+        if announced.rootdir == run.rootdir && announced.work == run.work {
+            self.begin(&run.attempt)
+        } else {
+            self.withdraw(&run.attempt);
+            false
+        }
+    }
+
+    /// Lets the worker of an announced attempt begin. One that ended meanwhile has begun nothing; whoever asks for the
+    /// attempt starts another.
+    fn begin(&mut self, id: &str) -> bool {
+        self.announced.remove(id);
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.works_on(id)) else {
             return false;
         };
-        let is_the_same = announced.rootdir == run.rootdir && announced.work == run.work;
-        // A worker that ended meanwhile has begun nothing; whoever buries it starts another.
-        let begun = is_the_same
-            && worker
-                .link
-                .as_ref()
-                .is_some_and(|link| link.begin().is_ok());
+        let begun = worker
+            .link
+            .as_ref()
+            .is_some_and(|link| link.begin().is_ok());
         if !begun {
             worker.link = None;
         }
         begun
     }
 
-    /// Begins an attempt or joins the one that is there.
-    fn take_up(&mut self, run: Run) -> Result<(), String> {
+    /// Lets an announced attempt begin after the one that it follows, which has succeeded. Where it may not, or cannot, it
+    /// is left to whoever asks for it, who is told why.
+    fn go_on(&mut self, id: &str, before: &str) {
+        let Some(run) = self.announced.get(id) else {
+            return;
+        };
+        // Held until the line knows of it: whoever asks for something else finds it then.
+        let Ok(_turn) = fences::admit(run, self.boot) else {
+            return;
+        };
+        if matches!(line::follow(run, before), Ok(true)) && self.begin(id) {
+            self.ahead.insert(id.to_owned());
+        }
+    }
+
+    /// Begins an attempt or joins the one that is there. Answers whether the host has been down since the release came to
+    /// it.
+    fn take_up(&mut self, run: Run) -> Result<bool, String> {
         let attempt = Attempt::at(&run.rootdir, &run.attempt).map_err(|error| chain(&error))?;
         // Held until the attempt is filed: whoever comes in a later turn finds it then.
         let turn = fences::admit(&run, self.boot).map_err(|error| chain(&error))?;
-        if self.announced.contains_key(&run.attempt)
+        let has_been_down = turn.has_been_down;
+        let is_ahead = self.ahead.remove(&run.attempt);
+        if (is_ahead || (!run.join && self.announced.contains_key(&run.attempt)))
             && let Ok(watch) = self.watch(&attempt)
             && line::ask(&run).is_ok()
-            && self.let_through(&run)
+            && (is_ahead || self.let_through(&run))
         {
             let id = run.attempt.clone();
             self.dirty.insert(id.clone());
             self.follows.insert(id, Follow::new(attempt, run, watch));
-            return Ok(());
+            return Ok(has_been_down);
         }
         let standing = attempt
             .standing(self.boot)
@@ -466,16 +498,23 @@ impl Front {
         // Bringing a package twice does no harm.
         let is_repeatable = matches!(run.work, Work::Fetch(_));
         if let Standing::Absent = standing
-            && turn.has_been_down
+            && has_been_down
             && !run.fresh
             && !is_repeatable
         {
             let reason = "the attempt was asked for before, and the host has been down since the release came to it: it may \
                           have begun";
             self.lose(&run.attempt, reason.to_owned());
-            return Ok(());
+            return Ok(has_been_down);
         }
-        if let Standing::Absent | Standing::Unbegun(_) = standing {
+        if let Standing::Absent | Standing::Unbegun(_) = standing
+            && run.join
+        {
+            self.leave_unbegun(&run.attempt);
+            return Ok(has_been_down);
+        }
+        // One that ended is only told of: what followed it by itself is what was asked for last.
+        if let Standing::Absent | Standing::Unbegun(_) | Standing::Held(_) = standing {
             line::ask(&run).map_err(|error| format!("note what was asked for: {error}"))?;
         }
         let lock = match standing {
@@ -490,12 +529,12 @@ impl Front {
         self.follows
             .insert(id.clone(), Follow::new(attempt, run, watch));
         match lock {
-            Some(lock) => self.launch(&id, lock),
+            Some(lock) => self.launch(&id, lock)?,
             None => {
                 self.dirty.insert(id);
-                Ok(())
             }
         }
+        Ok(has_been_down)
     }
 
     /// Has changes of an attempt's folder reported.
@@ -521,6 +560,13 @@ impl Front {
             self.forget(id);
             format!("start a worker for the attempt: {error}")
         })
+    }
+
+    fn leave_unbegun(&mut self, id: &str) {
+        self.forget(id);
+        self.answer(&Answer::Unbegun {
+            attempt: id.to_owned(),
+        });
     }
 
     fn lose(&mut self, id: &str, reason: String) {
@@ -613,6 +659,14 @@ impl Front {
         };
         // The log is read after the outcome was looked for: what it says then is all that it said before the outcome.
         let outcome = follow.attempt.outcome();
+        if let Some(Outcome::Succeeded { .. }) = &outcome
+            && let Some(then) = follow.run.then.take()
+        {
+            self.go_on(&then.attempt, id);
+        }
+        let Some(follow) = self.follows.get_mut(id) else {
+            return Ok(());
+        };
         if let Some(what) = follow.next_wait() {
             self.answer(&Answer::Waiting {
                 attempt: id.to_owned(),
@@ -662,6 +716,7 @@ impl Front {
             }
             Ok(Standing::Absent) => self.lose(id, "the attempt's folder was removed".to_owned()),
             Err(error) => self.lose(id, format!("the attempt's folder cannot be read: {error}")),
+            Ok(Standing::Unbegun(_)) if follow.run.join => self.leave_unbegun(id),
             Ok(Standing::Unbegun(lock)) => {
                 let _turn = fences::admit(&follow.run, self.boot).map_err(|error| chain(&error))?;
                 self.launch(id, lock)?;
@@ -691,16 +746,17 @@ impl Front {
     }
 }
 
-/// The attempt that a request announces.
-fn next_of(run: &Run) -> Option<Run> {
-    let next = run.next.as_deref()?;
+/// The attempt that is to follow another one. It may have followed it before if the other one was asked for before.
+fn then_of(run: &Run) -> Option<Run> {
+    let then = run.then.as_deref()?;
     Some(Run {
-        attempt: next.attempt.clone(),
+        attempt: then.attempt.clone(),
         rootdir: run.rootdir.clone(),
         log_from: 0,
-        work: next.work.clone(),
-        fresh: true,
-        next: None,
+        work: then.work.clone(),
+        fresh: run.fresh,
+        join: false,
+        then: None,
         fence: run.fence.clone(),
     })
 }

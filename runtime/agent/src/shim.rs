@@ -33,7 +33,7 @@ use crate::os::{self, Forked};
 use crate::protocol::{Cause, ErrandAnswer, Outcome, Run, Work};
 use crate::reason::chain;
 
-/// How long a worker waits for an attempt to be asked for that was announced.
+/// How long a worker waits for its turn with an attempt that is to follow another one.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long an outcome may be told and not durable while its worker has nothing else to do: whoever asked for it most likely

@@ -334,7 +334,7 @@ impl Instance {
             },
             // Whoever makes a call again makes it as another attempt.
             asked: fleet::Asked::Never,
-            next: None,
+            then: None,
             fence: self.authority.fence(),
         };
         self.authority.claim().await;

@@ -202,7 +202,8 @@ impl Running {
         }
     }
 
-    /// Waits for what is in flight, keeps its endings and starts nothing more, and then ends the release.
+    /// Waits for what is in flight, and for what has followed it by itself, keeps the endings and starts nothing more, and
+    /// then ends the release.
     pub(crate) async fn settle(mut self, observer: Arc<dyn Observer>) -> Result<State, DriveError> {
         let mut records = Vec::new();
         if self.engine.state().status.is_active() {
@@ -221,12 +222,18 @@ impl Running {
         let mut tasks = JoinSet::new();
         for action in actions {
             let performer = performer.clone();
-            tasks.spawn(async move { step_ended(&performer, &action).await });
+            let action = Action {
+                then: None,
+                ..action
+            };
+            tasks.spawn(async move { Some(step_ended(&performer, &action).await) });
         }
         for switch in switches {
             let performer = performer.clone();
-            tasks.spawn(async move { switch_ended(&performer, &switch).await });
+            tasks.spawn(async move { Some(switch_ended(&performer, &switch).await) });
         }
+        // Nobody else goes on in an earlier turn once this one has come to an instance.
+        let mut is_followed = false;
         let heartbeat = self.conductor.heartbeat;
         let mut renewal = tokio::time::interval_at(Instant::now() + heartbeat, heartbeat);
         loop {
@@ -237,10 +244,22 @@ impl Running {
                 records.clear();
             }
             let input = tokio::select! {
-                ended = tasks.join_next() => match ended {
-                    Some(Ok(input)) => input,
+                joined = tasks.join_next() => match joined {
+                    Some(Ok(Some(input))) => input,
+                    Some(Ok(None)) => continue,
                     Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-                    None => break,
+                    None if is_followed => break,
+                    None => {
+                        is_followed = true;
+                        for action in self.engine.may_have_begun() {
+                            let performer = performer.clone();
+                            tasks.spawn(async move {
+                                let ending = performer.join(&action).await?;
+                                Some(ended(&action, ending))
+                            });
+                        }
+                        continue;
+                    }
                 },
                 _ = renewal.tick() => {
                     authority.keep()?;
@@ -373,12 +392,16 @@ async fn alarm(at: Option<Timestamp>) {
 }
 
 async fn step_ended(performer: &Performer, action: &Action) -> Input {
+    ended(action, performer.perform(action).await)
+}
+
+fn ended(action: &Action, ending: Ending) -> Input {
     Input::StepEnded {
         deployment: action.deployment.id.clone(),
         instance: action.target.instance.id.clone(),
         event: action.event,
         attempt: action.attempt,
-        ending: performer.perform(action).await,
+        ending,
     }
 }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use engine::split::Past;
 use engine::traffic::Goal;
-use engine::{Action, Doing, HoldAction, SwitchAction, Work};
+use engine::{Action, HoldAction, SwitchAction, Work};
 use fleet::Asked;
 use model::{
     AttemptId, Balancer, Cause, Decision, Deployment, DeploymentId, Direction, Ending, Instance,
-    LifecycleEvent, Package, ReleaseId, Router, Run, Script, Target,
+    InstanceId, LifecycleEvent, Package, ReleaseId, Router, Run, Script, Target,
 };
 
 use crate::authority::Authority;
@@ -26,7 +26,7 @@ pub(crate) struct Performer {
     authority: Authority,
     observer: Arc<dyn Observer>,
     /// The instances whose package cache has been looked at.
-    inspected: Mutex<HashSet<(model::DeploymentId, model::InstanceId)>>,
+    inspected: Mutex<HashSet<(DeploymentId, InstanceId)>>,
     /// The deployments that brought what instances leave.
     known: Mutex<HashMap<DeploymentId, Option<Arc<Deployment>>>>,
 }
@@ -58,10 +58,7 @@ impl Performer {
             },
             Work::Block => self.move_traffic(action, Goal::Blocked).await,
             Work::Allow => self.move_traffic(action, Goal::Allowed).await,
-            Work::Download(package) => match self.fetch_work(action, package).await {
-                Ok(work) => self.run_step(action, work).await,
-                Err(ending) => ending,
-            },
+            Work::Download(package) => self.download(action, package).await,
             Work::Hook(package) => match self.restore(action).await {
                 Ok(()) => self.hook(action, package).await,
                 Err(ending) => ending,
@@ -140,7 +137,7 @@ impl Performer {
             rootdir: target.instance.rootdir.clone(),
             work,
             asked: asked(action.past),
-            next: None,
+            then: None,
             fence: self.authority.fence(),
         };
         self.run_on(&target.instance, command, sink).await
@@ -180,6 +177,28 @@ impl Performer {
         }
     }
 
+    /// Learns what became of a hook that may have begun by itself; none when it has not.
+    pub(crate) async fn join(&self, action: &Action) -> Option<Ending> {
+        let Work::Hook(package) = &action.work else {
+            return None;
+        };
+        let command = fleet::Command {
+            attempt: self.attempt(action),
+            rootdir: action.target.instance.rootdir.clone(),
+            work: self.hook_work(action, package),
+            asked: asked(action.past),
+            then: None,
+            fence: self.authority.fence(),
+        };
+        let sink = self.sink_of(action);
+        self.authority.claim().await;
+        let found = self
+            .conductor
+            .fleet
+            .join(&action.target.instance.host, command, sink.clone());
+        Some(with_log(found.await?, &sink))
+    }
+
     fn attempt(&self, action: &Action) -> AttemptId {
         AttemptId::of(
             &action.deployment.id,
@@ -189,10 +208,11 @@ impl Performer {
         )
     }
 
-    /// Has the action's instance do all of it.
+    /// Has the action's instance do all of it, and begin what follows when it has succeeded.
     async fn run_step(&self, action: &Action, work: fleet::Work) -> Ending {
-        let attempt = self.attempt(action);
-        self.run(action, attempt, asked(action.past), work).await
+        let (attempt, then) = (self.attempt(action), self.then(action));
+        self.run(action, attempt, asked(action.past), work, then)
+            .await
     }
 
     /// Has the action's instance do something of it.
@@ -202,24 +222,27 @@ impl Performer {
         attempt: AttemptId,
         asked: Asked,
         work: fleet::Work,
+        then: Option<fleet::Then>,
     ) -> Ending {
         let instance = &action.target.instance;
-        let path = self.conductor.logs.path(
-            &action.deployment.id,
-            &instance.id,
-            action.event.name(),
-            action.attempt,
-        );
         let command = fleet::Command {
             attempt,
             rootdir: instance.rootdir.clone(),
             work,
             asked,
-            next: self.next(action),
+            then,
             fence: self.authority.fence(),
         };
-        let sink = self.sink(&action.deployment, instance, path, action.event.name());
-        self.run_on(instance, command, sink).await
+        self.run_on(instance, command, self.sink_of(action)).await
+    }
+
+    /// Where the output of an action's attempt goes.
+    fn sink_of(&self, action: &Action) -> Arc<Sink> {
+        let (instance, event) = (&action.target.instance, action.event.name());
+        let deployment = &action.deployment;
+        let logs = &self.conductor.logs;
+        let path = logs.path(&deployment.id, &instance.id, event, action.attempt);
+        self.sink(deployment, instance, path, event)
     }
 
     /// Where an attempt's output goes. `stage` says under which name it is shown.
@@ -237,23 +260,15 @@ impl Performer {
         Arc::new(Sink::new(log, place, stage, self.observer.clone()))
     }
 
-    /// The hook that comes after an action, if one does: its instance may make ready for it while the action lasts.
-    fn next(&self, action: &Action) -> Option<fleet::Next> {
-        let step = engine::planned_steps(&action.deployment, &action.target)
-            .skip_while(|step| step.event != action.event)
-            .skip(1)
-            .find(|step| !matches!(step.doing, Doing::Skip(_)))?;
-        let package = step.package.filter(|_| step.doing == Doing::Hook)?;
-        let next = Action {
-            event: step.event,
-            attempt: 1,
-            work: Work::Hook(package.clone()),
-            past: Past::Nothing,
-            ..action.clone()
+    /// The hook that may begin as soon as an action has succeeded.
+    fn then(&self, action: &Action) -> Option<fleet::Then> {
+        let follower = action.follower()?;
+        let Work::Hook(package) = &follower.work else {
+            return None;
         };
-        Some(fleet::Next {
-            attempt: self.attempt(&next),
-            work: self.hook_work(&next, &package),
+        Some(fleet::Then {
+            attempt: self.attempt(&follower),
+            work: self.hook_work(&follower, package),
         })
     }
 
@@ -270,41 +285,11 @@ impl Performer {
             .fleet
             .run(&instance.host, command, sink.clone())
             .await;
-        let kept = sink.written();
-        match ending {
-            Ending::Succeeded {
-                exit_code,
-                log,
-                note,
-            } => Ending::Succeeded {
-                exit_code,
-                log: kept.or(log),
-                note,
-            },
-            Ending::Failed {
-                cause,
-                reason,
-                script,
-                exit_code,
-                log,
-            } => Ending::Failed {
-                cause,
-                reason,
-                script,
-                exit_code,
-                log: kept.or(log),
-            },
-            other => other,
-        }
+        with_log(ending, &sink)
     }
 
     async fn call(&self, action: &Action, package: &Package) -> Ending {
-        let instance = &action.target.instance;
-        let event = action.event.name();
-        let deployment = &action.deployment;
-        let logs = &self.conductor.logs;
-        let path = logs.path(&deployment.id, &instance.id, event, action.attempt);
-        let sink = self.sink(deployment, instance, path, event);
+        let sink = self.sink_of(action);
         let env = of_hook(&self.release, action, package);
         let step = call::Step {
             conductor: &self.conductor,
@@ -338,6 +323,22 @@ impl Performer {
             env: of_hook(&self.release, action, package),
         };
         self.run_step(action, work).await
+    }
+
+    async fn download(&self, action: &Action, package: &Package) -> Ending {
+        let mut action = action.clone();
+        // What follows needs the packages that it would look for itself. When that fails it has to tell.
+        if action.then.is_some() && self.restore(&action).await.is_err() {
+            self.inspected
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&place(&action));
+            action.then = None;
+        }
+        match self.fetch_work(&action, package).await {
+            Ok(work) => self.run_step(&action, work).await,
+            Err(ending) => ending,
+        }
     }
 
     async fn install(&self, action: &Action, package: &Package) -> Ending {
@@ -399,12 +400,11 @@ impl Performer {
     /// returned to. They come from the recorded source, with the recorded digest.
     async fn restore(&self, action: &Action) -> Result<(), Ending> {
         let (deployment, target) = (&action.deployment, &action.target);
-        let place = (deployment.id.clone(), target.instance.id.clone());
         if !self
             .inspected
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(place)
+            .insert(place(action))
         {
             return Ok(());
         }
@@ -439,7 +439,7 @@ impl Performer {
             let attempt = AttemptId::parse(name)
                 .map_err(|error| failed(Cause::Invalid, error.to_string()))?;
             let ending = match self.fetch_work(action, package).await {
-                Ok(work) => self.run(action, attempt, Asked::Perhaps, work).await,
+                Ok(work) => self.run(action, attempt, Asked::Perhaps, work, None).await,
                 Err(ending) => ending,
             };
             match ending {
@@ -479,6 +479,43 @@ fn installation(action: &Action, package: &Package) -> fleet::Installation {
         permissions: package.appspec.permissions.clone(),
         on_existing: package.appspec.on_existing,
     }
+}
+
+/// An ending with the log that was kept here.
+fn with_log(ending: Ending, sink: &Sink) -> Ending {
+    let kept = sink.written();
+    match ending {
+        Ending::Succeeded {
+            exit_code,
+            log,
+            note,
+        } => Ending::Succeeded {
+            exit_code,
+            log: kept.or(log),
+            note,
+        },
+        Ending::Failed {
+            cause,
+            reason,
+            script,
+            exit_code,
+            log,
+        } => Ending::Failed {
+            cause,
+            reason,
+            script,
+            exit_code,
+            log: kept.or(log),
+        },
+        other => other,
+    }
+}
+
+fn place(action: &Action) -> (DeploymentId, InstanceId) {
+    (
+        action.deployment.id.clone(),
+        action.target.instance.id.clone(),
+    )
 }
 
 fn asked(past: Past) -> Asked {

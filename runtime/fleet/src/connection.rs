@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::process::{Process, read_if_open};
-use crate::{Condition, LogSink, Unreachable, wire};
+use crate::{BoxFuture, Command, Condition, DROPPED, LogSink, Unreachable, wire};
 
 /// Orders that wait to be looked at.
 const MAX_WAITING: usize = 256;
@@ -118,6 +118,32 @@ impl<L: Launch> Handle<L> {
     }
 }
 
+impl<L: Launch> Handle<L> {
+    /// See [`crate::Fleet::join`].
+    pub(crate) fn join(
+        &self,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Option<Ending>> {
+        let run = match wire::request(command) {
+            Ok(run) => Box::new(Run { join: true, ..run }),
+            Err(error) => return Box::pin(std::future::ready(Some(error.ending()))),
+        };
+        let found = self.order(|reply| Order::Run {
+            run,
+            log,
+            reply: Waiter::Join(reply),
+        });
+        Box::pin(async move {
+            found.await.unwrap_or_else(|| {
+                Some(Ending::Unreachable {
+                    reason: DROPPED.to_owned(),
+                })
+            })
+        })
+    }
+}
+
 /// What is asked of a connection.
 pub(crate) enum Order {
     Run {
@@ -143,6 +169,8 @@ pub(crate) enum Order {
 /// Who waits for the end of an attempt. Whoever asked may have stopped waiting.
 pub(crate) enum Waiter {
     Ending(oneshot::Sender<Ending>),
+    /// Who began nothing itself: none when nobody else has.
+    Join(oneshot::Sender<Option<Ending>>),
     Errand(oneshot::Sender<Result<Done, Undone>>),
 }
 
@@ -150,7 +178,16 @@ impl Waiter {
     fn tell(self, outcome: protocol::Outcome) {
         match self {
             Waiter::Ending(reply) => drop(reply.send(wire::ending(outcome))),
+            Waiter::Join(reply) => drop(reply.send(Some(wire::ending(outcome)))),
             Waiter::Errand(reply) => drop(reply.send(wire::done(outcome))),
+        }
+    }
+
+    /// Says that the attempt has not begun, to whoever asked whether it has.
+    fn unbegun(self) {
+        match self {
+            Waiter::Join(reply) => drop(reply.send(None)),
+            other => other.unreachable(MISTAKEN.to_owned()),
         }
     }
 
@@ -163,6 +200,8 @@ impl Waiter {
                 exit_code: None,
                 log: None,
             })),
+            // Nothing has happened.
+            Waiter::Join(reply) => drop(reply.send(None)),
             Waiter::Errand(reply) => drop(reply.send(Err(Undone::new(Why::Invalid, reason)))),
         }
     }
@@ -170,6 +209,7 @@ impl Waiter {
     fn unreachable(self, reason: String) {
         match self {
             Waiter::Ending(reply) => drop(reply.send(Ending::Unreachable { reason })),
+            Waiter::Join(reply) => drop(reply.send(Some(Ending::Unreachable { reason }))),
             Waiter::Errand(reply) => drop(reply.send(Err(Undone::new(Why::Unreachable, reason)))),
         }
     }
@@ -581,6 +621,11 @@ impl<L: Launch> Connection<L> {
             Answer::Ended { attempt, outcome } => {
                 if let Some(flight) = self.flights.remove(&attempt) {
                     flight.reply.tell(outcome);
+                }
+            }
+            Answer::Unbegun { attempt } => {
+                if let Some(flight) = self.flights.remove(&attempt) {
+                    flight.reply.unbegun();
                 }
             }
             Answer::Cached { ask, caches } => match self.answered(ask) {

@@ -40,9 +40,8 @@ pub struct Command {
     pub work: Work,
     /// Whether somebody may have asked for it before.
     pub asked: Asked,
-    /// What the instance is likely to be given next, if this succeeds. Its agent may make ready for it, and does none of
-    /// it before it is given.
-    pub next: Option<Next>,
+    /// What the instance's agent may begin by itself as soon as this has succeeded. It is given as well, in its time.
+    pub then: Option<Then>,
     /// In whose turn it is given.
     pub fence: Fence,
 }
@@ -66,9 +65,9 @@ pub struct Fence {
     pub release: ReleaseId,
 }
 
-/// An attempt that is announced before it is given.
+/// An attempt that begins when another one has succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Next {
+pub struct Then {
     pub attempt: AttemptId,
     pub work: Work,
 }
@@ -185,6 +184,18 @@ pub trait Fleet: Send + Sync + 'static {
         command: Command,
         log: Arc<dyn LogSink>,
     ) -> BoxFuture<'static, Ending>;
+
+    /// Joins an attempt that is under way or over, and waits for its end; of one that has not begun there is none, and it does
+    /// not begin.
+    fn join(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Option<Ending>> {
+        let _ = (host, command, log);
+        Box::pin(std::future::ready(None))
+    }
 
     /// Carries out an attempt that is an errand, as [`Fleet::run`] does any other one.
     fn errand(

@@ -101,6 +101,19 @@ impl Fleet for LocalFleet {
         })
     }
 
+    fn join(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Option<Ending>> {
+        if let Host::Ssh(_) = host {
+            let reason = elsewhere(host).reason;
+            return Box::pin(std::future::ready(Some(Ending::Unreachable { reason })));
+        }
+        self.agent.join(command, log)
+    }
+
     fn errand(
         &self,
         host: &Host,

@@ -35,6 +35,18 @@ impl Fleet for MixedFleet {
         }
     }
 
+    fn join(
+        &self,
+        host: &Host,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Option<Ending>> {
+        match host {
+            Host::Local => self.local.join(host, command, log),
+            Host::Ssh(ssh) => self.ssh.join(ssh, command, log),
+        }
+    }
+
     fn errand(
         &self,
         host: &Host,

@@ -8,7 +8,7 @@ use model::{
     Undone, Why,
 };
 
-use crate::{Asked, ChangedFile, Command, Condition, FileChange, Installation, Next, Place, Work};
+use crate::{Asked, ChangedFile, Command, Condition, FileChange, Installation, Place, Then, Work};
 
 /// A command that cannot be put into words.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +36,12 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         rootdir,
         work,
         asked,
-        next,
+        then,
         fence,
     } = command;
-    let next = next.map(|next| {
-        let Next { attempt, work } = next;
-        Ok(Box::new(protocol::Next {
+    let then = then.map(|then| {
+        let Then { attempt, work } = then;
+        Ok(Box::new(protocol::Then {
             attempt: attempt.as_str().to_owned(),
             work: words(work)?,
         }))
@@ -52,7 +52,8 @@ pub(crate) fn request(command: Command) -> Result<protocol::Run, Unspeakable> {
         log_from: 0,
         work: words(work)?,
         fresh: asked == Asked::Never,
-        next: next.transpose()?,
+        join: false,
+        then: then.transpose()?,
         fence: Some(protocol::Fence {
             journal: fence.journal,
             number: fence.number,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fleet::{Asked, Command, Fence, Fleet, LocalFleet, LogSink, Work};
+use fleet::{Asked, Command, Fence, Fleet, LocalFleet, LogSink, Then, Work};
 use model::{AttemptId, Cause, Digest, Ending, Host, ReleaseId, Run, Script};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -19,7 +19,7 @@ const CACHE: &str = "app-shop/group-web/deploy-r1-1";
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 13] = [
+const TESTS: [Test; 14] = [
     (
         "an_attempt_brings_its_log_and_its_ending",
         an_attempt_brings_its_log_and_its_ending,
@@ -60,6 +60,10 @@ const TESTS: [Test; 13] = [
     (
         "an_agent_that_is_too_old_for_a_command_is_named",
         an_agent_that_is_too_old_for_a_command_is_named,
+    ),
+    (
+        "what_was_given_with_another_attempt_is_joined",
+        what_was_given_with_another_attempt_is_joined,
     ),
     (
         "a_package_is_cached_after_it_was_fetched",
@@ -189,7 +193,7 @@ impl Bench {
             rootdir,
             work,
             asked: Asked::Never,
-            next: None,
+            then: None,
             fence: Fence {
                 journal: "one".to_owned(),
                 number: 7,
@@ -540,6 +544,33 @@ fn an_agent_that_is_too_old_for_a_command_is_named() {
         reason.ends_with("; the agent is too old for this conductor"),
         "{reason}"
     );
+}
+
+fn what_was_given_with_another_attempt_is_joined() {
+    let bench = Bench::new();
+    bench.script("hook.sh", "echo ran >> ../../../ran");
+    let fleet = bench.fleet();
+    let hook = bench.hook("b", "hook.sh");
+    let then = Then {
+        attempt: hook.attempt.clone(),
+        work: hook.work.clone(),
+    };
+    let both = Command {
+        then: Some(then),
+        ..bench.hook("a", "hook.sh")
+    };
+
+    let (before, after) = wait(async {
+        let join = || fleet.join(&Host::Local, hook.clone(), Arc::new(Kept::default()));
+        let before = join().await;
+        let ending = fleet.run(&Host::Local, both, Arc::new(Kept::default()));
+        assert!(matches!(ending.await, Ending::Succeeded { .. }));
+        (before, join().await)
+    });
+
+    assert_eq!(before, None);
+    assert!(matches!(after, Some(Ending::Succeeded { .. })), "{after:?}");
+    assert_eq!(bench.read("ran"), "ran\nran\n");
 }
 
 fn a_package_is_cached_after_it_was_fetched() {

@@ -1,9 +1,9 @@
 //! At most once, and never forgotten.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use agent::protocol::{Answer, Cached, Cause, Installed, Next, Outcome, Ping, Request, Run, Work};
+use agent::protocol::{Answer, Cached, Cause, Installed, Outcome, Ping, Request};
 
 use crate::instance::{
     Agent, Instance, assert_failed, assert_succeeded, eventually, fifo, hooks, is_alive, kill,
@@ -99,129 +99,6 @@ fn no_moment_of_a_kill_makes_a_hook_run_twice_or_not_at_all() {
             number + 1,
             "after `{id}`"
         );
-    }
-}
-
-/// A run that announces another.
-fn announcing(run: Run, next: &str, work: &Work) -> Run {
-    let next = Next {
-        attempt: next.to_owned(),
-        work: work.clone(),
-    };
-    Run {
-        next: Some(Box::new(next)),
-        ..run
-    }
-}
-
-#[test]
-fn what_is_announced_is_ready_and_begins_only_when_it_is_asked_for() {
-    let instance = Instance::new();
-    let first = instance.script("first.sh", "echo first >> ../../../ran");
-    let second = instance.script("second.sh", "echo second >> ../../../ran; echo hello");
-    let mut agent = Agent::start();
-
-    agent.outcome(announcing(instance.run("a", first), "b", &second));
-    let lock = instance.path(".cutover/attempts/b/lock");
-    eventually(|| (!fs::read(&lock).ok()?.is_empty()).then_some(()));
-    assert_eq!(instance.read("ran"), "first\n");
-    assert!(!instance.path(".cutover/attempts/b/log").exists());
-    let worker = fs::read_to_string(&lock).unwrap();
-    let (log, outcome) = agent.outcome(instance.run("b", second));
-
-    assert_succeeded(&outcome);
-    assert!(log.contains("Z\nhello\n<== exit 0"), "{log}");
-    assert_eq!(instance.read("ran"), "first\nsecond\n");
-    assert_eq!(
-        fs::read_to_string(&lock).unwrap(),
-        worker,
-        "the one that waited did it"
-    );
-}
-
-#[test]
-fn what_was_announced_and_never_asked_for_does_not_happen() {
-    let instance = Instance::new();
-    let first = instance.script("first.sh", "echo first >> ../../../ran");
-    let second = instance.script("second.sh", "echo second >> ../../../ran");
-    let mut agent = Agent::start();
-    agent.outcome(announcing(instance.run("a", first.clone()), "b", &second));
-    agent.outcome(announcing(instance.run("c", first), "d", &second));
-    let workers: Vec<i32> = ["b", "d"]
-        .iter()
-        .map(|id| {
-            let lock = instance.path(&format!(".cutover/attempts/{id}/lock"));
-            eventually(|| {
-                fs::read_to_string(&lock)
-                    .ok()?
-                    .split(' ')
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-        })
-        .collect();
-
-    assert!(agent.close());
-    for worker in workers {
-        eventually(|| (!is_alive(worker)).then_some(()));
-    }
-
-    assert_eq!(instance.read("ran"), "first\nfirst\n");
-    for id in ["b", "d"] {
-        let (_, outcome) = instance.outcome(id, second.clone());
-        assert_succeeded(&outcome);
-    }
-    assert_eq!(instance.read("ran"), "first\nfirst\nsecond\nsecond\n");
-}
-
-#[test]
-fn what_is_asked_for_counts_and_not_what_was_announced() {
-    let instance = Instance::new();
-    let first = instance.script("first.sh", "true");
-    let announced = instance.script("announced.sh", "echo announced >> ../../../ran");
-    let asked = instance.script("asked.sh", "echo asked >> ../../../ran");
-    let mut agent = Agent::start();
-
-    agent.outcome(announcing(instance.run("a", first), "b", &announced));
-    let (_, outcome) = agent.outcome(instance.run("b", asked));
-
-    assert_succeeded(&outcome);
-    assert_eq!(instance.read("ran"), "asked\n");
-}
-
-#[test]
-fn no_moment_of_a_kill_makes_an_announced_hook_run_twice_or_not_at_all() {
-    let instance = Instance::new();
-    let work = instance.script("count.sh", "echo x >> ../../../count");
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let id = |number: usize| format!("attempt-{number}");
-    for number in 0..30 {
-        let run = announcing(
-            instance.run(&id(number), work.clone()),
-            &id(number + 1),
-            &work,
-        );
-        for _ in 0..2 {
-            let mut agent = Agent::start();
-            agent.send(Request::Run(run.clone()));
-            seed ^= seed << 13;
-            seed ^= seed >> 7;
-            seed ^= seed << 17;
-            let kill_at = Instant::now() + Duration::from_micros(seed % 12_000);
-            if agent.has_ended(&id(number), kill_at) {
-                agent.send(Request::Run(instance.run(&id(number + 1), work.clone())));
-            }
-            // No synchronisation: the moments of the kill are spread over the life of both attempts.
-            std::thread::sleep(kill_at.saturating_duration_since(Instant::now()));
-            agent.kill();
-        }
-
-        let mut agent = Agent::start();
-        assert_succeeded(&agent.outcome(run).1);
-        assert_succeeded(&agent.outcome(instance.run(&id(number + 1), work.clone())).1);
-        let ran = instance.read("count").lines().count();
-        assert_eq!(ran, number + 2, "after `{}`", id(number));
     }
 }
 

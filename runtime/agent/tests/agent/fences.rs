@@ -1,9 +1,11 @@
 //! Commands of conductors that have been succeeded.
 
 use std::fs;
+use std::path::PathBuf;
 
-use agent::protocol::{Answer, Fence, Next, Outcome, Request, Run, Work};
+use agent::protocol::{Answer, Fence, Outcome, Request, Run, Work};
 
+use crate::chain::{followed, is_ready};
 use crate::fetch::fetch;
 use crate::instance::{Agent, CACHE, Instance, assert_succeeded, eventually, fifo, release};
 
@@ -43,14 +45,8 @@ fn whoever_has_been_succeeded_is_refused_before_anything_is_started() {
     assert_succeeded(&zombie.outcome(in_turn(&instance, 5, "a", &work)).1);
     assert_succeeded(&heir.outcome(in_turn(&instance, 7, "b", &work)).1);
 
-    let announcing = Run {
-        next: Some(Box::new(Next {
-            attempt: "d".to_owned(),
-            work: work.clone(),
-        })),
-        ..in_turn(&instance, 5, "c", &work)
-    };
-    let refused = refusal(&mut zombie, announcing);
+    let run = followed(in_turn(&instance, 5, "c", &work), "d", &work);
+    let refused = refusal(&mut zombie, run);
 
     assert_eq!(
         refused,
@@ -108,50 +104,59 @@ fn journals_groups_and_instances_have_turns_of_their_own() {
     assert_eq!(instance.read("count"), "x\nx\ny\n");
 }
 
+/// An agent at work on `a` in turn 5, with a worker at the ready for `b`, and what lets `a` end.
+fn at_work(instance: &Instance, work: &Work) -> (Agent, PathBuf) {
+    let gate = instance.path("gate");
+    fifo(&gate);
+    let wait = instance.script("wait.sh", &format!("read go < '{}'", gate.display()));
+    let mut agent = Agent::start();
+    let run = followed(in_turn(instance, 5, "a", &wait), "b", work);
+    agent.send(Request::Run(run));
+    is_ready(instance, "b");
+    (agent, gate)
+}
+
+/// The conductor that gave the two may be frozen, and its agent with a worker at the ready is not.
 #[test]
-fn what_was_announced_in_an_earlier_turn_does_not_begin() {
+fn what_was_to_follow_in_an_earlier_turn_does_not() {
     let instance = Instance::new();
     let work = instance.script("count.sh", "echo x >> ../../../count");
-    let (mut zombie, mut heir) = (Agent::start(), Agent::start());
-    let announcing = Run {
-        next: Some(Box::new(Next {
-            attempt: "b".to_owned(),
-            work: work.clone(),
-        })),
-        ..in_turn(&instance, 5, "a", &work)
-    };
-    zombie.outcome(announcing);
-    let lock = instance.path(".cutover/attempts/b/lock");
-    eventually(|| (!fs::read(&lock).ok()?.is_empty()).then_some(()));
-    heir.outcome(in_turn(&instance, 7, "c", &work));
+    let (mut zombie, gate) = at_work(&instance, &work);
+    let mut heir = Agent::start();
+    heir.send(Request::Run(in_turn(&instance, 7, "c", &work)));
+    eventually(|| {
+        instance
+            .read(".cutover/fences/shop/web.json")
+            .contains(":7")
+            .then_some(())
+    });
+
+    release(&gate);
+    assert_succeeded(&zombie.follow("a", 0).1);
+    assert_succeeded(&heir.follow("c", 0).1);
 
     refusal(&mut zombie, in_turn(&instance, 5, "b", &work));
     zombie.kill();
-
-    assert_eq!(instance.read("count"), "x\nx\n");
+    assert_eq!(instance.read("count"), "x\n");
 }
 
-/// The conductor that announced it may be frozen, and its agent with a worker at the ready is not.
 #[test]
-fn what_was_announced_in_an_earlier_turn_makes_way_for_whoever_asks_for_it() {
+fn what_was_to_follow_in_an_earlier_turn_makes_way_for_whoever_asks_for_it() {
     let instance = Instance::new();
     let work = instance.script("count.sh", "echo x >> ../../../count");
-    let (mut zombie, mut heir) = (Agent::start(), Agent::start());
-    zombie.outcome(Run {
-        next: Some(Box::new(Next {
-            attempt: "b".to_owned(),
-            work: work.clone(),
-        })),
-        ..in_turn(&instance, 5, "a", &work)
-    });
-    let lock = instance.path(".cutover/attempts/b/lock");
-    eventually(|| (!fs::read(&lock).ok()?.is_empty()).then_some(()));
+    let (mut zombie, gate) = at_work(&instance, &work);
+    let mut heir = Agent::start();
+    heir.send(Request::Run(in_turn(&instance, 7, "b", &work)));
+    // It waits for `a`, in the hands of a worker of the heir's.
+    let waits = instance.path(".cutover/attempts/b/waits");
+    eventually(|| waits.exists().then_some(()));
 
-    let (_, outcome) = heir.outcome(in_turn(&instance, 7, "b", &work));
+    release(&gate);
 
-    assert_succeeded(&outcome);
+    assert_succeeded(&heir.follow("b", 0).1);
+    assert_succeeded(&zombie.follow("a", 0).1);
     refusal(&mut zombie, in_turn(&instance, 5, "b", &work));
-    assert_eq!(instance.read("count"), "x\nx\n");
+    assert_eq!(instance.read("count"), "x\n");
 }
 
 /// As above, of a worker that has carried out others before, here and elsewhere.
@@ -160,29 +165,33 @@ fn a_worker_that_took_several_attempts_makes_way_as_well() {
     let (here, there) = (Instance::new(), Instance::new());
     let work = here.script("count.sh", "echo x >> ../../../count");
     there.script("count.sh", "echo x >> ../../../count");
+    let gate = here.path("gate");
+    fifo(&gate);
+    let wait = here.script("wait.sh", &format!("read go < '{}'", gate.display()));
     let (mut zombie, mut heir) = (Agent::start(), Agent::start());
     for number in 0..20 {
         for (instance, place) in [(&there, "there"), (&here, "here")] {
-            let next = Next {
-                attempt: format!("{place}-{}", number + 1),
-                work: work.clone(),
-            };
-            let run = Run {
-                next: Some(Box::new(next)),
-                ..in_turn(instance, 5, &format!("{place}-{number}"), &work)
-            };
-            assert_succeeded(&zombie.outcome(run).1);
+            let run = in_turn(instance, 5, &format!("{place}-{number}"), &work);
+            let next = format!("{place}-{}", number + 1);
+            assert_succeeded(&zombie.outcome(followed(run, &next, &work)).1);
         }
     }
-    let lock = here.path(".cutover/attempts/here-20/lock");
-    eventually(|| (!fs::read(&lock).ok()?.is_empty()).then_some(()));
+    assert_succeeded(&zombie.outcome(in_turn(&there, 5, "there-20", &work)).1);
+    assert_succeeded(&zombie.outcome(in_turn(&here, 5, "here-20", &work)).1);
+    let last = followed(in_turn(&here, 5, "here-21", &wait), "here-22", &work);
+    zombie.send(Request::Run(last));
+    is_ready(&here, "here-22");
 
-    let (_, outcome) = heir.outcome(in_turn(&here, 7, "here-20", &work));
+    heir.send(Request::Run(in_turn(&here, 7, "here-22", &work)));
+    let waits = here.path(".cutover/attempts/here-22/waits");
+    eventually(|| waits.exists().then_some(()));
+    release(&gate);
 
-    assert_succeeded(&outcome);
-    refusal(&mut zombie, in_turn(&here, 5, "here-20", &work));
-    assert_eq!(here.read("count").lines().count(), 21);
-    assert_eq!(there.read("count").lines().count(), 20);
+    assert_succeeded(&heir.follow("here-22", 0).1);
+    assert_succeeded(&zombie.follow("here-21", 0).1);
+    refusal(&mut zombie, in_turn(&here, 5, "here-22", &work));
+    assert_eq!(here.read("count").lines().count(), 22);
+    assert_eq!(there.read("count").lines().count(), 21);
 }
 
 #[test]
@@ -283,6 +292,23 @@ fn what_is_asked_for_for_the_first_time_was_not_begun_before_the_host_went_down(
     assert_succeeded(&agent.outcome(in_turn(&instance, 7, "c", &work)).1);
 
     assert_eq!(instance.read("count"), "x\nx\nx\n");
+}
+
+#[test]
+fn what_may_have_followed_before_the_host_went_down_does_not_follow_again() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    assert_succeeded(&Agent::start().outcome(in_turn(&instance, 5, "a", &work)).1);
+    boot_again(&instance);
+
+    // It ended before, and nothing is left of what followed it.
+    let mut agent = Agent::start();
+    let again = followed(in_turn(&instance, 5, "a", &work), "b", &work);
+    assert_succeeded(&agent.outcome(again).1);
+    let (_, outcome) = agent.outcome(in_turn(&instance, 5, "b", &work));
+
+    assert!(matches!(outcome, Outcome::Lost { .. }), "{outcome:?}");
+    assert_eq!(instance.read("count"), "x\n");
 }
 
 #[test]

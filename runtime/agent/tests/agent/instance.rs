@@ -71,7 +71,8 @@ impl Instance {
             log_from: 0,
             work,
             fresh: false,
-            next: None,
+            join: false,
+            then: None,
             fence: None,
         }
     }

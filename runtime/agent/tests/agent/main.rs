@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod attempts;
+mod chain;
 mod confine;
 // Registers are told apart by their names on this machine only.
 #[cfg(target_arch = "x86_64")]

@@ -1,23 +1,20 @@
 //! Who does the work of attempts that come one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::time::{Duration, Instant};
 
-use agent::protocol::{Next, Request, Run, Work};
+use agent::protocol::{Request, Run, Work};
 
+use crate::chain::followed;
 use crate::instance::{Agent, Instance, assert_succeeded, eventually, is_alive, kill};
 
-/// The attempt with this number, which announces the one after it.
-fn link(instance: &Instance, number: usize, work: &Work) -> Run {
-    let next = Next {
-        attempt: format!("attempt-{}", number + 1),
-        work: work.clone(),
-    };
-    Run {
-        next: Some(Box::new(next)),
-        ..instance.run(&format!("attempt-{number}"), work.clone())
+/// The attempt with this number, which the one after it follows where it is not the last.
+fn link(instance: &Instance, number: usize, last: usize, work: &Work) -> Run {
+    let run = instance.run(&format!("attempt-{number}"), work.clone());
+    if number == last {
+        return run;
     }
+    followed(run, &format!("attempt-{}", number + 1), work)
 }
 
 fn worker(instance: &Instance, number: usize) -> i32 {
@@ -31,7 +28,7 @@ fn workers_that_left_nothing_running_take_further_attempts() {
     let mut agent = Agent::start();
 
     let workers = (0..20).map(|number| {
-        assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
+        assert_succeeded(&agent.outcome(link(&instance, number, 19, &work)).1);
         worker(&instance, number)
     });
     let workers: BTreeSet<i32> = workers.collect();
@@ -54,7 +51,7 @@ fn a_worker_keeps_its_control_group_while_other_agents_start() {
     let mut groups: BTreeMap<i32, BTreeSet<String>> = BTreeMap::new();
 
     for number in 0..10 {
-        assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
+        assert_succeeded(&agent.outcome(link(&instance, number, 9, &work)).1);
         let told = instance.read("groups");
         let group = told.lines().last().unwrap().to_owned();
         groups
@@ -108,22 +105,13 @@ fn a_worker_that_is_killed_while_it_waits_costs_nothing() {
     let work = instance.script("count.sh", "echo x >> ../../../count");
     let mut agent = Agent::start();
     for number in 0..12 {
-        assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
-        match number % 3 {
-            0 => {
-                let idle = worker(&instance, number);
-                kill(idle);
-                // Whoever is given an attempt while it dies has none ready for the next kill.
-                eventually(|| (!is_alive(idle)).then_some(()));
-            }
-            1 => {
-                let next = format!(".cutover/attempts/attempt-{}/lock", number + 1);
-                let next = instance.path(&next);
-                let signed =
-                    eventually(|| fs::read_to_string(&next).ok().filter(|it| !it.is_empty()));
-                kill(signed.split(' ').next().unwrap().parse().unwrap());
-            }
-            _ => {}
+        let attempt = instance.run(&format!("attempt-{number}"), work.clone());
+        assert_succeeded(&agent.outcome(attempt).1);
+        let idle = worker(&instance, number);
+        kill(idle);
+        if number % 2 == 0 {
+            // Whoever is given an attempt while it dies is another case.
+            eventually(|| (!is_alive(idle)).then_some(()));
         }
     }
 
@@ -143,7 +131,12 @@ fn no_moment_of_a_kill_makes_a_hook_of_a_chain_run_twice_or_not_at_all() {
         seed ^= seed << 17;
         let kill_at = Instant::now() + Duration::from_micros(seed % 40_000);
         for number in first..first + CHAIN {
-            agent.send(Request::Run(link(&instance, number, &work)));
+            agent.send(Request::Run(link(
+                &instance,
+                number,
+                first + CHAIN - 1,
+                &work,
+            )));
             if !agent.has_ended(&format!("attempt-{number}"), kill_at) {
                 break;
             }
@@ -152,7 +145,8 @@ fn no_moment_of_a_kill_makes_a_hook_of_a_chain_run_twice_or_not_at_all() {
 
         let mut agent = Agent::start();
         for number in first..first + CHAIN {
-            assert_succeeded(&agent.outcome(link(&instance, number, &work)).1);
+            let run = link(&instance, number, first + CHAIN - 1, &work);
+            assert_succeeded(&agent.outcome(run).1);
         }
         let ran = instance.read("count").lines().count();
         assert_eq!(ran, first + CHAIN, "from `attempt-{first}` on");

@@ -89,6 +89,16 @@ impl SshFleet {
         Box::pin(async move { reached.run(command, log).await })
     }
 
+    /// See [`crate::Fleet::join`].
+    pub(crate) fn join(
+        &self,
+        ssh: &Ssh,
+        command: Command,
+        log: Arc<dyn LogSink>,
+    ) -> BoxFuture<'static, Option<Ending>> {
+        self.reached(ssh).agent.join(command, log)
+    }
+
     /// See [`crate::Fleet::errand`].
     pub(crate) fn errand(
         &self,
