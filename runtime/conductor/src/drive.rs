@@ -23,6 +23,11 @@ const MOST_ORDERS: usize = 64;
 /// The shortest wait for a time, so that one that has passed and waits for something else cannot keep the loop busy.
 const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 
+/// How long a commit waits for the endings of other instances, and how many others have to be in flight for that. What PostgreSQL has
+/// under these names: the flush is what costs, and an instance that goes on by itself does not wait for it.
+const COMMIT_DELAY: Duration = Duration::from_millis(1);
+const COMMIT_SIBLINGS: usize = 5;
+
 /// An instance in a deployment: groups may give their instances the same names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -190,6 +195,15 @@ impl Running {
                 },
                 _ = renewal.tick() => authority.keep()?,
                 Some(error) = losing.recv() => return Err(error.into()),
+            }
+            let others = self.in_flight().saturating_sub(waiting.len());
+            if !waiting.is_empty() && others >= COMMIT_SIBLINGS {
+                tokio::time::sleep(COMMIT_DELAY).await;
+                while waiting.len() < MOST_INPUTS
+                    && let Ok(input) = inputs.try_recv()
+                {
+                    waiting.push(input);
+                }
             }
             while let Some(ended) = tasks.try_join_next() {
                 // A bug: its step would never end. The process goes, and a resume finds what became of the attempt.
@@ -368,6 +382,12 @@ impl Running {
     fn authority(&self) -> Result<(Authority, mpsc::Receiver<journal::Error>), journal::Error> {
         let journal = self.conductor.journal.clone();
         Authority::new(journal, self.tenure.clone(), self.lease)
+    }
+
+    /// How many instances have started and not ended.
+    fn in_flight(&self) -> usize {
+        let deployments = self.engine.state().deployments.iter();
+        deployments.map(|deployment| deployment.in_flight).sum()
     }
 
     fn is_over(&self) -> bool {
