@@ -147,15 +147,20 @@ impl Sink {
 
     fn write(&self, position: &mut Position, bytes: &[u8]) -> io::Result<()> {
         if position.file.is_none() {
-            if let Some(folder) = self.path.parent() {
-                fs::create_dir_all(folder)?;
-            }
-            position.file = Some(
+            let open = || {
                 OpenOptions::new()
                     .create(true)
                     .append(true)
-                    .open(&self.path)?,
-            );
+                    .open(&self.path)
+            };
+            let file = match (open(), self.path.parent()) {
+                (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::create_dir_all(folder)?;
+                    open()
+                }
+                (opened, _) => opened,
+            };
+            position.file = Some(file?);
         }
         position
             .file
