@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::process::Pid;
 
-/// The flag of `clone3`, which does not fit the type that the C library's constants have.
+/// Flags of `clone3`, which do not fit the type that the C library's constants have.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// A system call: its number and its first arguments. All others are zero.
@@ -14,6 +15,8 @@ pub(super) struct Call {
     pub(super) number: libc::c_long,
     pub(super) first: usize,
     pub(super) second: usize,
+    /// Whether the child begins with no handler of its parent's for any signal.
+    pub(super) clears_handlers: bool,
 }
 
 /// Makes a child that begins in a control group, and does without the group where that cannot be.
@@ -30,7 +33,7 @@ pub(super) fn duplicate(
     if let Some(group) = group {
         // SAFETY: All zeroes is a valid value of the structure.
         let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-        arguments.flags = flags as u64 | CLONE_INTO_CGROUP;
+        arguments.flags = flags as u64 | CLONE_CLEAR_SIGHAND | CLONE_INTO_CGROUP;
         arguments.exit_signal = libc::SIGCHLD as u64;
         arguments.stack = stack.start as u64;
         arguments.stack_size = stack.len() as u64;
@@ -39,6 +42,7 @@ pub(super) fn duplicate(
             number: libc::SYS_clone3,
             first: (&raw const arguments).expose_provenance(),
             second: size_of_val(&arguments),
+            clears_handlers: true,
         });
         if made.is_ok() {
             return made;
@@ -49,5 +53,6 @@ pub(super) fn duplicate(
         number: libc::SYS_clone,
         first: (flags | libc::SIGCHLD) as usize,
         second: stack.end,
+        clears_handlers: false,
     })
 }

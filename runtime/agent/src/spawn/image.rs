@@ -1,5 +1,6 @@
 //! What a child turns into, laid out beforehand so that the child has nothing to do but system calls.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -21,6 +22,8 @@ pub(super) struct Image<'a> {
     errors: BorrowedFd<'a>,
     account: Option<&'a Account>,
     domain: Option<BorrowedFd<'a>>,
+    /// The signals that are not as in a fresh process when the child begins.
+    signals: Cell<signals::Set>,
 }
 
 /// What a child could not do.
@@ -54,7 +57,13 @@ impl<'a> Image<'a> {
             errors: start.errors.unwrap_or(start.output),
             account: start.account,
             domain: start.domain,
+            signals: Cell::new(signals::Set::ALL),
         })
+    }
+
+    /// Says that a child begins without the handlers of its parent, so that it only ignores what that one does.
+    pub(super) fn expect_no_handlers(&self) {
+        self.signals.set(signals::ignored());
     }
 
     fn program(&self) -> &CStr {
@@ -73,7 +82,7 @@ impl<'a> Image<'a> {
                 .raw_os_error()
                 .unwrap_or_default(),
         };
-        signals::reset();
+        signals::reset(self.signals.get());
         // SAFETY: System calls on values that outlive them.
         unsafe {
             let (output, errors) = (self.output.as_raw_fd(), self.errors.as_raw_fd());

@@ -2,6 +2,7 @@
 //!
 //! Copying the memory means copying its page tables and a fault for every page that either side writes to afterwards.
 
+use std::cell::RefCell;
 use std::ffi::c_void;
 use std::io;
 use std::ops::Range;
@@ -21,7 +22,7 @@ pub(super) fn run(
     image: &Image<'_>,
     group: Option<BorrowedFd<'_>>,
 ) -> io::Result<(Pid, Option<Obstacle>)> {
-    let stack = Stack::new()?;
+    let stack = Stack::of_thread()?;
     let mut life = Life {
         image,
         obstacle: None,
@@ -30,9 +31,12 @@ pub(super) fn run(
     // A handler that ran in the child would change what the parent has in its memory.
     let blocked = Blocked::all();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-    let made = duplicate(flags, stack.range(), group, |call| {
+    let made = duplicate(flags, stack, group, |call| {
+        if call.clears_handlers {
+            image.expect_no_handlers();
+        }
         // SAFETY: The flags are those of a child that shares the memory and that its parent waits for, and the stack is
-        // nobody else's as long as it lives. `live` gets the life that it expects; the image is borrowed by it, and the
+        // this thread's, which has no other child that uses it. `live` gets the life that it expects; the image is borrowed by it, and the
         // parent looks at neither before it goes on, when the child executes another program or has ended.
         unsafe { enter(call, live, argument) }
     });
@@ -88,7 +92,24 @@ const GUARD: usize = 64 * 1024;
 /// Far more than a child needs in a build without optimisation. What is not touched costs nothing.
 const ROOM: usize = 64 * 1024;
 
+thread_local! {
+    /// The stack of one child after the other: a thread waits for each.
+    static STACK: RefCell<Option<Stack>> = const { RefCell::new(None) };
+}
+
 impl Stack {
+    /// Where the stack of a thread's next child may be, from its lowest address. Its end is aligned to a page, and so as
+    /// every processor wants it.
+    fn of_thread() -> io::Result<Range<usize>> {
+        STACK.with_borrow_mut(|stack| {
+            let stack = match stack {
+                Some(stack) => stack,
+                None => stack.insert(Self::new()?),
+            };
+            Ok(stack.range())
+        })
+    }
+
     fn new() -> io::Result<Self> {
         // SAFETY: A fresh mapping that nothing else refers to.
         let base = unsafe {
@@ -107,7 +128,6 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Where a stack may be, from its lowest address. Its end is aligned to a page, and so as every processor wants it.
     fn range(&self) -> Range<usize> {
         let base = self.0.as_ptr().expose_provenance();
         base + GUARD..base + GUARD + ROOM
