@@ -28,7 +28,7 @@ use crate::script::{self, Program};
 use crate::shim::{Done, Failure};
 use crate::spawn::{self, Start};
 use crate::stamp;
-use crate::watch::Watch;
+use crate::watch::{Chores, Watch};
 
 /// The longest time-out; a longer one means as much.
 const MAX_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -72,6 +72,7 @@ pub(crate) fn run(
     hooks: &Hooks,
     package: &Path,
     groups: &mut Groups,
+    chores: &mut dyn Chores,
     log: &mut Capture,
 ) -> Result<Done, Failure> {
     environment::check(&hooks.env)?;
@@ -84,6 +85,7 @@ pub(crate) fn run(
         package,
         env: &hooks.env,
         groups,
+        chores,
         log,
         events: ChildEvents::install().map_err(broken)?,
     };
@@ -156,6 +158,7 @@ struct Bench<'a> {
     package: &'a Path,
     env: &'a [(String, String)],
     groups: &'a mut Groups,
+    chores: &'a mut dyn Chores,
     log: &'a mut Capture,
     events: ChildEvents,
 }
@@ -190,7 +193,7 @@ impl Bench<'_> {
             earlier,
             group: group.as_deref(),
         };
-        let end = Watch::new(child, output, family, &self.events, self.log)
+        let end = Watch::new(child, output, family, &self.events, self.log, self.chores)
             .until_end(started, timeout)
             .map_err(broken)?;
 

@@ -4,6 +4,7 @@
 //! free for another one. Whoever finds the other end closed is alone: a worker without a front finishes what it has begun
 //! and ends.
 
+use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -38,7 +39,11 @@ pub(crate) struct Job {
 pub(crate) struct FrontEnd(OwnedFd);
 
 /// A worker's end.
-pub(crate) struct WorkerEnd(OwnedFd);
+pub(crate) struct WorkerEnd {
+    link: OwnedFd,
+    /// Where messages come to.
+    text: RefCell<Vec<u8>>,
+}
 
 /// What a worker says.
 pub(crate) enum Word {
@@ -55,15 +60,15 @@ enum Message {
     Begin,
 }
 
-/// Makes a link.
-pub(crate) fn pair() -> io::Result<(FrontEnd, WorkerEnd)> {
+/// Makes a link. The other end is for a [`WorkerEnd`].
+pub(crate) fn pair() -> io::Result<(FrontEnd, OwnedFd)> {
     let (front, worker) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC,
         None,
     )?;
-    Ok((FrontEnd(front), WorkerEnd(worker)))
+    Ok((FrontEnd(front), worker))
 }
 
 impl FrontEnd {
@@ -108,7 +113,7 @@ fn flags() -> SendFlags {
 impl WorkerEnd {
     /// Says that another attempt may come.
     pub(crate) fn tell_free(&self) -> io::Result<()> {
-        send(&self.0, FREE, flags())?;
+        send(&self.link, FREE, flags())?;
         Ok(())
     }
 
@@ -116,7 +121,7 @@ impl WorkerEnd {
     /// ever will.
     pub(crate) fn wait(&self, patience: Option<Duration>) -> bool {
         let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
-        let mut link = [PollFd::new(&self.0, PollFlags::IN)];
+        let mut link = [PollFd::new(&self.link, PollFlags::IN)];
         !matches!(poll(&mut link, patience.as_ref()), Ok(0) | Err(Errno::INTR))
     }
 
@@ -134,12 +139,12 @@ impl WorkerEnd {
     }
 
     fn receive(&self) -> io::Result<Option<Message>> {
-        let mut text = vec![0; MAX_MESSAGE];
+        let mut text = self.text.borrow_mut();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut beside = RecvAncillaryBuffer::new(&mut space);
         let length = loop {
             let into = &mut [IoSliceMut::new(&mut text)];
-            match recvmsg(&self.0, into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
+            match recvmsg(&self.link, into, &mut beside, RecvFlags::CMSG_CLOEXEC) {
                 Ok(received) => break received.bytes,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
@@ -169,18 +174,15 @@ impl AsFd for FrontEnd {
 
 impl AsFd for WorkerEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl From<WorkerEnd> for OwnedFd {
-    fn from(end: WorkerEnd) -> Self {
-        end.0
+        self.link.as_fd()
     }
 }
 
 impl From<OwnedFd> for WorkerEnd {
     fn from(end: OwnedFd) -> Self {
-        Self(end)
+        Self {
+            link: end,
+            text: RefCell::new(vec![0; MAX_MESSAGE]),
+        }
     }
 }

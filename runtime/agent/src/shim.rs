@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,6 +33,7 @@ use crate::link::{self, FrontEnd, Job, WorkerEnd};
 use crate::os::{self, Forked};
 use crate::protocol::{Cause, ErrandAnswer, Outcome, Run, Work};
 use crate::reason::chain;
+use crate::watch::Chores;
 
 /// How long a worker waits for its turn with an attempt that is to follow another one.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -133,7 +135,7 @@ pub(crate) fn launch(
         Forked::Parent(pid) => Ok(Started { pid, link }),
         Forked::Child => leave(|| {
             session.leave_group()?;
-            let [lock, end] = os::shed_descriptors([lock, end.into()])?;
+            let [lock, end] = os::shed_descriptors([lock, end])?;
             set_child_subreaper(Some(getpid()))?;
             umask(Mode::from_raw_mode(0o022));
             let first = Job {
@@ -143,7 +145,7 @@ pub(crate) fn launch(
             Worker {
                 turns: fences::Watch::default(),
                 groups: Groups::new(Names::unique()?),
-                unsettled: Vec::new(),
+                unsettled: Unsettled::default(),
                 link: end.into(),
             }
             .serve(first, begin)
@@ -161,8 +163,7 @@ fn leave(work: impl FnOnce() -> io::Result<()>) -> ! {
 struct Worker {
     turns: fences::Watch,
     groups: Groups,
-    /// Attempts whose outcome is told and not durable, the oldest first.
-    unsettled: Vec<Ended>,
+    unsettled: Unsettled,
     link: WorkerEnd,
 }
 
@@ -175,36 +176,23 @@ impl Worker {
                 break;
             };
             let is_reusable = ended.leaves_nothing;
-            self.unsettled.push(ended);
+            self.unsettled.0.push(ended);
             if !is_reusable || has_children() || self.link.tell_free().is_err() {
                 break;
             }
             while !self.link.wait(self.patience()) {
-                self.settle_late()?;
+                self.unsettled.settle_late()?;
             }
             self.groups.clear_away();
             next = self.link.next().map(|job| (job, Begin::WhenTold));
         }
-        self.settle()
+        self.unsettled.settle()
     }
 
     /// How long until an outcome has to be durable.
     fn patience(&self) -> Option<Duration> {
-        let oldest = self.unsettled.first()?;
-        Some(PAUSE.saturating_sub(oldest.at.elapsed()))
-    }
-
-    /// Makes those outcomes durable that have waited for long enough.
-    fn settle_late(&mut self) -> io::Result<()> {
-        let late = self
-            .unsettled
-            .partition_point(|it| it.at.elapsed() >= PAUSE);
-        self.unsettled.drain(..late).try_for_each(Ended::settle)
-    }
-
-    /// Makes all outcomes durable.
-    fn settle(&mut self) -> io::Result<()> {
-        self.unsettled.drain(..).try_for_each(Ended::settle)
+        let due = self.unsettled.due()?;
+        Some(due.saturating_duration_since(Instant::now()))
     }
 
     /// Carries out an attempt, if it comes to its beginning.
@@ -229,10 +217,9 @@ impl Worker {
             if !self.is_let_through(&run, is_over)? {
                 return Ok(None);
             }
-            // It may take long.
-            self.settle()?;
         }
-        work(attempt, run, &mut self.groups, settled.map(drop)).map(Some)
+        let (groups, unsettled) = (&mut self.groups, &mut self.unsettled);
+        work(attempt, run, groups, unsettled, settled.map(drop)).map(Some)
     }
 
     /// Waits for the word, for a while, and no longer than until somebody acts in a later turn: the attempt is then theirs to
@@ -261,7 +248,7 @@ impl Worker {
                     self.turns.turn_to(run);
                     is_over = fences::is_over(run);
                 }
-                Ok(0) if !patience.is_zero() => self.settle_late()?,
+                Ok(0) if !patience.is_zero() => self.unsettled.settle_late()?,
                 Ok(_) | Err(_) => return Ok(false),
             }
         }
@@ -271,6 +258,39 @@ impl Worker {
 /// Whether something that was started here still runs, or nobody has looked how it ended.
 fn has_children() -> bool {
     !matches!(wait(WaitOptions::NOHANG), Err(Errno::CHILD))
+}
+
+/// Attempts whose outcome is told and not durable, the oldest first.
+#[derive(Default)]
+pub(crate) struct Unsettled(Vec<Ended>);
+
+impl Unsettled {
+    /// Makes those outcomes durable that have waited for long enough.
+    fn settle_late(&mut self) -> io::Result<()> {
+        let late = self.0.partition_point(|it| it.at.elapsed() >= PAUSE);
+        self.0.drain(..late).try_for_each(Ended::settle)
+    }
+
+    /// Makes all outcomes durable.
+    fn settle(&mut self) -> io::Result<()> {
+        self.0.drain(..).try_for_each(Ended::settle)
+    }
+
+    /// The same in the middle of something else. What cannot be made durable has been told: nobody could do more.
+    fn do_all(&mut self) {
+        let _ = self.settle();
+    }
+}
+
+impl Chores for Unsettled {
+    fn due(&self) -> Option<Instant> {
+        self.0.first().map(|oldest| oldest.at + PAUSE)
+    }
+
+    fn do_due(&mut self) {
+        // As above.
+        let _ = self.settle_late();
+    }
 }
 
 /// An attempt whose outcome has been told.
@@ -301,9 +321,15 @@ fn work(
     attempt: Attempt,
     run: Run,
     groups: &mut Groups,
+    unsettled: &mut Unsettled,
     settled: io::Result<()>,
 ) -> io::Result<Ended> {
-    let place = settled.and_then(|()| line::queue(&run, |before| wait_for(&attempt, before)));
+    let place = settled.and_then(|()| {
+        line::queue(&run, |before| {
+            wait_for(&attempt, before);
+            unsettled.do_all();
+        })
+    });
     let begun = match place {
         Ok(Place::Passed(by)) => Err(format!(
             "attempt `{by}` was asked for before this one could begin"
@@ -317,7 +343,9 @@ fn work(
     let (finished, mut log) = match begun {
         Ok((place, log)) => {
             let mut log = Capture::new(log);
-            let finished = catch_unwind(AssertUnwindSafe(|| perform(&run, groups, &mut log)));
+            let finished = catch_unwind(AssertUnwindSafe(|| {
+                perform(&run, groups, unsettled, &mut log)
+            }));
             // Whatever comes next may begin: the outcome is all that is left to tell.
             drop(place);
             let bug = || {
@@ -330,7 +358,7 @@ fn work(
         }
         Err(reason) => (Err(Failure::new(Cause::Invalid, reason)), None),
     };
-    let (outcome, afterwork) = outcome(finished, &attempt);
+    let (outcome, afterwork) = outcome(finished, log.is_some().then(|| attempt.log()));
     attempt.end(&outcome, || log.iter_mut().for_each(Capture::flush))?;
     Ok(Ended {
         leaves_nothing: matches!(
@@ -355,16 +383,25 @@ fn wait_for(attempt: &Attempt, before: &str) {
     attempt.wait_for(&what);
 }
 
-fn perform(run: &Run, groups: &mut Groups, log: &mut Capture) -> Result<Done, Failure> {
+fn perform(
+    run: &Run,
+    groups: &mut Groups,
+    unsettled: &mut Unsettled,
+    log: &mut Capture,
+) -> Result<Done, Failure> {
     let boot = attempt::boot();
     let invalid = |error: crate::cache::Error| Failure::new(Cause::Invalid, chain(&error));
+    if !matches!(run.work, Work::Hooks(_)) {
+        // It may take long.
+        unsettled.do_all();
+    }
     match &run.work {
         Work::Fetch(work) => fetch::fetch(work, &run.rootdir, boot, &run.attempt, log),
         Work::Hooks(work) => {
             let package = Folder::at(&run.rootdir, &work.cache)
                 .and_then(|folder| folder.open(boot))
                 .map_err(invalid)?;
-            hooks::run(work, &package, groups, log)
+            hooks::run(work, &package, groups, unsettled, log)
         }
         Work::Install(work) => {
             let package = Folder::at(&run.rootdir, &work.cache)
@@ -386,9 +423,8 @@ fn perform(run: &Run, groups: &mut Groups, log: &mut Capture) -> Result<Done, Fa
     }
 }
 
-fn outcome(finished: Result<Done, Failure>, attempt: &Attempt) -> (Outcome, Option<Afterwork>) {
-    let path = attempt.log();
-    let log = path.exists().then(|| path.to_string_lossy().into_owned());
+fn outcome(finished: Result<Done, Failure>, log: Option<PathBuf>) -> (Outcome, Option<Afterwork>) {
+    let log = log.map(|path| path.to_string_lossy().into_owned());
     match finished {
         Ok(Done {
             answer: Some(answer),

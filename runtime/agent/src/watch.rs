@@ -29,6 +29,14 @@ const OUTPUT_GRACE: Duration = Duration::from_secs(3);
 /// How long the line that announces a script waits for output to be written with.
 const ANNOUNCEMENT_DELAY: Duration = Duration::from_millis(50);
 
+/// What else has to be done in time while a script runs.
+pub(crate) trait Chores {
+    /// When the next one is due.
+    fn due(&self) -> Option<Instant>;
+    /// Does those that are.
+    fn do_due(&mut self);
+}
+
 /// A running script.
 pub(crate) struct Watch<'a> {
     child: Pid,
@@ -37,6 +45,7 @@ pub(crate) struct Watch<'a> {
     family: Family<'a>,
     events: &'a ChildEvents,
     log: &'a mut Capture,
+    chores: &'a mut dyn Chores,
     status: Option<WaitStatus>,
 }
 
@@ -56,6 +65,7 @@ impl<'a> Watch<'a> {
         family: Family<'a>,
         events: &'a ChildEvents,
         log: &'a mut Capture,
+        chores: &'a mut dyn Chores,
     ) -> Self {
         Self {
             child,
@@ -63,6 +73,7 @@ impl<'a> Watch<'a> {
             family,
             events,
             log,
+            chores,
             status: None,
         }
     }
@@ -76,6 +87,9 @@ impl<'a> Watch<'a> {
             let now = Instant::now();
             if now >= announced {
                 self.log.flush();
+            }
+            if self.chores.due().is_some_and(|due| now >= due) {
+                self.chores.do_due();
             }
             if let (Phase::Running(_) | Phase::Draining(_), Some(status), None) =
                 (phase, self.status, &self.output)
@@ -112,11 +126,11 @@ impl<'a> Watch<'a> {
             | Phase::Draining(until)
             | Phase::Terminating(until)
             | Phase::Killing(until)) = phase;
-            let until = if self.log.is_pending() {
-                until.min(announced)
-            } else {
-                until
-            };
+            let pending = self.log.is_pending().then_some(announced);
+            let until = [pending, self.chores.due()]
+                .into_iter()
+                .flatten()
+                .fold(until, Instant::min);
             children_changed = self.wait(until)?;
         }
     }
