@@ -12,7 +12,7 @@
 //! attempt exactly one begins it. Whoever may begin it and finds a `log` does not: an attempt is never executed twice.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -26,15 +26,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::control_group::Names;
 use crate::protocol::{self, Outcome, Run};
+use crate::small;
 
 /// The longest attempt id, in bytes: what a file name can hold, with room for a prefix.
 const MAX_ID: usize = 240;
-
-/// The most of an `outcome.json` that is read: what can be told in one line.
-const MAX_OUTCOME: u64 = protocol::MAX_LINE as u64;
-
-/// What an `outcome.json` seldom is longer than, in bytes.
-const USUAL_OUTCOME: usize = 4 << 10;
 
 /// A request that cannot be carried out because of where or how it is filed.
 #[derive(Debug, thiserror::Error)]
@@ -269,15 +264,13 @@ impl Attempt {
     /// The outcome, if there is one.
     pub(crate) fn outcome(&self) -> Option<Outcome> {
         let path = self.dir.join("outcome.json");
-        let mut text = Vec::with_capacity(USUAL_OUTCOME);
-        let read = match File::open(&path) {
-            Ok(file) => file.take(MAX_OUTCOME).read_to_end(&mut text),
+        let read = match small::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => Err(error),
+            read => read,
         };
         let outcome = read
             .map_err(|error| error.to_string())
-            .and_then(|_| protocol::decode(&text).map_err(|error| error.to_string()));
+            .and_then(|text| protocol::decode(&text).map_err(|error| error.to_string()));
         Some(outcome.unwrap_or_else(|error| Outcome::Lost {
             reason: format!(
                 "the outcome kept in `{}` cannot be read: {error}",
@@ -333,7 +326,7 @@ impl Attempt {
     /// Whether the work may have begun. Within one boot the log says so; after another boot the log may be missing
     /// because it never reached the disk.
     fn has_begun(&self, boot: &str) -> bool {
-        let same_boot = fs::read(self.dir.join("command.json"))
+        let same_boot = small::read(&self.dir.join("command.json"))
             .ok()
             .and_then(|text| protocol::decode::<Command>(&text).ok())
             .is_some_and(|command| !boot.is_empty() && command.boot == boot);

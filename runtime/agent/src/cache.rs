@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt;
 use crate::protocol;
+use crate::small;
 
 /// Why there is no package to work with.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +144,7 @@ impl Folder {
     }
 
     fn marker(&self) -> Option<Marker> {
-        protocol::decode(&fs::read(self.marker_path()).ok()?).ok()
+        protocol::decode(&small::read(&self.marker_path()).ok()?).ok()
     }
 
     /// Keeps what is known of the folder.

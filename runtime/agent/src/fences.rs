@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::attempt;
 use crate::cache::Folder;
 use crate::protocol::{self, Fence, Run, Work};
+use crate::small;
 
 /// How many journals are remembered for a group, the latest ones.
 const MAX_JOURNALS: usize = 16;
@@ -333,7 +334,7 @@ impl Watch {
 }
 
 fn load(path: &Path) -> Result<Turns, Error> {
-    match fs::read(path) {
+    match small::read(path) {
         Ok(text) => protocol::decode(&text).map_err(|source| Error::Garbage {
             path: path.to_owned(),
             source,

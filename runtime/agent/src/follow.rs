@@ -1,10 +1,12 @@
 //! Following an attempt: its log as it grows.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::pread;
 
 use crate::attempt::Attempt;
-use crate::protocol::Run;
+use crate::protocol::{Outcome, Run};
 
 /// The most of a log that one message carries, in bytes.
 const MAX_CHUNK: usize = 32 << 10;
@@ -17,6 +19,8 @@ pub(crate) struct Follow {
     pub(crate) watch: i32,
     /// How many times this agent has started a worker for it.
     pub(crate) launches: u32,
+    /// What was found of it last.
+    pub(crate) outcome: Option<Outcome>,
     is_told_to_wait: bool,
     log: Option<File>,
     offset: u64,
@@ -30,14 +34,22 @@ impl Follow {
             run,
             watch,
             launches: 0,
+            outcome: None,
             is_told_to_wait: false,
             log: None,
         }
     }
 
-    /// What the attempt waits for, if that has not been handed out.
+    /// Looks for the outcome, unless it was found before.
+    pub(crate) fn look_for_outcome(&mut self) {
+        if self.outcome.is_none() {
+            self.outcome = self.attempt.outcome();
+        }
+    }
+
+    /// What the attempt waits for, if that has not been handed out and it still does.
     pub(crate) fn next_wait(&mut self) -> Option<String> {
-        if self.is_told_to_wait || self.log.is_some() {
+        if self.is_told_to_wait || self.has_log() {
             return None;
         }
         let what = self.attempt.waited_for()?;
@@ -45,15 +57,20 @@ impl Follow {
         Some(what)
     }
 
-    /// The next part of the log that has not been handed out, with its position. A log that cannot be read has none:
-    /// the outcome counts without it.
-    pub(crate) fn next_chunk(&mut self) -> Option<(u64, String)> {
+    /// Whether there is a log, which is opened then.
+    fn has_log(&mut self) -> bool {
         if self.log.is_none() {
             self.log = File::open(self.attempt.log()).ok();
         }
-        let mut bytes = vec![0; MAX_CHUNK];
-        let length = self.log.as_ref()?.read_at(&mut bytes, self.offset).ok()?;
-        bytes.truncate(length);
+        self.log.is_some()
+    }
+
+    /// The next part of the log that has not been handed out, with its position. A log that cannot be read has none:
+    /// the outcome counts without it.
+    pub(crate) fn next_chunk(&mut self) -> Option<(u64, String)> {
+        self.has_log();
+        let mut bytes = Vec::with_capacity(MAX_CHUNK);
+        pread(self.log.as_ref()?, spare_capacity(&mut bytes), self.offset).ok()?;
         if bytes.is_empty() {
             return None;
         }

@@ -37,6 +37,7 @@ mod room;
 mod script;
 mod serve;
 mod shim;
+mod small;
 mod spawn;
 mod stamp;
 pub mod stream;

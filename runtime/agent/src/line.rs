@@ -9,7 +9,7 @@
 //! An attempt that followed another one by itself stands in `GROUP.asked` as if it had been asked for, with the other one
 //! behind it until somebody does ask for it: so long nobody is known to have the other one's outcome.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -21,6 +21,7 @@ use crate::attempt::{self, Attempt};
 use crate::control_group;
 use crate::fences::Shelf;
 use crate::protocol::Run;
+use crate::small;
 
 /// The longest line, in bytes: two attempt ids, with some room.
 const MAX_LINE: usize = 512;
@@ -58,7 +59,7 @@ pub(crate) fn follow(run: &Run, before: &str) -> io::Result<bool> {
 
 /// Whether something else has been asked for since a command was, so that its outcome is known.
 pub(crate) fn is_passed(run: &Run) -> bool {
-    let asked = Shelf::of(run).and_then(|shelf| fs::read(shelf.file("asked")).ok());
+    let asked = Shelf::of(run).and_then(|shelf| small::read(&shelf.file("asked")).ok());
     asked
         .and_then(|asked| line_in(&asked))
         .is_some_and(|asked| asked.attempt != run.attempt && asked.after != run.attempt)
@@ -73,7 +74,7 @@ pub(crate) fn queue(run: &Run, wait: impl FnOnce(&str)) -> io::Result<Place> {
     if !lock(&work, FlockOperation::NonBlockingLockExclusive)? {
         wait(&worker(&work));
         lock(&work, FlockOperation::LockExclusive)?;
-        let asked = fs::read(shelf.file("asked")).unwrap_or_default();
+        let asked = small::read(&shelf.file("asked")).unwrap_or_default();
         match line_in(&asked) {
             Some(asked) if asked.attempt != run.attempt => {
                 return Ok(Place::Passed(asked.attempt));

@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Access, StatVfsMountFlags, access, statvfs};
+use rustix::fs::{Access, Mode, OFlags, StatVfsMountFlags, access, open, statvfs};
 use rustix::io::Errno;
 
 use crate::account::Account;
@@ -260,16 +261,17 @@ fn located(location: &str, package: &Path) -> Result<PathBuf, Failure> {
         )
     };
     let file = package.join(inside(location).ok_or_else(leaves)?);
-    let real = file
-        .canonicalize()
-        .map_err(|error| missing(location, "in the package", &error))?;
-    if !package
-        .canonicalize()
-        .is_ok_and(|package| real.starts_with(package))
-    {
+    let real = real(&file).map_err(|error| missing(location, "in the package", &error))?;
+    if !self::real(package).is_ok_and(|package| real.starts_with(package)) {
         return Err(leaves());
     }
     Ok(file)
+}
+
+/// Where a path leads to, as the kernel knows it: [`Path::canonicalize`] asks it for each folder on the way.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let place = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    fs::read_link(format!("/proc/self/fd/{}", place.as_raw_fd()))
 }
 
 fn on_the_host(path: &str) -> Result<PathBuf, Failure> {

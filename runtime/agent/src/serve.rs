@@ -8,6 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
@@ -249,10 +250,11 @@ impl Front {
 
     /// Reads and carries out requests; false at the end of the input.
     fn read(&mut self, stdin: BorrowedFd<'_>) -> Result<bool, Error> {
-        let mut buffer = vec![0; 64 << 10];
-        let length = match rustix::io::read(stdin, &mut buffer) {
+        let searched = self.input.len();
+        self.input.reserve(64 << 10);
+        match rustix::io::read(stdin, spare_capacity(&mut self.input)) {
             Ok(0) => return Ok(false),
-            Ok(length) => length,
+            Ok(_) => {}
             Err(Errno::INTR | Errno::AGAIN) => return Ok(true),
             Err(errno) => {
                 return Err(Error::Io {
@@ -260,9 +262,7 @@ impl Front {
                     source: errno.into(),
                 });
             }
-        };
-        let searched = self.input.len();
-        self.input.extend_from_slice(&buffer[..length]);
+        }
         let Some(last) = self.input[searched..]
             .iter()
             .rposition(|byte| *byte == b'\n')
@@ -658,8 +658,8 @@ impl Front {
             return Ok(());
         };
         // The log is read after the outcome was looked for: what it says then is all that it said before the outcome.
-        let outcome = follow.attempt.outcome();
-        if let Some(Outcome::Succeeded { .. }) = &outcome
+        follow.look_for_outcome();
+        if let Some(Outcome::Succeeded { .. }) = follow.outcome
             && let Some(then) = follow.run.then.take()
         {
             self.go_on(&then.attempt, id);
@@ -684,7 +684,7 @@ impl Front {
             self.dirty.insert(id.to_owned());
             return Ok(());
         }
-        if let Some(outcome) = outcome {
+        if let Some(outcome) = follow.outcome.take() {
             self.forget(id);
             self.answer(&Answer::Ended {
                 attempt: id.to_owned(),
