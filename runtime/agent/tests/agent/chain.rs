@@ -31,9 +31,15 @@ pub(crate) fn is_ready(instance: &Instance, id: &str) -> i32 {
     })
 }
 
-fn has_begun(instance: &Instance, id: &str) -> bool {
+pub(crate) fn has_begun(instance: &Instance, id: &str) -> bool {
     let log = instance.path(&format!(".cutover/attempts/{id}/log"));
     log.exists()
+}
+
+/// Waits until an attempt works and a worker is ready for the one that follows it.
+pub(crate) fn is_under_way(instance: &Instance, id: &str, next: &str) -> i32 {
+    eventually(|| has_begun(instance, id).then_some(()));
+    is_ready(instance, next)
 }
 
 /// Work that waits, and what lets it end.
@@ -56,7 +62,7 @@ fn what_follows_begins_when_the_other_one_has_succeeded_and_not_before() {
         "b",
         &second,
     )));
-    let worker = is_ready(&instance, "b");
+    let worker = is_under_way(&instance, "a", "b");
     assert!(!has_begun(&instance, "b"));
     release(&gate);
     eventually(|| (instance.read("ran") == "first\nsecond\n").then_some(()));
@@ -111,7 +117,7 @@ fn nothing_follows_when_whoever_gave_the_two_is_gone() {
     let mut agent = Agent::start();
     let run = followed(instance.run("a", first.clone()), "b", &second);
     agent.send(Request::Run(run));
-    let worker = is_ready(&instance, "b");
+    let worker = is_under_way(&instance, "a", "b");
 
     agent.kill();
     eventually(|| (!is_alive(worker)).then_some(()));
@@ -135,7 +141,7 @@ fn nothing_follows_when_something_else_has_been_asked_for() {
         "b",
         &second,
     )));
-    is_ready(&instance, "b");
+    is_under_way(&instance, "a", "b");
 
     successor.send(Request::Run(instance.run("c", other)));
     let waits = instance.path(".cutover/attempts/c/waits");
@@ -160,7 +166,7 @@ fn what_is_asked_for_counts_and_not_what_was_to_follow() {
         "b",
         &planned,
     )));
-    is_ready(&instance, "b");
+    is_under_way(&instance, "a", "b");
 
     agent.send(Request::Run(instance.run("b", asked)));
     let waits = instance.path(".cutover/attempts/b/waits");
@@ -254,7 +260,7 @@ fn what_has_not_begun_is_not_begun_by_whoever_joins_it() {
     // In the hands of a worker that is ready for it, of this agent and of another one.
     let run = followed(instance.run("a", first.clone()), "b", &work);
     agent.send(Request::Run(run));
-    is_ready(&instance, "b");
+    is_under_way(&instance, "a", "b");
     let mut other = Agent::start();
     other.send(Request::Run(Run {
         join: true,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use agent::protocol::{Answer, Fence, Outcome, Request, Run, Work};
 
-use crate::chain::{followed, is_ready};
+use crate::chain::{followed, is_under_way};
 use crate::fetch::fetch;
 use crate::instance::{Agent, CACHE, Instance, assert_succeeded, eventually, fifo, release};
 
@@ -112,7 +112,7 @@ fn at_work(instance: &Instance, work: &Work) -> (Agent, PathBuf) {
     let mut agent = Agent::start();
     let run = followed(in_turn(instance, 5, "a", &wait), "b", work);
     agent.send(Request::Run(run));
-    is_ready(instance, "b");
+    is_under_way(instance, "a", "b");
     (agent, gate)
 }
 
@@ -180,7 +180,7 @@ fn a_worker_that_took_several_attempts_makes_way_as_well() {
     assert_succeeded(&zombie.outcome(in_turn(&here, 5, "here-20", &work)).1);
     let last = followed(in_turn(&here, 5, "here-21", &wait), "here-22", &work);
     zombie.send(Request::Run(last));
-    is_ready(&here, "here-22");
+    is_under_way(&here, "here-21", "here-22");
 
     heir.send(Request::Run(in_turn(&here, 7, "here-22", &work)));
     let waits = here.path(".cutover/attempts/here-22/waits");

@@ -1,12 +1,18 @@
 //! Who does the work of attempts that come one after the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CString;
+use std::mem::MaybeUninit;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use agent::protocol::{Request, Run, Work};
+use rustix::fs::inotify;
 
 use crate::chain::followed;
-use crate::instance::{Agent, Instance, assert_succeeded, eventually, is_alive, kill};
+use crate::instance::{
+    Agent, Instance, assert_succeeded, eventually, fifo, is_alive, kill, release,
+};
 
 /// The attempt with this number, which the one after it follows where it is not the last.
 fn link(instance: &Instance, number: usize, last: usize, work: &Work) -> Run {
@@ -51,7 +57,8 @@ fn a_worker_keeps_its_control_group_while_other_agents_start() {
     let mut groups: BTreeMap<i32, BTreeSet<String>> = BTreeMap::new();
 
     for number in 0..10 {
-        assert_succeeded(&agent.outcome(link(&instance, number, 9, &work)).1);
+        let run = instance.run(&format!("attempt-{number}"), work.clone());
+        assert_succeeded(&agent.outcome(run).1);
         let told = instance.read("groups");
         let group = told.lines().last().unwrap().to_owned();
         groups
@@ -151,4 +158,45 @@ fn no_moment_of_a_kill_makes_a_hook_of_a_chain_run_twice_or_not_at_all() {
         let ran = instance.read("count").lines().count();
         assert_eq!(ran, first + CHAIN, "from `attempt-{first}` on");
     }
+}
+
+/// Tells how often the file with this name is opened in a folder from now on.
+fn opened(folder: &Path, name: &str) -> impl FnMut() -> usize + use<> {
+    let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+    let events = inotify::init(flags).unwrap();
+    inotify::add_watch(&events, folder, inotify::WatchFlags::OPEN).unwrap();
+    let name = CString::new(name).unwrap();
+    let mut count = 0;
+    move || {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&events, &mut buffer);
+        while let Ok(event) = reader.next() {
+            count += usize::from(event.file_name() == Some(&*name));
+        }
+        count
+    }
+}
+
+#[test]
+fn what_became_of_an_attempt_is_made_durable_while_its_worker_does_another() {
+    let (here, there) = (Instance::new(), Instance::new());
+    let gates = [here.path("gate"), there.path("gate")];
+    let [first, second] = [(&here, &gates[0]), (&there, &gates[1])].map(|(instance, gate)| {
+        fifo(gate);
+        instance.script("wait.sh", &format!("read go < '{}'", gate.display()))
+    });
+    let mut agent = Agent::start();
+    agent.send(Request::Run(here.run("attempt-0", first)));
+    here.worker("attempt-0");
+    let mut opened = opened(&here.path(".cutover/attempts/attempt-0"), "outcome.json");
+    release(&gates[0]);
+    assert_succeeded(&agent.follow("attempt-0", 0).1);
+    let by_the_front = 1;
+
+    // The same worker takes it, most likely: it is free when it has told the outcome.
+    agent.send(Request::Run(there.run("attempt-1", second)));
+    eventually(|| (opened() > by_the_front).then_some(()));
+    release(&gates[1]);
+
+    assert_succeeded(&agent.follow("attempt-1", 0).1);
 }
