@@ -486,7 +486,15 @@ fn nothing_is_ended_without_a_confirmation_or_in_the_middle_of_a_hook() {
         "1.0.0",
     ];
     let mut conductor = site.start(&deploy);
-    until("the first hook is running", || site.path("trace").exists());
+    let last_step = || {
+        let report = site.report_of_newest();
+        let steps = &report["deployments"][0]["instances"][0]["steps"];
+        let last = steps.as_array().and_then(|steps| steps.last());
+        last.map(|step| (step["event"].clone(), step["status"].clone()))
+    };
+    until("the first hook is running, as the journal knows", || {
+        last_step() == Some(("BeforeInstall".into(), "RUNNING".into()))
+    });
     conductor.kill().unwrap();
     conductor.wait().unwrap();
 
@@ -507,15 +515,9 @@ fn nothing_is_ended_without_a_confirmation_or_in_the_middle_of_a_hook() {
           ended shop/web  1.0.0  stopped by an operator    TOOK
         stopped RELEASE-ID  stopped by an operator
     ");
-    let report = site.report_of_newest();
-    let step = report["deployments"][0]["instances"][0]["steps"]
-        .as_array()
-        .unwrap()
-        .last()
-        .unwrap();
     assert_eq!(
-        (&step["event"], &step["status"]),
-        (&"BeforeInstall".into(), &"SUCCEEDED".into())
+        last_step(),
+        Some(("BeforeInstall".into(), "SUCCEEDED".into()))
     );
 }
 

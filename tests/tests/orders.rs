@@ -495,8 +495,12 @@ fn versions(site: &Site) -> [String; 3] {
 #[test]
 fn a_canary_is_promoted_from_another_terminal() {
     let site = canary("");
+    let hold = site.path("hold");
+    let hook = format!("while [ -e '{}' ]; do sleep 0.01; done", hold.display());
+    site.traced_package("v2", "1.1.0", &hook);
     let (mut conductor, id) = waiting_canary(&site);
     assert_eq!(versions(&site), ["1.1.0", "1.0.0", "1.0.0"]);
+    site.write("hold", "");
 
     assert_snapshot!(site.transcript(&["promote", &id]), @"
     $ cutover promote RELEASE-ID
@@ -505,6 +509,7 @@ fn a_canary_is_promoted_from_another_terminal() {
     hint: follow it: cutover watch RELEASE-ID
     ");
 
+    std::fs::remove_file(&hold).unwrap();
     assert!(conductor.wait().unwrap().success());
     assert_eq!(versions(&site), ["1.1.0", "1.1.0", "1.1.0"]);
 }
