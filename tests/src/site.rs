@@ -272,6 +272,20 @@ impl Site {
             None => serde_json::Value::Null,
         }
     }
+
+    /// The last step that the newest release has on its first instance, as `EVENT STATUS`, by the journal. What is seen of
+    /// a hook comes earlier: an instance goes on by itself with what was authorised.
+    #[must_use]
+    pub fn last_step(&self) -> String {
+        let report = self.report_of_newest();
+        let steps = &report["deployments"][0]["instances"][0]["steps"];
+        let last = steps.as_array().and_then(|steps| steps.last());
+        let text = |name| {
+            last.and_then(|step| step[name].as_str())
+                .unwrap_or_default()
+        };
+        format!("{} {}", text("event"), text("status"))
+    }
 }
 
 impl Default for Site {

@@ -486,14 +486,8 @@ fn nothing_is_ended_without_a_confirmation_or_in_the_middle_of_a_hook() {
         "1.0.0",
     ];
     let mut conductor = site.start(&deploy);
-    let last_step = || {
-        let report = site.report_of_newest();
-        let steps = &report["deployments"][0]["instances"][0]["steps"];
-        let last = steps.as_array().and_then(|steps| steps.last());
-        last.map(|step| (step["event"].clone(), step["status"].clone()))
-    };
-    until("the first hook is running, as the journal knows", || {
-        last_step() == Some(("BeforeInstall".into(), "RUNNING".into()))
+    until("the first hook is running", || {
+        site.last_step() == "BeforeInstall RUNNING"
     });
     conductor.kill().unwrap();
     conductor.wait().unwrap();
@@ -515,10 +509,7 @@ fn nothing_is_ended_without_a_confirmation_or_in_the_middle_of_a_hook() {
           ended shop/web  1.0.0  stopped by an operator    TOOK
         stopped RELEASE-ID  stopped by an operator
     ");
-    assert_eq!(
-        last_step(),
-        Some(("BeforeInstall".into(), "SUCCEEDED".into()))
-    );
+    assert_eq!(site.last_step(), "BeforeInstall SUCCEEDED");
 }
 
 #[test]

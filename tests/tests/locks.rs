@@ -164,7 +164,9 @@ fn slow() -> Site {
 
 fn begun(site: &Site) -> Child {
     let conductor = site.start(&deploy("v1", "1.0.0"));
-    until("the first hook is running", || site.path("trace").exists());
+    until("the first hook is running", || {
+        site.last_step() == "BeforeInstall RUNNING"
+    });
     conductor
 }
 

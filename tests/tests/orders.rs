@@ -30,7 +30,9 @@ fn shop() -> Site {
 /// A deployment whose first hook is running.
 fn begun(site: &Site) -> (Child, String) {
     let conductor = site.start(&DEPLOY);
-    until("the first hook is running", || site.path("trace").exists());
+    until("the first hook is running", || {
+        site.last_step() == "BeforeInstall RUNNING"
+    });
     (conductor, newest(site))
 }
 
