@@ -204,7 +204,7 @@ impl Engine {
             targets
                 .zip(&deployment.instances)
                 .filter_map(|(target, instance)| {
-                    let (_, event) = instance.may_have_begun()?;
+                    let event = instance.may_have_begun()?;
                     action(&deployment.plan, target, event, 1, Past::Unknown)
                 })
         });

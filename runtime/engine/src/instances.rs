@@ -64,15 +64,11 @@ impl Turn<'_> {
         event: LifecycleEvent,
     ) -> Result<(), Misfit> {
         let instance = self.state.find(&plan.id).map(|it| &it.instances[index]);
-        let Some((before, _)) = instance
-            .and_then(InstanceState::may_have_begun)
-            .filter(|(_, then)| *then == event)
-        else {
-            return Ok(());
-        };
-        self.go_on(plan, index, Some(before))?;
-        // There is nothing left to do of it.
-        self.output.actions.clear();
+        if instance.and_then(InstanceState::may_have_begun) == Some(event) {
+            self.proceed(&plan.id, &plan.targets[index].instance.id)?;
+            // There is nothing left to do of it.
+            self.output.actions.clear();
+        }
         Ok(())
     }
 

@@ -221,16 +221,16 @@ impl InstanceState {
         self.steps.iter().any(|step| step.then == Some(event))
     }
 
-    /// The hook that was authorised with the step that succeeded last and has no record, behind that step: whoever was
-    /// given the two may have begun it.
-    pub(crate) fn may_have_begun(&self) -> Option<(LifecycleEvent, LifecycleEvent)> {
+    /// The hook that was authorised with the step that succeeded last and has no record: whoever was given the two may have
+    /// begun it.
+    pub(crate) fn may_have_begun(&self) -> Option<LifecycleEvent> {
         if self.outcome.is_some() {
             return None;
         }
         let done = |step: &&StepState| !matches!(step.progress, Progress::Skipped(_));
         let last = self.steps.iter().rfind(done)?;
-        let has_succeeded = last.status() == Some(StepStatus::Succeeded);
-        Some((last.event, last.then.filter(|_| has_succeeded)?))
+        last.then
+            .filter(|_| last.status() == Some(StepStatus::Succeeded))
     }
 
     /// Whether the instance has started and not ended.

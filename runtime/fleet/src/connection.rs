@@ -127,7 +127,8 @@ impl<L: Launch> Handle<L> {
     ) -> BoxFuture<'static, Option<Ending>> {
         let run = match wire::request(command) {
             Ok(run) => Box::new(Run { join: true, ..run }),
-            Err(error) => return Box::pin(std::future::ready(Some(error.ending()))),
+            // What cannot be said has not been asked for.
+            Err(_) => return Box::pin(std::future::ready(None)),
         };
         let found = self.order(|reply| Order::Run {
             run,
