@@ -43,7 +43,7 @@ pub(crate) fn is_under_way(instance: &Instance, id: &str, next: &str) -> i32 {
 }
 
 /// Work that waits, and what lets it end.
-fn gated(instance: &Instance, text: &str) -> (Work, PathBuf) {
+pub(crate) fn gated(instance: &Instance, text: &str) -> (Work, PathBuf) {
     let gate = instance.path("gate");
     fifo(&gate);
     let text = format!("read go < '{}'; {text}", gate.display());

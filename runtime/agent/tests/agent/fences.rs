@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use agent::protocol::{Answer, Fence, Outcome, Request, Run, Work};
 
-use crate::chain::{followed, is_under_way};
+use crate::chain::{followed, gated, has_begun, is_under_way};
 use crate::fetch::fetch;
-use crate::instance::{Agent, CACHE, Instance, assert_succeeded, eventually, fifo, release};
+use crate::instance::{Agent, CACHE, Instance, assert_succeeded, eventually, release};
 
 fn fence(journal: &str, number: u64) -> Option<Fence> {
     Some(Fence {
@@ -106,14 +106,19 @@ fn journals_groups_and_instances_have_turns_of_their_own() {
 
 /// An agent at work on `a` in turn 5, with a worker at the ready for `b`, and what lets `a` end.
 fn at_work(instance: &Instance, work: &Work) -> (Agent, PathBuf) {
-    let gate = instance.path("gate");
-    fifo(&gate);
-    let wait = instance.script("wait.sh", &format!("read go < '{}'", gate.display()));
+    let (wait, gate) = gated(instance, ":");
     let mut agent = Agent::start();
     let run = followed(in_turn(instance, 5, "a", &wait), "b", work);
     agent.send(Request::Run(run));
     is_under_way(instance, "a", "b");
     (agent, gate)
+}
+
+fn turn_7_has_come(instance: &Instance) {
+    eventually(|| {
+        let turns = instance.read(".cutover/fences/shop/web.json");
+        turns.contains(":7").then_some(())
+    });
 }
 
 /// The conductor that gave the two may be frozen, and its agent with a worker at the ready is not.
@@ -124,12 +129,7 @@ fn what_was_to_follow_in_an_earlier_turn_does_not() {
     let (mut zombie, gate) = at_work(&instance, &work);
     let mut heir = Agent::start();
     heir.send(Request::Run(in_turn(&instance, 7, "c", &work)));
-    eventually(|| {
-        instance
-            .read(".cutover/fences/shop/web.json")
-            .contains(":7")
-            .then_some(())
-    });
+    turn_7_has_come(&instance);
 
     release(&gate);
     assert_succeeded(&zombie.follow("a", 0).1);
@@ -137,6 +137,26 @@ fn what_was_to_follow_in_an_earlier_turn_does_not() {
 
     refusal(&mut zombie, in_turn(&instance, 5, "b", &work));
     zombie.kill();
+    assert_eq!(instance.read("count"), "x\n");
+}
+
+/// Whoever ends the release asks for nothing else.
+#[test]
+fn what_was_to_follow_does_not_when_the_other_one_is_waited_for_in_a_later_turn() {
+    let instance = Instance::new();
+    let work = instance.script("count.sh", "echo x >> ../../../count");
+    let (mut zombie, gate) = at_work(&instance, &work);
+    let mut heir = Agent::start();
+    heir.send(Request::Run(in_turn(&instance, 7, "a", &work)));
+    turn_7_has_come(&instance);
+
+    release(&gate);
+    assert_succeeded(&zombie.follow("a", 0).1);
+    assert_succeeded(&heir.follow("a", 0).1);
+
+    refusal(&mut zombie, in_turn(&instance, 5, "b", &work));
+    assert!(!has_begun(&instance, "b"));
+    assert_succeeded(&heir.outcome(in_turn(&instance, 7, "b", &work)).1);
     assert_eq!(instance.read("count"), "x\n");
 }
 
@@ -165,9 +185,7 @@ fn a_worker_that_took_several_attempts_makes_way_as_well() {
     let (here, there) = (Instance::new(), Instance::new());
     let work = here.script("count.sh", "echo x >> ../../../count");
     there.script("count.sh", "echo x >> ../../../count");
-    let gate = here.path("gate");
-    fifo(&gate);
-    let wait = here.script("wait.sh", &format!("read go < '{}'", gate.display()));
+    let (wait, gate) = gated(&here, ":");
     let (mut zombie, mut heir) = (Agent::start(), Agent::start());
     for number in 0..20 {
         for (instance, place) in [(&there, "there"), (&here, "here")] {
@@ -197,20 +215,13 @@ fn a_worker_that_took_several_attempts_makes_way_as_well() {
 #[test]
 fn what_is_under_way_goes_on_and_is_told_to_whoever_asked_in_time() {
     let instance = Instance::new();
-    let gate = instance.path("gate");
-    fifo(&gate);
-    let wait = instance.script("wait.sh", &format!("read go < '{}'", gate.display()));
+    let (wait, gate) = gated(&instance, ":");
     let (mut zombie, mut heir) = (Agent::start(), Agent::start());
     zombie.send(Request::Run(in_turn(&instance, 5, "a", &wait)));
     instance.worker("a");
 
     heir.send(Request::Run(in_turn(&instance, 7, "a", &wait)));
-    eventually(|| {
-        instance
-            .read(".cutover/fences/shop/web.json")
-            .contains(":7")
-            .then_some(())
-    });
+    turn_7_has_come(&instance);
     release(&gate);
 
     assert_succeeded(&heir.follow("a", 0).1);
