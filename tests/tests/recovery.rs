@@ -8,6 +8,15 @@ use std::time::Duration;
 
 use cutover_tests::{Site, target_folder, until};
 
+const UPGRADE: [&str; 6] = [
+    "deploy",
+    "shop/web",
+    "--package",
+    "v2",
+    "--version",
+    "1.1.0",
+];
+
 /// What each instance saw, in its order.
 fn by_instance(trace: &[String]) -> BTreeMap<String, Vec<String>> {
     let mut seen: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -40,15 +49,7 @@ fn prepared(instances: usize, hook: &str) -> Site {
 
 fn undisturbed(instances: usize) -> BTreeMap<String, Vec<String>> {
     let site = prepared(instances, "");
-    site.cutover(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "v2",
-        "--version",
-        "1.1.0",
-    ])
-    .ok();
+    site.cutover(&UPGRADE).ok();
     by_instance(&site.take_trace())
 }
 
@@ -171,14 +172,7 @@ fn the_program_killed_at_random_while_hooks_run_repeats_and_skips_nothing() {
     for seed in 0..4_u64 {
         let site = prepared(3, "sleep 0.03");
         let mut random = Random(seed * 7919 + 1);
-        let mut child = site.start(&[
-            "deploy",
-            "shop/web",
-            "--package",
-            "v2",
-            "--version",
-            "1.1.0",
-        ]);
+        let mut child = site.start(&UPGRADE);
         until("the release is open", || {
             child.try_wait().unwrap().is_some()
                 || site.report_of_newest()["deployments"][0]["revision"]["version"] == "1.1.0"
@@ -217,14 +211,7 @@ fn a_hook_outlives_its_conductor_and_its_outcome_is_taken() {
         1,
         "[ \"$LIFECYCLE_EVENT\" != ApplicationStart ] || { touch started; while [ ! -e ../../../go ]; do sleep 0.01; done; }",
     );
-    let mut child = site.start(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "v2",
-        "--version",
-        "1.1.0",
-    ]);
+    let mut child = site.start(&UPGRADE);
     until("the hook runs", || {
         let trace = std::fs::read_to_string(site.path("trace")).unwrap_or_default();
         trace.contains("ApplicationStart")
@@ -254,14 +241,7 @@ fn gone_on_without_its_conductor() -> (Site, String) {
     for event in ["ApplicationStop", "BeforeInstall", "AfterInstall"] {
         site.write(&format!("web-1/go-{event}"), "");
     }
-    let mut child = site.start(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "v2",
-        "--version",
-        "1.1.0",
-    ]);
+    let mut child = site.start(&UPGRADE);
     let runs = |event: &str| {
         until(event, || {
             let trace = std::fs::read_to_string(site.path("trace")).unwrap_or_default();
@@ -345,14 +325,7 @@ fn an_interrupted_release_says_so_holds_its_group_and_can_be_stopped() {
         1,
         "[ \"$LIFECYCLE_EVENT\" != ApplicationStart ] || exec sleep 60",
     );
-    let mut child = site.start(&[
-        "deploy",
-        "shop/web",
-        "--package",
-        "v2",
-        "--version",
-        "1.1.0",
-    ]);
+    let mut child = site.start(&UPGRADE);
     until("the hook runs", || {
         std::fs::read_to_string(site.path("trace"))
             .unwrap_or_default()
@@ -410,14 +383,7 @@ fn control_c_leaves_at_once_and_tells_how_to_go_on() {
         "[ \"$LIFECYCLE_EVENT\" != ApplicationStart ] || sleep 0.5",
     );
     let child = site
-        .command(&[
-            "deploy",
-            "shop/web",
-            "--package",
-            "v2",
-            "--version",
-            "1.1.0",
-        ])
+        .command(&UPGRADE)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
